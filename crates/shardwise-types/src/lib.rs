@@ -1,0 +1,30 @@
+//! The vocabulary of shardwise: names, quantities with units, requests, shards, fleets, responses and decisions.
+//!
+//! It holds what every other crate speaks of and nothing that acts: no I/O, no clock, no randomness.
+//!
+//! ```
+//! use shardwise_types::{PlacementRequest, RiskLevel};
+//!
+//! let request: PlacementRequest = PlacementRequest::from_json(
+//!     r#"{"function":"price_arbitrage","type":"PriceUpdated","protocol":"uniswap","amountUsd":25000,
+//!         "riskLevel":"high","eventAt":"2026-01-05T12:00:00Z"}"#,
+//! )?;
+//! assert_eq!(request.risk, RiskLevel::High);
+//! # Ok::<(), shardwise_types::InvalidInput>(())
+//! ```
+
+mod decision;
+mod fleet;
+mod names;
+mod outcome;
+mod quantities;
+mod request;
+
+pub use decision::{Alternative, CostTerms, DecidedBy, FallbackReason, NoEligibleShard, ShardPrediction};
+pub use fleet::{
+    FleetSnapshot, HardwareClass, MarketSnapshot, Network, ShardReport, ShardShape, ShardSnapshot,
+};
+pub use names::{EventType, Exchange, FunctionId, Protocol, Region, RouterId, ShardId, TradingPair, combine_keys, key_of};
+pub use outcome::{ErrorClass, Response};
+pub use quantities::{Confidence, InvalidInput, Timestamp, UsdAmount};
+pub use request::{PlacementRequest, Priority, RiskLevel, Urgency};
