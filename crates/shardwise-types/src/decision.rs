@@ -49,7 +49,9 @@ impl fmt::Display for FallbackReason {
 
 /// Why no shard can be named: a typed refusal that the caller falls back from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("no eligible shard among {shards}: {unhealthy} unhealthy or ejected, {stale} without a fresh report, {forbidden} forbidden by amount or residency, {too_small} without enough memory")]
+#[error(
+    "no eligible shard among {shards}: {unhealthy} unhealthy or ejected, {stale} without a fresh report, {forbidden} forbidden by amount or residency, {too_small} without enough memory"
+)]
 pub struct NoEligibleShard {
     /// Shards in the fleet.
     pub shards: u32,

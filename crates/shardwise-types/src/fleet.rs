@@ -37,10 +37,9 @@ impl HardwareClass {
     /// # Errors
     /// Anything but the listed words is refused.
     pub fn parse(text: &str) -> Result<Self, InvalidInput> {
-        Self::ALL
-            .into_iter()
-            .find(|class| class.as_str() == text)
-            .ok_or_else(|| InvalidInput::new("hardware", format!("'{text}' is not one of general, compute, memory, burstable")))
+        Self::ALL.into_iter().find(|class| class.as_str() == text).ok_or_else(|| {
+            InvalidInput::new("hardware", format!("'{text}' is not one of general, compute, memory, burstable"))
+        })
     }
 }
 
@@ -135,7 +134,9 @@ impl ShardSnapshot {
 
     fn check(&self) -> Result<(), InvalidInput> {
         let of = |field: &str| format!("shards[{}].{field}", self.id);
-        for (field, value) in [("cores", self.shape.cores), ("clockGhz", self.shape.clock_ghz), ("memoryMb", self.shape.memory_mb)] {
+        for (field, value) in
+            [("cores", self.shape.cores), ("clockGhz", self.shape.clock_ghz), ("memoryMb", self.shape.memory_mb)]
+        {
             if !(value.is_finite() && value > 0.0) {
                 return Err(InvalidInput::new(&of(field), format!("{value} must be a finite number above 0")));
             }
@@ -189,10 +190,15 @@ impl Network {
     fn check(&self) -> Result<(), InvalidInput> {
         let cells = self.regions.len() * self.regions.len();
         if self.rtt_ms.len() != cells {
-            return Err(InvalidInput::new("network.rttMs", format!("holds {} values; {} regions need {cells}", self.rtt_ms.len(), self.regions.len())));
+            return Err(InvalidInput::new(
+                "network.rttMs",
+                format!("holds {} values; {} regions need {cells}", self.rtt_ms.len(), self.regions.len()),
+            ));
         }
         match self.rtt_ms.iter().find(|rtt| !(rtt.is_finite() && **rtt >= 0.0)) {
-            Some(rtt) => Err(InvalidInput::new("network.rttMs", format!("{rtt} is not a round-trip time; it must be 0 or more"))),
+            Some(rtt) => {
+                Err(InvalidInput::new("network.rttMs", format!("{rtt} is not a round-trip time; it must be 0 or more")))
+            }
             None => Ok(()),
         }
     }
@@ -226,7 +232,10 @@ impl FleetSnapshot {
     pub fn new(mut shards: Vec<ShardSnapshot>, network: Network, router_region: Region) -> Result<Self, InvalidInput> {
         shards.sort_by(|a, b| a.id.cmp(&b.id));
         if let Some(pair) = shards.windows(2).find(|pair| pair[0].id == pair[1].id) {
-            return Err(InvalidInput::new("shards", format!("'{}' is there twice; each shard must have its own id", pair[0].id)));
+            return Err(InvalidInput::new(
+                "shards",
+                format!("'{}' is there twice; each shard must have its own id", pair[0].id),
+            ));
         }
         shards.iter().try_for_each(ShardSnapshot::check)?;
         network.check()?;
@@ -263,10 +272,16 @@ pub struct MarketSnapshot {
 impl MarketSnapshot {
     pub(crate) fn check(&self) -> Result<(), InvalidInput> {
         if self.volatility.is_some_and(|v| !(v.is_finite() && v >= 0.0)) {
-            return Err(InvalidInput::new("marketConditions.volatility", "must be a finite number, 0 or more (leave it out when unknown)"));
+            return Err(InvalidInput::new(
+                "marketConditions.volatility",
+                "must be a finite number, 0 or more (leave it out when unknown)",
+            ));
         }
         if self.trend.is_some_and(|t| !t.is_finite()) {
-            return Err(InvalidInput::new("marketConditions.trend", "must be a finite number (leave it out when unknown)"));
+            return Err(InvalidInput::new(
+                "marketConditions.trend",
+                "must be a finite number (leave it out when unknown)",
+            ));
         }
         Ok(())
     }
@@ -286,7 +301,14 @@ mod tests {
     }
 
     fn shard(id: &str) -> ShardSnapshot {
-        let shape = ShardShape { region: "us-east".into(), cores: 2.0, clock_ghz: 3.0, memory_mb: 4096.0, hardware: HardwareClass::General, max_amount_usd: None };
+        let shape = ShardShape {
+            region: "us-east".into(),
+            cores: 2.0,
+            clock_ghz: 3.0,
+            memory_mb: 4096.0,
+            hardware: HardwareClass::General,
+            max_amount_usd: None,
+        };
         ShardSnapshot { id: id.into(), shape, report: None }
     }
 
@@ -306,7 +328,17 @@ mod tests {
 
     #[test]
     fn an_idle_shard_is_idle_and_a_full_one_is_full() {
-        let idle = ShardReport { event_at: Timestamp::default(), known_at: Timestamp::default(), healthy: true, cpu: 0.0, memory: 0.0, queue_len: 0, running: 0, error_rate: 0.0, mean_latency_ms: 0.0 };
+        let idle = ShardReport {
+            event_at: Timestamp::default(),
+            known_at: Timestamp::default(),
+            healthy: true,
+            cpu: 0.0,
+            memory: 0.0,
+            queue_len: 0,
+            running: 0,
+            error_rate: 0.0,
+            mean_latency_ms: 0.0,
+        };
         assert_eq!(idle.load(2.0), 0.0);
         assert_eq!(ShardReport { memory: 1.0, ..idle.clone() }.load(2.0), 1.0);
         assert_eq!(ShardReport { queue_len: 8, ..idle }.load(2.0), 0.5);

@@ -21,10 +21,10 @@ mod quantities;
 mod request;
 
 pub use decision::{Alternative, CostTerms, DecidedBy, FallbackReason, NoEligibleShard, ShardPrediction};
-pub use fleet::{
-    FleetSnapshot, HardwareClass, MarketSnapshot, Network, ShardReport, ShardShape, ShardSnapshot,
+pub use fleet::{FleetSnapshot, HardwareClass, MarketSnapshot, Network, ShardReport, ShardShape, ShardSnapshot};
+pub use names::{
+    EventType, Exchange, FunctionId, Protocol, Region, RouterId, ShardId, TradingPair, combine_keys, key_of,
 };
-pub use names::{EventType, Exchange, FunctionId, Protocol, Region, RouterId, ShardId, TradingPair, combine_keys, key_of};
 pub use outcome::{ErrorClass, Response};
 pub use quantities::{Confidence, InvalidInput, Timestamp, UsdAmount};
 pub use request::{PlacementRequest, Priority, RiskLevel, Urgency};

@@ -63,8 +63,8 @@ impl Timestamp {
 
     /// The calendar day in UTC as `YYYY-MM-DD`, the name of a history partition.
     pub fn date_utc(self) -> String {
-        let timestamp = jiff::Timestamp::from_nanosecond(i128::from(self.0))
-            .expect("64-bit nanoseconds lie within the calendar");
+        let timestamp =
+            jiff::Timestamp::from_nanosecond(i128::from(self.0)).expect("64-bit nanoseconds lie within the calendar");
         jiff::tz::TimeZone::UTC.to_datetime(timestamp).date().to_string()
     }
 }
@@ -89,7 +89,12 @@ impl FromStr for Timestamp {
 
     /// Reads `2026-01-05T12:00:00Z` or a plain date `2026-01-05` (midnight UTC).
     fn from_str(text: &str) -> Result<Self, InvalidInput> {
-        let wrong = || InvalidInput::new("time", format!("'{text}' is not a UTC time; write it as 2026-01-05T12:00:00Z or 2026-01-05"));
+        let wrong = || {
+            InvalidInput::new(
+                "time",
+                format!("'{text}' is not a UTC time; write it as 2026-01-05T12:00:00Z or 2026-01-05"),
+            )
+        };
         let timestamp = text
             .parse::<jiff::Timestamp>()
             .or_else(|_| format!("{text}T00:00:00Z").parse::<jiff::Timestamp>())
@@ -139,7 +144,12 @@ impl UsdAmount {
         if usd.is_finite() && usd >= 0.0 {
             Ok(Self(usd))
         } else {
-            Err(InvalidInput::new("amountUsd", format!("{usd} is not an amount; it must be a finite number of dollars, 0 or more (leave it out when unknown)")))
+            Err(InvalidInput::new(
+                "amountUsd",
+                format!(
+                    "{usd} is not an amount; it must be a finite number of dollars, 0 or more (leave it out when unknown)"
+                ),
+            ))
         }
     }
 

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EventType, Exchange, FunctionId, InvalidInput, MarketSnapshot, Protocol, Region, Timestamp, TradingPair, UsdAmount};
+use crate::{
+    EventType, Exchange, FunctionId, InvalidInput, MarketSnapshot, Protocol, Region, Timestamp, TradingPair, UsdAmount,
+};
 
 macro_rules! levels {
     ($(#[$doc:meta])* $name:ident, $field:literal, $($(#[$vdoc:meta])* $variant:ident = $text:literal),*) => {
@@ -189,7 +191,9 @@ impl PlacementRequest {
     pub fn check(self) -> Result<Self, InvalidInput> {
         let positive = |field: &str, value: f32| match value.is_finite() && value > 0.0 {
             true => Ok(()),
-            false => Err(InvalidInput::new(field, format!("{value} is out of range; it must be a finite number above 0"))),
+            false => {
+                Err(InvalidInput::new(field, format!("{value} is out of range; it must be a finite number above 0")))
+            }
         };
         if self.function.as_str().is_empty() {
             return Err(InvalidInput::new("function", "is empty; name the function to run"));
@@ -199,7 +203,10 @@ impl PlacementRequest {
             positive("expectedComputeMs", expected_ms)?;
         }
         if !(self.memory_mb.is_finite() && self.memory_mb >= 0.0) {
-            return Err(InvalidInput::new("memoryMb", format!("{} is out of range; it must be 0 or more", self.memory_mb)));
+            return Err(InvalidInput::new(
+                "memoryMb",
+                format!("{} is out of range; it must be 0 or more", self.memory_mb),
+            ));
         }
         if let Some(market) = &self.market {
             market.check()?;
@@ -212,12 +219,16 @@ impl PlacementRequest {
 mod tests {
     use super::*;
 
-    const MINIMAL: &str = r#"{"function":"f","type":"PriceUpdated","protocol":"aave","eventAt":"2026-01-05T12:00:00Z"}"#;
+    const MINIMAL: &str =
+        r#"{"function":"f","type":"PriceUpdated","protocol":"aave","eventAt":"2026-01-05T12:00:00Z"}"#;
 
     #[test]
     fn what_is_left_out_takes_its_default() {
         let request = PlacementRequest::from_json(MINIMAL).unwrap();
-        assert_eq!((request.risk, request.urgency, request.priority), (RiskLevel::Medium, Urgency::Medium, Priority::Normal));
+        assert_eq!(
+            (request.risk, request.urgency, request.priority),
+            (RiskLevel::Medium, Urgency::Medium, Priority::Normal)
+        );
         assert_eq!((request.amount_usd, request.data_complexity), (None, 1.0));
     }
 
@@ -232,7 +243,8 @@ mod tests {
             ("marketConditions", r#""marketConditions":{"volatility":-1}"#),
             ("amountUSD", r#""amountUSD":5"#),
         ] {
-            let error = PlacementRequest::from_json(&MINIMAL.replace("\"function\"", &format!("{json},\"function\""))).unwrap_err();
+            let error = PlacementRequest::from_json(&MINIMAL.replace("\"function\"", &format!("{json},\"function\"")))
+                .unwrap_err();
             assert!(error.to_string().contains(field), "{field}: {error}");
         }
     }
