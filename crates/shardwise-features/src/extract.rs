@@ -76,6 +76,8 @@ pub(crate) struct CandidateInputs<'a> {
     pub(crate) exchange_rtt_ms: f64,
     /// By history alone.
     pub(crate) service_ln_ms: Option<f64>,
+    /// By history, else by what the router measured, else by the caller.
+    pub(crate) prior_service_ln_ms: Option<f64>,
 }
 
 impl<'a> Deref for CandidateInputs<'a> {
@@ -98,11 +100,19 @@ impl<'a> CandidateInputs<'a> {
             rtt_ms: f64::from(network.rtt_ms(&fleet.router_region, region)),
             exchange_rtt_ms: f64::from(network.rtt_ms(region, network.exchange_region(&request.exchange))),
             service_ln_ms: decision.service_table.and_then(|table| table.service_ln_ms(request, &shard.id)),
+            prior_service_ln_ms: decision.router.service_ln_ms(decision.service_table, request, &shard.id),
         }
     }
 
     pub(crate) fn report(&self, value: impl Fn(&ShardReport) -> f64) -> f64 {
         self.shard.report.as_ref().map_or(f64::NAN, value)
+    }
+
+    pub(crate) fn cold_ratio_ln(&self) -> f64 {
+        match (self.service_table, self.prior_service_ln_ms) {
+            (Some(table), Some(warm_ln_ms)) => (table.cold_ms(self.request) / warm_ln_ms.exp()).ln_1p(),
+            _ => f64::NAN,
+        }
     }
 
     pub(crate) fn report_age_ms(&self) -> f64 {

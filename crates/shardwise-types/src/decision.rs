@@ -36,6 +36,38 @@ pub enum FallbackReason {
     NothingKnown,
 }
 
+impl DecidedBy {
+    /// All deciders.
+    pub const ALL: [Self; 5] =
+        [Self::Model, Self::ServiceTable, Self::OnlineEstimates, Self::LeastLoaded, Self::Policy];
+
+    /// The name as it is written in the history.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::ServiceTable => "service_table",
+            Self::OnlineEstimates => "online_estimates",
+            Self::LeastLoaded => "least_loaded",
+            Self::Policy => "policy",
+        }
+    }
+}
+
+impl FallbackReason {
+    /// All reasons.
+    pub const ALL: [Self; 4] = [Self::NoModel, Self::NoExecHead, Self::BadPrediction, Self::NothingKnown];
+
+    /// The name as it is written in the history.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoModel => "no_model",
+            Self::NoExecHead => "no_exec_head",
+            Self::BadPrediction => "bad_prediction",
+            Self::NothingKnown => "nothing_known",
+        }
+    }
+}
+
 impl fmt::Display for FallbackReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

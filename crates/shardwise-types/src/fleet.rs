@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Exchange, InvalidInput, Region, ShardId, Timestamp};
+use crate::{Exchange, InvalidInput, Region, ReportRecord, ShardId, Timestamp};
 
 /// What a machine is good at; it decides which functions run fast on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -249,6 +249,17 @@ impl FleetSnapshot {
     pub fn from_json(json: &str) -> Result<Self, InvalidInput> {
         let raw: RawFleet = serde_json::from_str(json).map_err(|e| InvalidInput::new("fleet", e.to_string()))?;
         Self::new(raw.shards, raw.network, raw.router_region)
+    }
+
+    /// Takes in a shard's report; the first one makes the shard known.
+    pub fn apply_report(&mut self, record: &ReportRecord) {
+        match self.shards.binary_search_by(|shard| shard.id.cmp(&record.shard)) {
+            Ok(known) => self.shards[known].report = Some(record.report.clone()),
+            Err(place) => {
+                let (id, shape) = (record.shard.clone(), record.shape.clone());
+                self.shards.insert(place, ShardSnapshot { id, shape, report: Some(record.report.clone()) });
+            }
+        }
     }
 
     /// Position of a shard; `None` when it is not in the fleet.

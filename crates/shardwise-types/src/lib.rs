@@ -15,16 +15,20 @@
 
 mod decision;
 mod fleet;
+mod history;
 mod names;
 mod outcome;
 mod quantities;
 mod request;
+mod traces;
 
 pub use decision::{Alternative, CostTerms, DecidedBy, FallbackReason, NoEligibleShard, ShardPrediction};
 pub use fleet::{FleetSnapshot, HardwareClass, MarketSnapshot, Network, ShardReport, ShardShape, ShardSnapshot};
+pub use history::{DecisionRecord, HistoryRecord, MarketRecord, OutcomeRecord, ReportRecord};
 pub use names::{
     EventType, Exchange, FunctionId, Protocol, Region, RouterId, ShardId, TradingPair, combine_keys, key_of,
 };
 pub use outcome::{ErrorClass, Response};
 pub use quantities::{Confidence, InvalidInput, Timestamp, UsdAmount};
 pub use request::{PlacementRequest, Priority, RiskLevel, Urgency};
+pub use traces::{ArrivalTrace, MarketBar, Percentiles, SpeedTrace};

@@ -13,8 +13,7 @@ const CHECKSUM_BYTES: usize = blake3::OUT_LEN;
 impl Forest {
     /// Writes the forest; equal forests give equal bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let n_bytes =
-            HEADER_BYTES + TREE_BYTES * self.trees.len() + NODE_BYTES * self.nodes.len() + CHECKSUM_BYTES;
+        let n_bytes = HEADER_BYTES + TREE_BYTES * self.trees.len() + NODE_BYTES * self.nodes.len() + CHECKSUM_BYTES;
         let mut bytes = Vec::with_capacity(n_bytes);
         bytes.extend(MAGIC);
         // The limits on features, trees and nodes keep all counts within 32 bits.
@@ -133,12 +132,16 @@ fn read_node([kind, zero, f0, f1, v @ ..]: [u8; NODE_BYTES], n_splits: u32) -> O
         4 => Missing::ZeroLeft,
         _ => return None,
     };
-    (zero == 0 && padding == [0; 4]).then(|| TreeNode::Split {
+    let threshold = f32::from_le_bytes([t0, t1, t2, t3]);
+    let is_negative_zero = threshold == 0.0 && threshold.is_sign_negative();
+    let [first, second] = [2 * n_splits + 1, 2 * n_splits + 2];
+    let [left, right] = if missing.goes_left() { [second, first] } else { [first, second] };
+    (zero == 0 && padding == [0; 4] && !is_negative_zero).then(|| TreeNode::Split {
         feature: feature.into(),
-        threshold: f32::from_le_bytes([t0, t1, t2, t3]),
+        threshold,
         missing,
-        left: 2 * n_splits + 1,
-        right: 2 * n_splits + 2,
+        left,
+        right,
     })
 }
 

@@ -7,10 +7,6 @@ use super::{
     ZERO_THRESHOLD,
 };
 
-const FEATURE: u16 = (MAX_FEATURES - 1) as u16;
-const MISSING_LEFT: u16 = 1 << 14;
-const ZERO_IS_MISSING: u16 = 1 << 15;
-
 /// Where one tree lies among the forest's nodes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct FlatTree {
@@ -25,72 +21,123 @@ impl FlatTree {
     }
 }
 
-/// A split whose right child follows the left one, or a leaf, which is a split that always leads left, to itself.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// One comparison: a row goes to the first child if the reading that `test` names is at most the threshold, else to the
+/// second, which follows the first. NaN passes no comparison, so missing values go to the second child, and a test is put
+/// such that they belong there: `x <= t` as it stands where they go right, `-x <= -u` with *u* the next number above *t*
+/// (that is `x > t`) and the children exchanged where they go left.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct FlatNode {
+    /// NaN lets no row pass.
     threshold: f32,
-    /// The feature and two flags.
+    /// The feature times four, plus which of its [`readings`].
     test: u16,
-    /// Index of the left child in the tree.
-    left: u16,
+    /// Index of the first child in the tree; in a leaf one less than its own, and no row passes: it leads to itself.
+    first: u16,
 }
 
 impl FlatNode {
     fn leaf(own_index: u16) -> Self {
-        Self { threshold: f32::INFINITY, test: MISSING_LEFT, left: own_index }
+        Self { threshold: f32::NAN, test: 0, first: own_index.wrapping_sub(1) }
     }
 
-    fn split(feature: u16, threshold: f32, missing: Missing, left: u16) -> Self {
-        let flags = match missing {
-            Missing::NanRight => 0,
-            Missing::NanLeft => MISSING_LEFT,
-            Missing::ZeroRight => ZERO_IS_MISSING,
-            Missing::ZeroLeft => ZERO_IS_MISSING | MISSING_LEFT,
+    fn split(feature: u16, threshold: f32, missing: Missing, first: u16) -> Self {
+        let (threshold, reading) = match missing {
+            Missing::NanRight => (threshold, 0),
+            Missing::NanLeft => (flip(threshold), 1),
+            Missing::ZeroRight => (threshold, 2),
+            Missing::ZeroLeft => (flip(threshold), 3),
         };
-        Self { threshold, test: feature | flags, left }
+        Self { threshold, test: feature * 4 + reading, first }
     }
 
-    /// Steps down, or stays on a leaf. `ZERO` is false where no split of the forest asks for a zero rule.
+    /// Steps down, or stays on a leaf.
     #[inline(always)]
-    pub(super) fn next<const ZERO: bool>(self, row: &[f32]) -> u16 {
-        let value = row[usize::from(self.feature())];
-        let mut is_missing = value.is_nan();
-        if ZERO {
-            is_missing |= self.tests_zero() & (value.abs() <= ZERO_THRESHOLD);
-        }
-        // Both sides are computed, none is branched to: which way a row goes cannot be foretold.
-        let goes_left = (is_missing & self.sends_missing_left()) | (!is_missing & (value <= self.threshold));
-        self.left + u16::from(!goes_left)
-    }
-
-    pub(super) fn tests_zero(&self) -> bool {
-        self.test & ZERO_IS_MISSING != 0
-    }
-
-    fn sends_missing_left(self) -> bool {
-        self.test & MISSING_LEFT != 0
+    pub(super) fn next(self, row: &impl Readings) -> u16 {
+        let passes = row.reading(self.test) <= self.threshold;
+        self.first.wrapping_add(u16::from(!passes))
     }
 
     pub(super) fn feature(self) -> u16 {
-        self.test & FEATURE
+        self.test / 4
     }
 
+    pub(super) fn missing(self) -> Missing {
+        match self.test % 4 {
+            0 => Missing::NanRight,
+            1 => Missing::NanLeft,
+            2 => Missing::ZeroRight,
+            _ => Missing::ZeroLeft,
+        }
+    }
+
+    /// Returns the threshold that the split was given.
     pub(super) fn threshold(self) -> f32 {
-        self.threshold
+        if self.missing().goes_left() { flip_back(self.threshold) } else { self.threshold }
     }
 
     /// Tells a leaf from a split by its place: only a leaf leads to itself.
     pub(super) fn is_leaf(self, own_index: usize) -> bool {
-        usize::from(self.left) == own_index
+        usize::from(self.first.wrapping_add(1)) == own_index
     }
+}
 
-    pub(super) fn missing(self) -> Missing {
-        match (self.tests_zero(), self.sends_missing_left()) {
-            (false, false) => Missing::NanRight,
-            (false, true) => Missing::NanLeft,
-            (true, false) => Missing::ZeroRight,
-            (true, true) => Missing::ZeroLeft,
+/// Bit by bit: the threshold that no row passes equals itself.
+impl PartialEq for FlatNode {
+    fn eq(&self, other: &Self) -> bool {
+        let bits = |node: &Self| (node.threshold.to_bits(), node.test, node.first);
+        bits(self) == bits(other)
+    }
+}
+
+/// Turns *t* into the number that `-x` is at most when *x* is above *t*.
+fn flip(threshold: f32) -> f32 {
+    if threshold == f32::INFINITY { f32::NAN } else { -threshold.next_up() }
+}
+
+fn flip_back(flipped: f32) -> f32 {
+    if flipped.is_nan() { f32::INFINITY } else { (-flipped).next_down() }
+}
+
+/// A row as the nodes read it.
+pub(super) trait Readings {
+    fn reading(&self, test: u16) -> f32;
+}
+
+/// The four ways to read a value: as it is, with its sign changed, and both with NaN for zero.
+fn readings(value: f32) -> [f32; 4] {
+    let zero_is_nan = if value.abs() <= ZERO_THRESHOLD { f32::NAN } else { value };
+    [value, -value, zero_is_nan, -zero_is_nan]
+}
+
+/// A row of any width, read as the walk goes.
+impl Readings for &[f32] {
+    #[inline(always)]
+    fn reading(&self, test: u16) -> f32 {
+        readings(self[usize::from(test / 4)])[usize::from(test % 4)]
+    }
+}
+
+/// Features whose readings are laid out before the walk.
+pub(super) const MAX_LAID_OUT: usize = 64;
+
+/// A row of at most [`MAX_LAID_OUT`] values with all its readings side by side.
+pub(super) struct LaidOut([f32; 4 * MAX_LAID_OUT]);
+
+impl LaidOut {
+    pub(super) fn new(row: &[f32]) -> Self {
+        let mut laid_out = [0.0; 4 * MAX_LAID_OUT];
+        for (value, place) in row.iter().zip(laid_out.as_chunks_mut().0) {
+            *place = readings(*value);
         }
+        Self(laid_out)
+    }
+}
+
+impl Readings for LaidOut {
+    #[inline(always)]
+    fn reading(&self, test: u16) -> f32 {
+        // A power of two: the remainder changes no test of a feature laid out, and spares the check of the index.
+        self.0[usize::from(test) % (4 * MAX_LAID_OUT)]
     }
 }
 
@@ -131,8 +178,10 @@ pub(super) fn append_tree(forest: &mut Forest, tree: usize, nodes: &[TreeNode]) 
                 if threshold.is_nan() {
                     return Err(ForestError::ThresholdIsNan { tree, node });
                 }
-                let left_place = levels.add_children(node, left, right)?;
-                (FlatNode::split(feature, threshold, missing, left_place), 0.0)
+                let [first, second] = if missing.goes_left() { [right, left] } else { [left, right] };
+                let first_place = levels.add_children(node, first, second)?;
+                // Adding 0 makes -0 a 0: the same split, and the same bytes.
+                (FlatNode::split(feature, threshold + 0.0, missing, first_place), 0.0)
             }
         };
         forest.nodes.push(flat);
@@ -182,15 +231,15 @@ impl Levels {
         Some((place, node))
     }
 
-    /// Queues two children side by side and returns the place of the left one.
-    fn add_children(&mut self, node: usize, left: u32, right: u32) -> Result<u16, ForestError> {
+    /// Queues two children side by side and returns the place of the first.
+    fn add_children(&mut self, node: usize, first: u32, second: u32) -> Result<u16, ForestError> {
         if self.depth == MAX_DEPTH {
             return Err(ForestError::TooDeep { tree: self.tree });
         }
-        let left_place = self.order.len() as u16; // below MAX_NODES_PER_TREE: each node is queued once
-        self.add_child(node, left)?;
-        self.add_child(node, right)?;
-        Ok(left_place)
+        let first_place = self.order.len() as u16; // below MAX_NODES_PER_TREE: each node is queued once
+        self.add_child(node, first)?;
+        self.add_child(node, second)?;
+        Ok(first_place)
     }
 
     fn add_child(&mut self, node: usize, child: u32) -> Result<(), ForestError> {

@@ -1,0 +1,122 @@
+//! The history: what routers, shards and markets leave behind, one record per row of its four tables.
+//!
+//! Every record has two clocks. `event_at` is when it happened; `known_at` is when the router learned it, and only what
+//! was known may be used to decide or to train. The total order is (`known_at`, `sequence`).
+
+use crate::{
+    DecidedBy, FallbackReason, PlacementRequest, Region, Response, RouterId, ShardId, ShardReport, ShardShape,
+    Timestamp,
+};
+
+/// A decision, known the moment it is made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DecisionRecord {
+    /// Unique within a history.
+    pub decision_id: u64,
+    /// Total order among records that are known at the same instant.
+    pub sequence: u64,
+    /// When it was decided; `event_at` of the row is the request's.
+    pub known_at: Timestamp,
+    /// Who decided.
+    pub router: RouterId,
+    /// Where that router stands.
+    pub router_region: Region,
+    /// What was asked.
+    pub request: PlacementRequest,
+    /// Where it went.
+    pub shard: ShardId,
+    /// Probability with which that shard was drawn, in (0, 1].
+    pub propensity: f64,
+    /// Shards that were eligible.
+    pub eligible: u32,
+    /// Expected latency in ms, when the policy predicts one.
+    pub predicted_ms: Option<f64>,
+    /// Name of the policy.
+    pub policy: String,
+    /// Which of its deciders spoke.
+    pub decided_by: DecidedBy,
+    /// Why a better one was passed over.
+    pub fallback_reason: Option<FallbackReason>,
+    /// Version of the model bundle in use; its service table is part of the logged features.
+    pub model_version: Option<String>,
+    /// For a share of the decisions: the eligible shards, whose features follow.
+    pub logged_shards: Vec<ShardId>,
+    /// Their feature vectors, row by row, in the order of the feature table.
+    pub logged_features: Vec<f32>,
+}
+
+/// What became of a decision, known when the response (or the timeout) reaches the router.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutcomeRecord {
+    /// The decision.
+    pub decision_id: u64,
+    /// Total order among records that are known at the same instant.
+    pub sequence: u64,
+    /// When the shard finished.
+    pub event_at: Timestamp,
+    /// When the router learned it.
+    pub known_at: Timestamp,
+    /// The router.
+    pub router: RouterId,
+    /// The response.
+    pub response: Response,
+}
+
+/// A shard's report as it reached the routers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReportRecord {
+    /// Total order among records that are known at the same instant.
+    pub sequence: u64,
+    /// The shard.
+    pub shard: ShardId,
+    /// What does not change about it.
+    pub shape: ShardShape,
+    /// What it said; both clocks are in it.
+    pub report: ShardReport,
+}
+
+/// One minute of the market.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MarketRecord {
+    /// Total order among records that are known at the same instant.
+    pub sequence: u64,
+    /// The end of the minute.
+    pub event_at: Timestamp,
+    /// When the routers learned it.
+    pub known_at: Timestamp,
+    /// What is traded, such as `BTC-PERP`.
+    pub instrument: String,
+    /// Closing price in US dollars.
+    pub price_usd: f64,
+    /// Volume in the minute, in units of the instrument.
+    pub volume: f64,
+    /// Standard deviation of one-minute log returns over the last hour, in basis points.
+    pub volatility_bp: Option<f32>,
+    /// Log return over the last hour, in basis points.
+    pub trend_bp: Option<f32>,
+}
+
+/// A record of any of the four tables.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HistoryRecord {
+    /// A row of `decisions`.
+    Decision(Box<DecisionRecord>),
+    /// A row of `outcomes`.
+    Outcome(OutcomeRecord),
+    /// A row of `shard_reports`.
+    Report(Box<ReportRecord>),
+    /// A row of `market`.
+    Market(MarketRecord),
+}
+
+impl HistoryRecord {
+    /// Its place in the total order.
+    pub fn order(&self) -> (Timestamp, u64) {
+        match self {
+            Self::Decision(record) => (record.known_at, record.sequence),
+            Self::Outcome(record) => (record.known_at, record.sequence),
+            Self::Report(record) => (record.report.known_at, record.sequence),
+            Self::Market(record) => (record.known_at, record.sequence),
+        }
+    }
+}
