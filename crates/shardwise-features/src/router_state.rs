@@ -59,7 +59,9 @@ mod function {
     pub(super) const SAMPLES: usize = 1;
     pub(super) const RESIDUAL: usize = 2;
     pub(super) const RESIDUAL_SAMPLES: usize = 3;
-    pub(super) const FIELDS: usize = 4;
+    pub(super) const COLD_MS: usize = 4;
+    pub(super) const COLD_SAMPLES: usize = 5;
+    pub(super) const FIELDS: usize = 6;
 }
 
 /// One router's memory. It is `Sync`; several threads may decide and learn at once.
@@ -236,6 +238,12 @@ impl RouterState {
             .or_else(|| request.expected_compute_ms.map(|ms| f64::from(ms).ln() + self.ratio(request, id)))
     }
 
+    /// Extra milliseconds that cold starts of the function cost this router; `None` before the first.
+    pub fn online_cold_ms(&self, request: &PlacementRequest) -> Option<f64> {
+        let fields = self.functions.find(request.function.key())?;
+        (get(&fields[function::COLD_SAMPLES]) > 0.0).then(|| get(&fields[function::COLD_MS]))
+    }
+
     /// Requests per second that this router sees, as a moving mean over ten seconds.
     pub fn arrivals_per_s(&self, now: Timestamp) -> f64 {
         let Some(last) = instant(self.last_arrival.load(Relaxed)) else { return 0.0 };
@@ -305,8 +313,11 @@ impl RouterState {
             let others = (queue - get(&fields[shard::IN_FLIGHT_CORES])).max(0.0);
             smooth(&fields[shard::OTHERS], others, OTHERS_WEIGHT);
         }
-        if response.is_ok() && !response.cold && response.exec_ms > 0.0 {
-            self.learn_service(ticket, fields, f64::from(response.exec_ms).ln());
+        if response.is_ok() && response.exec_ms > 0.0 {
+            match response.cold {
+                true => self.learn_cold(ticket, f64::from(response.exec_ms)),
+                false => self.learn_service(ticket, fields, f64::from(response.exec_ms).ln()),
+            }
         }
     }
 
@@ -357,6 +368,13 @@ impl RouterState {
         let weight = if update(&self.responses, |n| n + 1.0) == 1.0 { 1.0 } else { TRAFFIC_WEIGHT };
         smooth(&self.response_ms, f64::from(response.total_ms), weight);
         smooth(&self.error_rate, failed, weight);
+    }
+
+    fn learn_cold(&self, ticket: &Ticket, exec_ms: f64) {
+        let fields = self.functions.claim(ticket.function);
+        let first = update(&fields[function::COLD_SAMPLES], |n| n + 1.0) == 1.0;
+        let extra_ms = (exec_ms - ticket.service_ln_ms.exp()).max(0.0);
+        smooth(&fields[function::COLD_MS], extra_ms, if first { 1.0 } else { FUNCTION_WEIGHT });
     }
 
     fn learn_service(&self, ticket: &Ticket, fields: &[AtomicU64; shard::FIELDS], exec_ln_ms: f64) {

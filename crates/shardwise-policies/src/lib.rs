@@ -1,10 +1,53 @@
 //! Policies: filter → score → pick. One trait, which routers, the simulator and the arena all speak.
 
+//!
+//! Hard rules are filters ([`eligible`]): a shard that breaks one never reaches a scorer. The cost ([`sed`]) is shared by
+//! all policies of the shortest-expected-delay family, with and without a model.
+//!
+//! ```
+//! use rand::SeedableRng;
+//! use shardwise_features::golden;
+//!
+//! let golden = golden::contexts().remove(1);
+//! let mut policy = shardwise_policies::by_name("sed_tab").expect("a known name");
+//! let mut rng = rand::rngs::StdRng::seed_from_u64(1);
+//! let decision = policy.decide(&golden.context(), &mut rng).expect("a healthy shard");
+//! assert!(decision.propensity > 0.0);
+//! ```
+
+mod eligible;
+mod in_flight;
+mod random;
+pub mod sed;
+mod sed_policies;
+
 use std::sync::Arc;
 
 use rand::Rng;
 use shardwise_features::{DecisionContext, ServiceTable, Ticket};
 use shardwise_types::{DecidedBy, FallbackReason, NoEligibleShard, Response, ShardId, ShardReport, Timestamp};
+
+pub use eligible::{Rules, eligible};
+pub use in_flight::{LeastInFlight, TwoChoicesInFlight};
+pub use random::Random;
+pub use sed_policies::{Sed, SedSoftmax};
+
+/// Names that [`by_name`] knows.
+pub const NAMES: &[&str] =
+    &["random", "p2c_in_flight", "least_in_flight", "sed_tab", "sed_tab_lambda", "sed_tab_softmax"];
+
+/// Makes a policy that needs no model; `None` for a name that is not in [`NAMES`].
+pub fn by_name(name: &str) -> Option<Box<dyn Policy>> {
+    Some(match name {
+        "random" => Box::new(Random::default()),
+        "p2c_in_flight" => Box::new(TwoChoicesInFlight::default()),
+        "least_in_flight" => Box::new(LeastInFlight::default()),
+        "sed_tab" => Box::new(Sed::online(0.0)),
+        "sed_tab_lambda" => Box::new(Sed::online(sed::LAMBDA)),
+        "sed_tab_softmax" => Box::new(SedSoftmax::default()),
+        _ => return None,
+    })
+}
 
 /// Where a request goes, and how that came about.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,6 +64,20 @@ pub struct Decision {
     pub decided_by: DecidedBy,
     /// Why a better decider was passed over, if one was.
     pub fallback_reason: Option<FallbackReason>,
+}
+
+impl Decision {
+    /// A choice by a rule: certain unless `propensity` says otherwise, by [`DecidedBy::Policy`].
+    pub fn by_rule(chosen: usize, propensity: f64, eligible: usize) -> Self {
+        Self {
+            chosen,
+            propensity,
+            eligible: u32::try_from(eligible).unwrap_or(u32::MAX),
+            predicted_ms: None,
+            decided_by: DecidedBy::Policy,
+            fallback_reason: None,
+        }
+    }
 }
 
 /// A response, with what the router remembered of its request.

@@ -145,8 +145,8 @@ impl CostTerms {
 pub struct Alternative {
     /// The shard.
     pub shard: ShardId,
-    /// Its cost in ms.
-    pub cost_ms: f64,
+    /// The terms of its cost.
+    pub cost: CostTerms,
     /// Latency that it would have, in ms.
     pub expected_latency: f64,
     /// Probability that it would have been the best.

@@ -1,0 +1,71 @@
+//! How sure the choice is: probabilities that one candidate's cost is below another's.
+//!
+//! A cost is taken as normal around its prediction, with the spread of the execution term; candidates as independent.
+//! Source: pairwise Gaussian approximation. Calibrating it against regret is left to the evaluation.
+
+use shardwise_types::Confidence;
+
+/// Within this share of the best counts as right.
+const CLOSE_SHARE: f64 = 0.10;
+/// Within this many ms of the best counts as right.
+const CLOSE_MS: f64 = 5.0;
+
+/// A candidate's cost and how far off it may be, in ms.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Uncertain {
+    pub(crate) cost_ms: f64,
+    pub(crate) sd_ms: f64,
+}
+
+/// Probability that the chosen cost is within 10 % and 5 ms of the least of the others.
+pub(crate) fn close_to_best(chosen: Uncertain, others: impl Iterator<Item = Uncertain>) -> Confidence {
+    let probability: f64 = others
+        .map(|other| {
+            let slack = (CLOSE_SHARE * other.cost_ms).max(0.0) + CLOSE_MS;
+            below(chosen, Uncertain { cost_ms: other.cost_ms + slack, ..other })
+        })
+        .product();
+    Confidence::clamped(probability)
+}
+
+/// Probability that a candidate is the best of all.
+pub(crate) fn best(candidate: Uncertain, others: impl Iterator<Item = Uncertain>) -> Confidence {
+    Confidence::clamped(others.map(|other| below(candidate, other)).product())
+}
+
+/// P(a < b) for independent normals; ½ when nothing tells them apart.
+fn below(a: Uncertain, b: Uncertain) -> f64 {
+    let sd = a.sd_ms.hypot(b.sd_ms);
+    let gap = b.cost_ms - a.cost_ms;
+    if sd > 0.0 {
+        return 0.5 * libm::erfc(-gap / sd / std::f64::consts::SQRT_2);
+    }
+    match gap.total_cmp(&0.0) {
+        std::cmp::Ordering::Greater => 1.0,
+        std::cmp::Ordering::Less => 0.0,
+        std::cmp::Ordering::Equal => 0.5,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(cost_ms: f64) -> Uncertain {
+        Uncertain { cost_ms, sd_ms: 5.0 }
+    }
+
+    #[test]
+    fn the_farther_the_runner_up_the_surer() {
+        let sure = |gap: f64| close_to_best(at(30.0), [at(30.0 + gap)].into_iter()).value();
+        assert!(sure(40.0) > sure(10.0) && sure(10.0) > sure(0.0) && sure(0.0) > 0.5);
+        assert!(sure(40.0) > 0.999);
+        assert_eq!(close_to_best(at(30.0), std::iter::empty()).value(), 1.0, "alone is best");
+    }
+
+    #[test]
+    fn equals_share_the_first_place() {
+        assert!((best(at(30.0), [at(30.0)].into_iter()).value() - 0.5).abs() < 1e-12);
+        assert_eq!(below(Uncertain { sd_ms: 0.0, ..at(1.0) }, Uncertain { sd_ms: 0.0, ..at(2.0) }), 1.0);
+    }
+}

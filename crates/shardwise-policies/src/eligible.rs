@@ -1,0 +1,141 @@
+//! Hard rules as filters: what a request may use at all. No score, no model and no fallback gets past them.
+
+use shardwise_features::{BreakerState, DecisionContext};
+use shardwise_types::{NoEligibleShard, ShardSnapshot};
+
+/// Limits of the hard rules.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rules {
+    /// A shard whose last report is older than this is passed over while others are fresh, in ms.
+    pub max_report_age_ms: f64,
+}
+
+impl Default for Rules {
+    /// Three seconds: three reports missed at the usual interval of one second.
+    fn default() -> Self {
+        Self { max_report_age_ms: 3_000.0 }
+    }
+}
+
+enum Verdict {
+    Eligible,
+    /// Passed over only while something better is left: an old report, or ejected by the breaker.
+    Doubtful,
+    Unhealthy,
+    Forbidden,
+    TooSmall,
+}
+
+/// Puts the positions of the shards that the request may go to into `out`, in the order of the fleet.
+///
+/// Silence and the breaker are doubts, not rules: when they would leave nothing, doubtful shards are let in. Health by
+/// the shard's own word, amount, residency and memory hold always.
+///
+/// # Errors
+/// When nothing is left; the refusal counts the reasons.
+pub fn eligible(context: &DecisionContext<'_>, rules: &Rules, out: &mut Vec<usize>) -> Result<(), NoEligibleShard> {
+    out.clear();
+    let mut refusal = NoEligibleShard { shards: 0, unhealthy: 0, stale: 0, forbidden: 0, too_small: 0 };
+    for (position, shard) in context.fleet.shards.iter().enumerate() {
+        refusal.shards += 1;
+        match judge(context, rules, shard) {
+            Verdict::Eligible => out.push(position),
+            Verdict::Doubtful => refusal.stale += 1,
+            Verdict::Unhealthy => refusal.unhealthy += 1,
+            Verdict::Forbidden => refusal.forbidden += 1,
+            Verdict::TooSmall => refusal.too_small += 1,
+        }
+    }
+    if out.is_empty() && refusal.stale > 0 {
+        let doubtful = |shard: &ShardSnapshot| matches!(judge(context, rules, shard), Verdict::Doubtful);
+        out.extend((0..context.fleet.shards.len()).filter(|position| doubtful(&context.fleet.shards[*position])));
+    }
+    if out.is_empty() { Err(refusal) } else { Ok(()) }
+}
+
+fn judge(context: &DecisionContext<'_>, rules: &Rules, shard: &ShardSnapshot) -> Verdict {
+    let (request, shape) = (context.request, &shard.shape);
+    if request.residency.as_ref().is_some_and(|region| *region != shape.region) {
+        return Verdict::Forbidden;
+    }
+    if let (Some(amount), Some(limit_usd)) = (request.amount_usd, shape.max_amount_usd)
+        && amount.usd() > limit_usd
+    {
+        return Verdict::Forbidden;
+    }
+    if request.memory_mb > shape.memory_mb {
+        return Verdict::TooSmall;
+    }
+    let Some(report) = shard.report.as_ref().filter(|report| report.healthy) else { return Verdict::Unhealthy };
+    let age_ms = context.decided_at.millis_since(report.event_at);
+    let ejected = context.router.breaker(&shard.id, context.decided_at) == BreakerState::Open;
+    if age_ms > rules.max_report_age_ms || ejected { Verdict::Doubtful } else { Verdict::Eligible }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shardwise_features::golden::{GoldenContext, contexts};
+    use shardwise_types::{ErrorClass, Response, UsdAmount};
+
+    fn informed() -> GoldenContext {
+        contexts().remove(1)
+    }
+
+    fn positions(golden: &GoldenContext) -> Result<Vec<usize>, NoEligibleShard> {
+        let mut out = Vec::new();
+        eligible(&golden.context(), &Rules::default(), &mut out).map(|()| out)
+    }
+
+    #[test]
+    fn large_amounts_only_reach_shards_that_may_take_them() {
+        let mut golden = informed();
+        assert_eq!(positions(&golden).unwrap(), [0, 1, 2]);
+        golden.request.amount_usd = UsdAmount::new(2e6).ok();
+        assert_eq!(positions(&golden).unwrap(), [0]);
+    }
+
+    #[test]
+    fn residency_and_memory_hold() {
+        let mut golden = informed();
+        golden.request.residency = Some("us-west".into());
+        assert_eq!(positions(&golden).unwrap(), [1]);
+        golden.request.memory_mb = 1e6;
+        assert_eq!(positions(&golden).unwrap_err().too_small, 1);
+    }
+
+    #[test]
+    fn silence_is_a_doubt_until_nothing_else_is_left() {
+        let mut golden = informed();
+        golden.fleet.shards[0].report.as_mut().unwrap().event_at = golden.decided_at.plus_millis(-60_000.0);
+        assert_eq!(positions(&golden).unwrap(), [1, 2]);
+        golden.decided_at = golden.decided_at.plus_millis(60_000.0);
+        assert_eq!(positions(&golden).unwrap(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn an_ejected_shard_is_passed_over() {
+        let golden = informed();
+        let failed = Response {
+            error: Some(ErrorClass::Failed),
+            total_ms: 1.0,
+            exec_ms: 0.0,
+            queue_ms: 0.0,
+            queue_len: 0,
+            cold: false,
+        };
+        for _ in 0..5 {
+            let ticket = golden.router.on_dispatch(&golden.context(), 1);
+            golden.router.on_response(&ticket, &failed, golden.decided_at);
+        }
+        assert_eq!(positions(&golden).unwrap(), [0, 2]);
+    }
+
+    #[test]
+    fn a_fleet_without_a_healthy_shard_is_refused_with_the_reasons() {
+        let golden = contexts().remove(0);
+        let refusal = positions(&golden).unwrap_err();
+        assert_eq!((refusal.shards, refusal.unhealthy), (3, 3));
+        assert!(refusal.to_string().contains("3 unhealthy"), "{refusal}");
+    }
+}

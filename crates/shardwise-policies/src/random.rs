@@ -1,0 +1,25 @@
+//! Uniformly at random among the eligible shards: the floor under everything.
+
+use rand::{Rng, RngExt};
+use shardwise_features::DecisionContext;
+use shardwise_types::NoEligibleShard;
+
+use crate::{Decision, Policy, Rules, eligible};
+
+/// Uniformly at random.
+#[derive(Default)]
+pub struct Random {
+    candidates: Vec<usize>,
+}
+
+impl Policy for Random {
+    fn name(&self) -> &'static str {
+        "random"
+    }
+
+    fn decide(&mut self, context: &DecisionContext<'_>, rng: &mut dyn Rng) -> Result<Decision, NoEligibleShard> {
+        eligible(context, &Rules::default(), &mut self.candidates)?;
+        let n = self.candidates.len();
+        Ok(Decision::by_rule(self.candidates[rng.random_range(0..n)], 1.0 / n as f64, n))
+    }
+}

@@ -1,0 +1,162 @@
+//! Shortest expected delay: the cost of a candidate as a sum of terms in ms.
+//!
+//! ```text
+//! network    router ↔ shard + calls × shard ↔ exchange
+//! execution  exp(expected ln ms + residual of the shard) × smearing
+//! cold       loading, when this router has not sent the function there within the time that shards keep it
+//! wait       max(0, n − c + 1) / c × mean execution of what is in flight × exp(residual)
+//! errors     share of failed requests × timeout, above a floor of noise
+//! congestion λ × execution × max(0, n / c − 0.7): what a busy shard costs the requests behind this one
+//! ```
+//! n is the cores wanted (own in flight and others' by piggybacked queue lengths), c the cores. λ keeps several routers
+//! from crowding onto the same best shard.
+
+use shardwise_features::{DecisionContext, ShardLocal};
+use shardwise_types::CostTerms;
+
+/// The price of congestion; the optimum is flat between 0.5 and 1.
+pub const LAMBDA: f64 = 1.0;
+
+/// Utilisation from which congestion is priced.
+const CONGESTION_FROM: f64 = 0.7;
+/// Shares of failed requests up to this are noise.
+const ERROR_FLOOR: f64 = 0.03;
+/// From mean of logs to mean, where no table knows better (log-normal with σ about 0.5).
+const ONLINE_SMEARING: f64 = 1.15;
+/// A cold start costs this before one was seen, in ms.
+const UNKNOWN_COLD_MS: f64 = 60.0;
+/// An execution takes this before one was seen, in ms.
+const UNKNOWN_SERVICE_MS: f64 = 10.0;
+
+/// What the cost needs to know of the runtime.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SedConfig {
+    /// The price of congestion.
+    pub lambda: f64,
+    /// A failed request costs this much, in ms.
+    pub timeout_ms: f64,
+    /// A shard keeps a function loaded for this long after it ran, in ms.
+    pub warm_ttl_ms: f64,
+}
+
+impl Default for SedConfig {
+    fn default() -> Self {
+        Self { lambda: LAMBDA, timeout_ms: 3_000.0, warm_ttl_ms: 30_000.0 }
+    }
+}
+
+/// A candidate's state, read once and used by every term.
+pub struct Candidate {
+    /// What this router saw of it.
+    pub local: ShardLocal,
+    /// Its cores.
+    pub cores: f64,
+    /// Expected warm execution without residuals, in ln ms; `None` when nothing is known of the function.
+    pub service_ln_ms: Option<f64>,
+    /// Round trips to the shard and the exchange, in ms.
+    pub network_ms: f64,
+}
+
+impl Candidate {
+    /// Reads the candidate at a position of the context's fleet.
+    pub fn read(context: &DecisionContext<'_>, position: usize) -> Self {
+        let (request, fleet) = (context.request, context.fleet);
+        let shard = &fleet.shards[position];
+        let (network, region) = (&fleet.network, &shard.shape.region);
+        let exchange_rtt_ms = network.rtt_ms(region, network.exchange_region(&request.exchange));
+        Self {
+            local: context.router.shard(&shard.id),
+            cores: f64::from(shard.shape.cores),
+            service_ln_ms: context.router.service_ln_ms(context.service_table, request, &shard.id),
+            network_ms: f64::from(network.rtt_ms(&fleet.router_region, region))
+                + f64::from(request.exchange_calls) * f64::from(exchange_rtt_ms),
+        }
+    }
+
+    /// Cost with the execution time of the service table or of online measurements.
+    pub fn cost(&self, context: &DecisionContext<'_>, position: usize, config: &SedConfig) -> CostTerms {
+        let execution_ms = self.execution_ms(context);
+        let cold_ms = if is_warm(context, position, config) { 0.0 } else { expected_cold_ms(context) };
+        CostTerms { cold_ms, ..self.cost_given(execution_ms, config) }
+    }
+
+    /// Cost with an execution time from elsewhere, cold start included.
+    pub fn cost_given(&self, execution_ms: f64, config: &SedConfig) -> CostTerms {
+        let errors = self.local.error_rate;
+        CostTerms {
+            network_ms: self.network_ms,
+            execution_ms,
+            cold_ms: 0.0,
+            wait_ms: self.wait_ms(execution_ms),
+            error_ms: if errors > ERROR_FLOOR { errors * config.timeout_ms } else { 0.0 },
+            congestion_ms: config.lambda * execution_ms * (self.utilisation() - CONGESTION_FROM).max(0.0),
+        }
+    }
+
+    /// Cores wanted over cores.
+    pub fn utilisation(&self) -> f64 {
+        self.local.cores_wanted() / self.cores
+    }
+
+    fn execution_ms(&self, context: &DecisionContext<'_>) -> f64 {
+        let smearing = context.service_table.map_or(ONLINE_SMEARING, shardwise_features::ServiceTable::smearing);
+        let plain_ms = match self.service_ln_ms {
+            Some(ln_ms) => ln_ms.exp(),
+            None if self.local.executions > 0.0 => self.local.exec_ln_ms.exp(),
+            None => UNKNOWN_SERVICE_MS,
+        };
+        plain_ms * smearing * self.local.residual.exp()
+    }
+
+    fn wait_ms(&self, execution_ms: f64) -> f64 {
+        let ahead = (self.local.cores_wanted() - self.cores + 1.0).max(0.0) / self.cores;
+        let mean_ms = match self.local.in_flight > 0.0 {
+            true => self.local.pending_ms / self.local.in_flight * self.local.residual.exp(),
+            false => execution_ms,
+        };
+        ahead * mean_ms
+    }
+}
+
+/// Whether this router sent the function there so recently that it must still be loaded.
+pub fn is_warm(context: &DecisionContext<'_>, position: usize, config: &SedConfig) -> bool {
+    context
+        .router
+        .last_dispatch(context.request, &context.fleet.shards[position].id)
+        .is_some_and(|at| context.decided_at.millis_since(at) < config.warm_ttl_ms)
+}
+
+fn expected_cold_ms(context: &DecisionContext<'_>) -> f64 {
+    let by_history = context.service_table.map(|table| table.cold_ms(context.request)).filter(|ms| *ms > 0.0);
+    by_history.or_else(|| context.router.online_cold_ms(context.request)).unwrap_or(UNKNOWN_COLD_MS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shardwise_features::golden::contexts;
+
+    #[test]
+    fn the_terms_add_up() {
+        let golden = contexts().remove(2);
+        let context = golden.context();
+        let terms = Candidate::read(&context, 0).cost(&context, 0, &SedConfig::default());
+        let sum: f64 = terms.named().iter().map(|(_, ms)| ms).sum();
+        assert!((sum - terms.total_ms()).abs() < 1e-9);
+        assert!(terms.error_ms > 0.0, "half of its requests failed");
+    }
+
+    #[test]
+    fn more_in_flight_never_costs_less() {
+        let golden = contexts().remove(1);
+        let context = golden.context();
+        let cost = || Candidate::read(&context, 1).cost(&context, 1, &SedConfig::default()).total_ms();
+        let mut before = cost();
+        for _ in 0..20 {
+            golden.router.on_dispatch(&context, 1);
+            let after = cost();
+            assert!(after >= before - 1e-9, "{before} then {after}");
+            before = after;
+        }
+    }
+}

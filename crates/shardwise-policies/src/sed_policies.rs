@@ -1,0 +1,187 @@
+//! The shortest-expected-delay policies: with online estimates (SED-tab), with history's service table (SED-off), and
+//! the exploring one that writes histories a model can learn from.
+
+use std::sync::Arc;
+
+use rand::{Rng, RngExt};
+use shardwise_features::{DecisionContext, ServiceTable};
+use shardwise_types::{CostTerms, DecidedBy, NoEligibleShard};
+
+use crate::sed::{Candidate, LAMBDA, SedConfig};
+use crate::{Decision, Policy, Rules, eligible};
+
+/// Costs of all eligible shards, in the order of the fleet.
+#[derive(Default)]
+struct Scored {
+    positions: Vec<usize>,
+    costs: Vec<CostTerms>,
+}
+
+impl Scored {
+    fn score(&mut self, context: &DecisionContext<'_>, config: &SedConfig) -> Result<(), NoEligibleShard> {
+        eligible(context, &Rules::default(), &mut self.positions)?;
+        self.costs.clear();
+        let cost = |position: &usize| Candidate::read(context, *position).cost(context, *position, config);
+        self.costs.extend(self.positions.iter().map(cost));
+        Ok(())
+    }
+
+    /// Index of the cheapest; ties by shard id, which is the order of the fleet.
+    fn cheapest(&self) -> usize {
+        let by_cost = |a: &usize, b: &usize| self.costs[*a].total_ms().total_cmp(&self.costs[*b].total_ms());
+        (0..self.costs.len()).min_by(by_cost).expect("score leaves at least one")
+    }
+
+    fn decision(&self, index: usize, propensity: f64, decided_by: DecidedBy) -> Decision {
+        Decision {
+            predicted_ms: Some(self.costs[index].latency_ms()),
+            decided_by,
+            ..Decision::by_rule(self.positions[index], propensity, self.positions.len())
+        }
+    }
+}
+
+/// The cheapest by shortest expected delay.
+pub struct Sed {
+    name: &'static str,
+    config: SedConfig,
+    table: Option<Arc<ServiceTable>>,
+    scored: Scored,
+}
+
+impl Sed {
+    /// SED-tab: service times that this router measured itself. `sed_tab`, or `sed_tab_lambda` with a price of
+    /// congestion.
+    pub fn online(lambda: f64) -> Self {
+        Self {
+            name: if lambda > 0.0 { "sed_tab_lambda" } else { "sed_tab" },
+            config: SedConfig { lambda, ..SedConfig::default() },
+            table: None,
+            scored: Scored::default(),
+        }
+    }
+
+    /// SED-off+λ: service times from history's table, no trees. The peer that a model must beat.
+    pub fn offline(table: Arc<ServiceTable>) -> Self {
+        Self { name: "sed_off_lambda", table: Some(table), ..Self::online(LAMBDA) }
+    }
+
+    /// With what is known of the runtime (timeout, how long functions stay loaded); λ stays as it is.
+    #[must_use]
+    pub fn with_runtime(mut self, config: &SedConfig) -> Self {
+        self.config = SedConfig { lambda: self.config.lambda, ..*config };
+        self
+    }
+}
+
+impl Policy for Sed {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn decide(&mut self, context: &DecisionContext<'_>, _rng: &mut dyn Rng) -> Result<Decision, NoEligibleShard> {
+        self.scored.score(context, &self.config)?;
+        let decided_by = if self.table.is_some() { DecidedBy::ServiceTable } else { DecidedBy::OnlineEstimates };
+        Ok(self.scored.decision(self.scored.cheapest(), 1.0, decided_by))
+    }
+
+    fn service_table(&self) -> Option<Arc<ServiceTable>> {
+        self.table.clone()
+    }
+}
+
+/// SED-tab that explores: a softmax over relative costs mixed with uniform draws, so that every eligible shard has a
+/// known chance and the history can teach. The default logging policy.
+pub struct SedSoftmax {
+    config: SedConfig,
+    /// A shard that costs this share more than the cheapest is e times less likely.
+    temperature: f64,
+    /// Share of decisions that are drawn uniformly.
+    uniform: f64,
+    scored: Scored,
+    weights: Vec<f64>,
+}
+
+impl Default for SedSoftmax {
+    fn default() -> Self {
+        Self {
+            config: SedConfig { lambda: 0.0, ..SedConfig::default() },
+            temperature: 0.3,
+            uniform: 0.15,
+            scored: Scored::default(),
+            weights: Vec::new(),
+        }
+    }
+}
+
+impl SedSoftmax {
+    /// With what is known of the runtime (timeout, how long functions stay loaded).
+    #[must_use]
+    pub fn with_runtime(mut self, config: &SedConfig) -> Self {
+        self.config = SedConfig { lambda: 0.0, ..*config };
+        self
+    }
+}
+
+impl Policy for SedSoftmax {
+    fn name(&self) -> &'static str {
+        "sed_tab_softmax"
+    }
+
+    fn decide(&mut self, context: &DecisionContext<'_>, rng: &mut dyn Rng) -> Result<Decision, NoEligibleShard> {
+        self.scored.score(context, &self.config)?;
+        let least = self.scored.costs[self.scored.cheapest()].total_ms().max(f64::MIN_POSITIVE);
+        let weight = |terms: &CostTerms| (-(terms.total_ms() / least - 1.0) / self.temperature).exp();
+        self.weights.clear();
+        self.weights.extend(self.scored.costs.iter().map(weight));
+        let total: f64 = self.weights.iter().sum();
+        let even = self.uniform / self.weights.len() as f64;
+        self.weights.iter_mut().for_each(|weight| *weight = (1.0 - self.uniform) * *weight / total + even);
+        let index = draw(&self.weights, rng.random::<f64>());
+        Ok(self.scored.decision(index, self.weights[index], DecidedBy::OnlineEstimates))
+    }
+}
+
+/// The index at which the running sum of probabilities passes a uniform draw.
+fn draw(probabilities: &[f64], uniform: f64) -> usize {
+    let mut left = uniform;
+    for (index, probability) in probabilities.iter().enumerate() {
+        left -= probability;
+        if left < 0.0 {
+            return index;
+        }
+    }
+    probabilities.len() - 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{SeedableRng, rngs::StdRng};
+    use shardwise_features::golden::contexts;
+
+    #[test]
+    fn the_faster_shard_wins_when_all_else_is_equal() {
+        let mut golden = contexts().remove(1);
+        golden.router = shardwise_features::RouterState::new();
+        golden.fleet.network.rtt_ms.fill(0.0);
+        let table = Arc::new(golden.service_table.clone().unwrap());
+        let decision = Sed::offline(table).decide(&golden.context(), &mut StdRng::seed_from_u64(1)).unwrap();
+        assert_eq!(golden.fleet.shards[decision.chosen].id.as_str(), "shard-a", "8 ms there, 12 and 16 elsewhere");
+    }
+
+    #[test]
+    fn the_explorers_propensities_are_its_frequencies() {
+        let golden = contexts().remove(1);
+        let (mut policy, mut rng) = (SedSoftmax::default(), StdRng::seed_from_u64(7));
+        let (mut counts, mut stated) = ([0.0; 3], [0.0; 3]);
+        for _ in 0..20_000 {
+            let decision = policy.decide(&golden.context(), &mut rng).unwrap();
+            counts[decision.chosen] += 1.0 / 20_000.0;
+            stated[decision.chosen] = decision.propensity;
+        }
+        assert!((stated.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{stated:?}");
+        assert!(stated.iter().all(|p| *p >= 0.05), "uniform draws reach every shard");
+        assert!(counts.iter().zip(stated).all(|(count, p)| (count - p).abs() < 0.015), "{counts:?} but {stated:?}");
+    }
+}
