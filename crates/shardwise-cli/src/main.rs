@@ -1,2 +1,21 @@
-//! Placeholder.
-fn main() {}
+//! The `shardwise` command: it reads arguments, wires the crates together and prints. No logic of its own.
+
+mod arguments;
+mod commands;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let arguments = arguments::Arguments::parse();
+    output::listen_for_interrupts();
+    match commands::run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(report) => {
+            eprintln!("{report:?}");
+            ExitCode::from(if output::is_interrupted() { 130 } else { 1 })
+        }
+    }
+}

@@ -16,6 +16,9 @@ use shardwise_types::{
 use crate::confidence::{Uncertain, best, close_to_best};
 use crate::reasoning::explain;
 
+/// An execution time outside of this is no time: a nanosecond to eleven days, in ln ms.
+const SANE_LN_MS: std::ops::Range<f64> = -14.0..20.6;
+
 /// What the decision needs to know of the runtime.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PlacerConfig {
@@ -170,7 +173,7 @@ impl Placer {
         let Some(head) = bundle.exec() else { return (without_model, Some(FallbackReason::NoExecHead)) };
         let cut = self.config.model_candidates.clamp(1, scored.len());
         predict(head, context, &scored[..cut], rows, ln_ms);
-        if ln_ms.iter().any(|ln_ms| !ln_ms.is_finite()) {
+        if !ln_ms.iter().all(|ln_ms| SANE_LN_MS.contains(ln_ms)) {
             return (without_model, Some(FallbackReason::BadPrediction));
         }
         for (scored, ln_ms) in scored[..cut].iter_mut().zip(ln_ms.iter()) {
