@@ -1,1 +1,8 @@
-//! Placeholder.
+//! What no single crate can claim: the architecture's invariants, the command line, whole runs. One binary.
+
+mod architecture;
+mod bad_input;
+mod command_line;
+mod decisions;
+mod python;
+mod support;
