@@ -16,7 +16,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("datasets", &["types", "features"]),
     ("training", &["types", "features", "models", "datasets"]),
     ("evaluation", &["types", "features", "policies", "models", "inference", "simulator"]),
-    ("cli", &["types", "features", "policies", "models", "inference", "simulator", "datasets", "training", "evaluation"]),
+    (
+        "cli",
+        &["types", "features", "policies", "models", "inference", "simulator", "datasets", "training", "evaluation"],
+    ),
     ("dev", &["features"]),
 ];
 
@@ -24,14 +27,21 @@ fn dependencies(name: &str) -> BTreeSet<String> {
     let manifest = root().join(format!("crates/shardwise-{name}/Cargo.toml"));
     let text = std::fs::read_to_string(&manifest).unwrap_or_else(|error| panic!("{}: {error}", manifest.display()));
     let normal = text.split("[dependencies]").nth(1).unwrap_or_default().split("\n[").next().unwrap_or_default();
-    normal.lines().filter_map(|line| line.strip_prefix("shardwise-")).map(|line| line.split(['.', ' ']).next().unwrap_or_default().to_owned()).collect()
+    normal
+        .lines()
+        .filter_map(|line| line.strip_prefix("shardwise-"))
+        .map(|line| line.split(['.', ' ']).next().unwrap_or_default().to_owned())
+        .collect()
 }
 
 #[test]
 fn arrows_point_one_way() {
     for (name, allowed) in ARROWS {
         for dependency in dependencies(name) {
-            assert!(allowed.contains(&dependency.as_str()), "shardwise-{name} must not depend on shardwise-{dependency}");
+            assert!(
+                allowed.contains(&dependency.as_str()),
+                "shardwise-{name} must not depend on shardwise-{dependency}"
+            );
         }
     }
     let listed: BTreeSet<String> = ARROWS.iter().map(|(name, _)| format!("shardwise-{name}")).collect();
@@ -60,7 +70,8 @@ fn a_router_compiles_no_dataframe_and_no_trainer() {
 
 #[test]
 fn the_core_reads_no_clock_no_chance_and_no_disk() {
-    let forbidden = ["Instant::now", "SystemTime", "Timestamp::now", "std::fs", "File::", "rand::rng()", "thread_rng", "std::env"];
+    let forbidden =
+        ["Instant::now", "SystemTime", "Timestamp::now", "std::fs", "File::", "rand::rng()", "thread_rng", "std::env"];
     for name in ["types", "features", "policies", "simulator", "inference"] {
         for (path, bytes) in contents(&root().join(format!("crates/shardwise-{name}/src"))) {
             let text = String::from_utf8(bytes).expect("sources are UTF-8");
@@ -74,7 +85,9 @@ fn the_core_reads_no_clock_no_chance_and_no_disk() {
 #[test]
 fn feature_vectors_are_made_in_one_place() {
     for (path, bytes) in contents(&root().join("crates")) {
-        if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("shardwise-features/src/extract.rs") {
+        if path.extension().is_some_and(|extension| extension == "rs")
+            && !path.ends_with("shardwise-features/src/extract.rs")
+        {
             let text = String::from_utf8(bytes).expect("sources are UTF-8");
             assert!(!text.contains("FeatureVector("), "{} makes a feature vector", path.display());
         }
@@ -83,7 +96,8 @@ fn feature_vectors_are_made_in_one_place() {
 
 #[test]
 fn every_committed_model_says_how_to_make_it_again() {
-    let versions: Vec<_> = contents(&root().join("models")).into_iter().filter(|(path, _)| path.ends_with("manifest.json")).collect();
+    let versions: Vec<_> =
+        contents(&root().join("models")).into_iter().filter(|(path, _)| path.ends_with("manifest.json")).collect();
     assert!(!versions.is_empty(), "models/ holds no bundle");
     for (path, bytes) in versions {
         let manifest: serde_json::Value = serde_json::from_slice(&bytes).expect("a manifest is JSON");

@@ -14,7 +14,11 @@ fn build_refused(history: &Path, words: &[&str]) {
         assert!(said.contains(word), "'{word}' is not in: {said}");
     }
     assert!(!out.join("dataset.json").exists(), "a card without a dataset");
-    let left: Vec<PathBuf> = std::fs::read_dir(folder.path()).expect("readable").map(|entry| entry.expect("an entry").path()).filter(|path| *path != out).collect();
+    let left: Vec<PathBuf> = std::fs::read_dir(folder.path())
+        .expect("readable")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| *path != out)
+        .collect();
     assert!(left.is_empty(), "left over: {left:?}");
 }
 
@@ -82,12 +86,23 @@ fn requests_that_make_no_sense_are_refused_by_field() {
 #[test]
 fn an_unknown_protocol_is_answered_and_said() {
     let night = night();
-    let mut request: serde_json::Value = serde_json::from_slice(&std::fs::read(night.path("work/decision/request.json")).expect("readable")).expect("JSON");
+    let mut request: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(night.path("work/decision/request.json")).expect("readable"))
+            .expect("JSON");
     request["protocol"] = "brand-new-protocol".into();
     let file = night.path("new-protocol.json");
     std::fs::write(&file, request.to_string()).expect("writable");
     let output = Command::new(binary())
-        .args(["predict", "--models", text(&night.path("work/models")), "--request", text(&file), "--fleet", text(&night.path("work/decision/fleet.json")), "--json"])
+        .args([
+            "predict",
+            "--models",
+            text(&night.path("work/models")),
+            "--request",
+            text(&file),
+            "--fleet",
+            text(&night.path("work/decision/fleet.json")),
+            "--json",
+        ])
         .output()
         .expect("the binary starts");
     assert!(output.status.success());
@@ -97,13 +112,23 @@ fn an_unknown_protocol_is_answered_and_said() {
 #[test]
 fn a_fleet_without_a_healthy_shard_is_a_refusal_with_reasons() {
     let night = night();
-    let mut fleet: serde_json::Value = serde_json::from_slice(&std::fs::read(night.path("work/decision/fleet.json")).expect("readable")).expect("JSON");
+    let mut fleet: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(night.path("work/decision/fleet.json")).expect("readable"))
+            .expect("JSON");
     for shard in fleet["shards"].as_array_mut().expect("shards") {
         shard["report"]["healthy"] = false.into();
     }
     let file = night.path("sick.json");
     std::fs::write(&file, fleet.to_string()).expect("writable");
-    let said = refused(&["predict", "--models", text(&night.path("work/models")), "--request", text(&night.path("work/decision/request.json")), "--fleet", text(&file)]);
+    let said = refused(&[
+        "predict",
+        "--models",
+        text(&night.path("work/models")),
+        "--request",
+        text(&night.path("work/decision/request.json")),
+        "--fleet",
+        text(&file),
+    ]);
     assert!(said.contains("no eligible shard") && said.contains("unhealthy"), "{said}");
 }
 
@@ -112,18 +137,37 @@ fn a_model_of_other_features_is_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let models = folder.path().join("models");
     copy(&night().path("work/models"), &models);
-    let (manifest, bytes) = contents(&models).into_iter().find(|(path, _)| path.ends_with("manifest.json")).expect("a manifest");
+    let (manifest, bytes) =
+        contents(&models).into_iter().find(|(path, _)| path.ends_with("manifest.json")).expect("a manifest");
     let own = shardwise_features::fingerprint();
     let other = String::from_utf8(bytes).expect("UTF-8").replace(own, &own.replace(['a', '1'], "0"));
     std::fs::write(&manifest, other).expect("writable");
-    let said = refused(&["predict", "--models", text(&models), "--request", text(&night().path("work/decision/request.json")), "--fleet", text(&night().path("work/decision/fleet.json"))]);
+    let said = refused(&[
+        "predict",
+        "--models",
+        text(&models),
+        "--request",
+        text(&night().path("work/decision/request.json")),
+        "--fleet",
+        text(&night().path("work/decision/fleet.json")),
+    ]);
     assert!(said.contains("fingerprint"), "{said}");
 }
 
 #[test]
 fn an_unknown_model_name_lists_those_that_are_there() {
     let night = night();
-    let said = refused(&["predict", "--models", text(&night.path("work/models")), "--name", "nosuch", "--request", text(&night.path("work/decision/request.json")), "--fleet", text(&night.path("work/decision/fleet.json"))]);
+    let said = refused(&[
+        "predict",
+        "--models",
+        text(&night.path("work/models")),
+        "--name",
+        "nosuch",
+        "--request",
+        text(&night.path("work/decision/request.json")),
+        "--fleet",
+        text(&night.path("work/decision/fleet.json")),
+    ]);
     assert!(said.contains("nosuch") && said.contains("default"), "{said}");
 }
 
@@ -154,7 +198,9 @@ fn a_full_disk_leaves_nothing_half() {
     let script = format!(
         "mount -t tmpfs -o size=300k tmpfs {disk} && echo mounted && \
          {binary} dataset build --history {history} --out {disk}/dataset; echo code $?; ls -A {disk}",
-        disk = text(&disk), binary = text(&binary()), history = text(&history),
+        disk = text(&disk),
+        binary = text(&binary()),
+        history = text(&history),
     );
     let output = Command::new("unshare").args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]).output();
     let Some(output) = output.ok().filter(|output| String::from_utf8_lossy(&output.stdout).contains("mounted")) else {

@@ -22,11 +22,13 @@ fn a_night_reports_every_field_of_the_contract() {
     for metric in ["rmse", "r2", "table_rmse", "elastic_net_rmse", "forest_rmse"] {
         assert!(number(&result["heads"]["exec"][metric]).is_finite(), "{metric}");
     }
-    let policies: Vec<&str> = result["closed_loop"].as_array().expect("rows").iter().filter_map(|row| row["policy"].as_str()).collect();
+    let policies: Vec<&str> =
+        result["closed_loop"].as_array().expect("rows").iter().filter_map(|row| row["policy"].as_str()).collect();
     for policy in ["shardwise", "random", "p2c_in_flight", "least_in_flight", "sed_tab", "sed_off_lambda"] {
         assert!(policies.contains(&policy), "{policy} is missing among {policies:?}");
     }
-    for field in ["recommendedShard", "confidence", "expectedLatency", "expectedLoad", "reasoning", "alternativeShards"] {
+    for field in ["recommendedShard", "confidence", "expectedLatency", "expectedLoad", "reasoning", "alternativeShards"]
+    {
         assert!(!result["decision"][field].is_null(), "{field}");
     }
     let report = std::fs::read_to_string(result["report"].as_str().expect("a path")).expect("the report is there");
@@ -83,7 +85,12 @@ fn an_interrupted_night_goes_on_where_it_was() {
     small_history(&history, "1");
     let arguments = ["nightly", "--history", text(&history), "--work", text(&work), "--replicates", "2", "--json"];
     for wait_ms in [300, 900, 1_500] {
-        let mut child = Command::new(binary()).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+        let mut child = Command::new(binary())
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it starts");
         std::thread::sleep(Duration::from_millis(wait_ms));
         child.kill().expect("it can be killed");
         child.wait().expect("it ends");
@@ -107,13 +114,22 @@ fn the_reasons_are_exact() {
     let decision = &night().result["decision"];
     let total = |cost: &Value| cost.as_object().expect("terms").values().map(number).sum::<f64>();
     let (own, other) = (&decision["cost"], &decision["alternativeShards"][0]["cost"]);
-    let differences: f64 = own.as_object().expect("terms").keys().map(|term| number(&other[term]) - number(&own[term])).sum();
+    let differences: f64 =
+        own.as_object().expect("terms").keys().map(|term| number(&other[term]) - number(&own[term])).sum();
     assert!((differences - (total(other) - total(own))).abs() < 1e-9);
 }
 
 #[test]
 fn help_is_given_for_every_command() {
-    for command in [&["history", "simulate"][..], &["history", "replay"], &["dataset", "build"], &["dataset", "verify"], &["train"], &["predict"], &["nightly"]] {
+    for command in [
+        &["history", "simulate"][..],
+        &["history", "replay"],
+        &["dataset", "build"],
+        &["dataset", "verify"],
+        &["train"],
+        &["predict"],
+        &["nightly"],
+    ] {
         let output = shardwise(&[command, &["--help"]].concat());
         assert!(output.status.success() && output.stdout.len() > 200, "{command:?}");
     }
@@ -129,13 +145,22 @@ fn a_real_day_replays_when_the_traces_are_there() {
     let out = folder.path().join("history");
     let file = |name: &str| traces.join(name).to_str().expect("UTF-8").to_owned();
     let summary = json(&[
-        "history", "replay", "--hours", "0.5",
-        "--arrivals", &file("requests/azure_functions_2019_invocations.parquet"),
-        "--durations", &file("requests/azure_functions_2019_durations.parquet"),
-        "--memory", &file("requests/azure_functions_2019_memory.parquet"),
-        "--market", &file("crypto/btc_perp_1m_20211231-20220201.parquet"),
-        "--speed-noise", &file("nodes/azure_vm_noise_westus2.parquet"),
-        "--out", text(&out),
+        "history",
+        "replay",
+        "--hours",
+        "0.5",
+        "--arrivals",
+        &file("requests/azure_functions_2019_invocations.parquet"),
+        "--durations",
+        &file("requests/azure_functions_2019_durations.parquet"),
+        "--memory",
+        &file("requests/azure_functions_2019_memory.parquet"),
+        "--market",
+        &file("crypto/btc_perp_1m_20211231-20220201.parquet"),
+        "--speed-noise",
+        &file("nodes/azure_vm_noise_westus2.parquet"),
+        "--out",
+        text(&out),
     ]);
     assert!(number(&summary["decisions"]) > 5_000.0, "{summary}");
 }

@@ -4,13 +4,14 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use shardwise_features::golden::{GoldenContext, contexts};
 use shardwise_inference::Placer;
-use shardwise_policies::{NAMES, Policy, Rules, by_name, eligible};
+use shardwise_policies::{NAMES, Policy, Rules, Runtime, by_name, eligible};
 use shardwise_types::{ErrorClass, FleetSnapshot, NoEligibleShard, PlacementRequest, Response, UsdAmount};
 
 use crate::support::{night, text};
 
 fn all_policies() -> Vec<Box<dyn Policy>> {
-    let mut policies: Vec<Box<dyn Policy>> = NAMES.iter().map(|name| by_name(name).expect("a listed policy")).collect();
+    let mut policies: Vec<Box<dyn Policy>> =
+        NAMES.iter().map(|name| by_name(name, Runtime::default()).expect("a listed policy")).collect();
     policies.push(Box::new(Placer::without_model()));
     policies.push(Box::new(trained()));
     policies
@@ -34,7 +35,8 @@ fn disturb(golden: &mut GoldenContext, rng: &mut StdRng) {
         }
         shard.shape.max_amount_usd = [None, Some(0.0), Some(1e6)][rng.random_range(0..3)];
     }
-    golden.request.amount_usd = [None, UsdAmount::new(0.0).ok(), UsdAmount::new(5e6).ok(), UsdAmount::new(1e300).ok()][rng.random_range(0..4)];
+    golden.request.amount_usd =
+        [None, UsdAmount::new(0.0).ok(), UsdAmount::new(5e6).ok(), UsdAmount::new(1e300).ok()][rng.random_range(0..4)];
     golden.request.residency = [None, Some("us-west".into()), Some("atlantis".into())][rng.random_range(0..3)].clone();
     golden.request.memory_mb = [0.0, 128.0, 1e9][rng.random_range(0..3)];
     golden.request.data_complexity = [1.0, f32::MIN_POSITIVE, f32::MAX][rng.random_range(0..3)];
@@ -43,7 +45,8 @@ fn disturb(golden: &mut GoldenContext, rng: &mut StdRng) {
         let chosen = rng.random_range(0..golden.fleet.shards.len());
         let ticket = golden.router.on_dispatch(&golden.context(), chosen);
         let error = rng.random_bool(0.8).then_some(ErrorClass::Failed);
-        let response = Response { error, total_ms: 5.0, exec_ms: 4.0, queue_ms: 0.0, queue_len: 9, cold: rng.random_bool(0.3) };
+        let response =
+            Response { error, total_ms: 5.0, exec_ms: 4.0, queue_ms: 0.0, queue_len: 9, cold: rng.random_bool(0.3) };
         golden.router.on_response(&ticket, &response, golden.decided_at);
     }
 }
@@ -103,7 +106,11 @@ fn fallbacks_say_why() {
     let golden = contexts().remove(1);
     let prediction = Placer::without_model().predict_optimal_shard(&golden.context()).expect("healthy shards");
     assert_eq!(prediction.fallback_reason, Some(shardwise_types::FallbackReason::NoModel));
-    assert!(prediction.reasoning.iter().any(|reason| reason.contains("no model is loaded")), "{:?}", prediction.reasoning);
+    assert!(
+        prediction.reasoning.iter().any(|reason| reason.contains("no model is loaded")),
+        "{:?}",
+        prediction.reasoning
+    );
 }
 
 #[test]
@@ -116,7 +123,15 @@ fn the_order_of_the_input_does_not_matter() {
     std::fs::write(&reversed, fleet.to_string()).expect("writable");
     let (models, request) = (night.path("work/models"), night.path("work/decision/request.json"));
     let decide = |fleet: &std::path::Path| {
-        crate::support::json(&["predict", "--models", text(&models), "--request", text(&request), "--fleet", text(fleet)])
+        crate::support::json(&[
+            "predict",
+            "--models",
+            text(&models),
+            "--request",
+            text(&request),
+            "--fleet",
+            text(fleet),
+        ])
     };
     assert_eq!(decide(&reversed), decide(&night.path("work/decision/fleet.json")));
 }

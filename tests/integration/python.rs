@@ -68,6 +68,7 @@ for table, columns in [
 #[test]
 fn histories_open_there_too() {
     let Some(python) = python() else { return };
-    let output = Command::new(python).args(["-c", READ_HISTORY]).arg(night().path("history")).output().expect("python starts");
+    let output =
+        Command::new(python).args(["-c", READ_HISTORY]).arg(night().path("history")).output().expect("python starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

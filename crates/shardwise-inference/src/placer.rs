@@ -9,9 +9,7 @@ use shardwise_features::{DecisionContext, DecisionFeatures, FEATURE_COUNT, Featu
 use shardwise_models::{ExecHead, ModelBundle};
 use shardwise_policies::sed::{Candidate, SedConfig};
 use shardwise_policies::{Decision, Policy, Rules, eligible};
-use shardwise_types::{
-    Alternative, CostTerms, DecidedBy, FallbackReason, NoEligibleShard, ShardPrediction,
-};
+use shardwise_types::{Alternative, CostTerms, DecidedBy, FallbackReason, NoEligibleShard, ShardPrediction};
 
 use crate::confidence::{Uncertain, best, close_to_best};
 use crate::reasoning::explain;
@@ -71,6 +69,8 @@ impl DecisionCounts {
 /// Places requests with a model bundle, or without one until there is one. Decides through `&self`; threads share it.
 pub struct Placer {
     bundle: Option<Arc<ModelBundle>>,
+    /// The bundle's, at hand without counting references on every decision.
+    table: Option<Arc<ServiceTable>>,
     config: PlacerConfig,
     counts: DecisionCounts,
 }
@@ -98,12 +98,12 @@ thread_local! {
 impl Placer {
     /// A placer that starts on the fallback ladder.
     pub fn without_model() -> Self {
-        Self { bundle: None, config: PlacerConfig::default(), counts: DecisionCounts::default() }
+        Self { bundle: None, table: None, config: PlacerConfig::default(), counts: DecisionCounts::default() }
     }
 
     /// A placer with a verified bundle.
     pub fn with_model(bundle: Arc<ModelBundle>) -> Self {
-        Self { bundle: Some(bundle), ..Self::without_model() }
+        Self { table: Some(bundle.service_table()), bundle: Some(bundle), ..Self::without_model() }
     }
 
     /// With another configuration.
@@ -147,7 +147,7 @@ impl Placer {
     }
 
     fn table(&self) -> Option<&ServiceTable> {
-        self.bundle.as_ref().map(|bundle| bundle.service_table())
+        self.table.as_deref()
     }
 
     /// Leaves the candidates in `scratch.scored`, cheapest first.
@@ -168,7 +168,7 @@ impl Placer {
         }
         let Some(bundle) = &self.bundle else { return (DecidedBy::OnlineEstimates, Some(FallbackReason::NoModel)) };
         // Without the table's knowledge of the function the cost stands on what this router measured itself.
-        let table_knows = bundle.service_table().function_ln_ms(context.request).is_some();
+        let table_knows = self.table().is_some_and(|table| table.function_ln_ms(context.request).is_some());
         let without_model = if table_knows { DecidedBy::ServiceTable } else { DecidedBy::OnlineEstimates };
         let Some(head) = bundle.exec() else { return (without_model, Some(FallbackReason::NoExecHead)) };
         let cut = self.config.model_candidates.clamp(1, scored.len());
@@ -231,7 +231,13 @@ impl Placer {
 }
 
 /// Execution times of the candidates by the head, in ln ms, into `ln_ms`.
-fn predict(head: &ExecHead, context: &DecisionContext<'_>, scored: &[Scored], rows: &mut Vec<f32>, ln_ms: &mut Vec<f64>) {
+fn predict(
+    head: &ExecHead,
+    context: &DecisionContext<'_>,
+    scored: &[Scored],
+    rows: &mut Vec<f32>,
+    ln_ms: &mut Vec<f64>,
+) {
     let decision = DecisionFeatures::new(context);
     rows.clear();
     for candidate in scored {
@@ -244,9 +250,7 @@ fn predict(head: &ExecHead, context: &DecisionContext<'_>, scored: &[Scored], ro
 
 /// Cheapest first; ties by shard id, which is the order of the fleet.
 fn sort_by_cost(scored: &mut [Scored]) {
-    scored.sort_unstable_by(|a, b| {
-        a.terms.total_ms().total_cmp(&b.terms.total_ms()).then(a.position.cmp(&b.position))
-    });
+    scored.sort_unstable_by(|a, b| a.terms.total_ms().total_cmp(&b.terms.total_ms()).then(a.position.cmp(&b.position)));
 }
 
 fn sort_by_load(context: &DecisionContext<'_>, scored: &mut [Scored]) {
@@ -270,7 +274,7 @@ impl Policy for Placer {
     }
 
     fn service_table(&self) -> Option<Arc<ServiceTable>> {
-        self.bundle.as_ref().map(|bundle| Arc::clone(bundle.service_table_arc()))
+        self.table.clone()
     }
 
     fn model_version(&self) -> Option<&str> {

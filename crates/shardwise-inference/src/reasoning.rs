@@ -57,7 +57,8 @@ mod tests {
         let (a, b) = (ShardId::new("a"), ShardId::new("b"));
         let chosen = CostTerms { network_ms: 3.0, execution_ms: 10.0, ..CostTerms::default() };
         let other = CostTerms { network_ms: 1.0, execution_ms: 20.0, ..CostTerms::default() };
-        let reasons = explain((&a, &chosen), Some((&b, &other)), DecidedBy::ServiceTable, Some(FallbackReason::NoExecHead));
+        let reasons =
+            explain((&a, &chosen), Some((&b, &other)), DecidedBy::ServiceTable, Some(FallbackReason::NoExecHead));
         assert_eq!(reasons[0], "a costs 13.0 ms, 8.0 ms less than b, the runner-up");
         assert_eq!(reasons[1], "against b: execution -10.0 ms, network +2.0 ms");
         assert!(reasons[2].contains("because the model has no execution head"));

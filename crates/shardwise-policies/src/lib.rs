@@ -9,7 +9,7 @@
 //! use shardwise_features::golden;
 //!
 //! let golden = golden::contexts().remove(1);
-//! let mut policy = shardwise_policies::by_name("sed_tab").expect("a known name");
+//! let mut policy = shardwise_policies::by_name("sed_tab", Default::default()).expect("a known name");
 //! let mut rng = rand::rngs::StdRng::seed_from_u64(1);
 //! let decision = policy.decide(&golden.context(), &mut rng).expect("a healthy shard");
 //! assert!(decision.propensity > 0.0);
@@ -30,6 +30,7 @@ use shardwise_types::{DecidedBy, FallbackReason, NoEligibleShard, Response, Shar
 pub use eligible::{Rules, eligible};
 pub use in_flight::{LeastInFlight, TwoChoicesInFlight};
 pub use random::Random;
+pub use sed::Runtime;
 pub use sed_policies::{Sed, SedSoftmax};
 
 /// Names that [`by_name`] knows.
@@ -37,14 +38,14 @@ pub const NAMES: &[&str] =
     &["random", "p2c_in_flight", "least_in_flight", "sed_tab", "sed_tab_lambda", "sed_tab_softmax"];
 
 /// Makes a policy that needs no model; `None` for a name that is not in [`NAMES`].
-pub fn by_name(name: &str) -> Option<Box<dyn Policy>> {
+pub fn by_name(name: &str, runtime: Runtime) -> Option<Box<dyn Policy>> {
     Some(match name {
         "random" => Box::new(Random::default()),
         "p2c_in_flight" => Box::new(TwoChoicesInFlight::default()),
         "least_in_flight" => Box::new(LeastInFlight::default()),
-        "sed_tab" => Box::new(Sed::online(0.0)),
-        "sed_tab_lambda" => Box::new(Sed::online(sed::LAMBDA)),
-        "sed_tab_softmax" => Box::new(SedSoftmax::default()),
+        "sed_tab" => Box::new(Sed::online(0.0, runtime)),
+        "sed_tab_lambda" => Box::new(Sed::online(sed::LAMBDA, runtime)),
+        "sed_tab_softmax" => Box::new(SedSoftmax::new(runtime)),
         _ => return None,
     })
 }

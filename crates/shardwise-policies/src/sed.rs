@@ -28,20 +28,33 @@ const UNKNOWN_COLD_MS: f64 = 60.0;
 /// An execution takes this before one was seen, in ms.
 const UNKNOWN_SERVICE_MS: f64 = 10.0;
 
-/// What the cost needs to know of the runtime.
+/// What the cost needs to know of the runtime that it places for.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SedConfig {
-    /// The price of congestion.
-    pub lambda: f64,
+pub struct Runtime {
     /// A failed request costs this much, in ms.
     pub timeout_ms: f64,
     /// A shard keeps a function loaded for this long after it ran, in ms.
     pub warm_ttl_ms: f64,
 }
 
+impl Default for Runtime {
+    fn default() -> Self {
+        Self { timeout_ms: 3_000.0, warm_ttl_ms: 30_000.0 }
+    }
+}
+
+/// The cost's own knobs beside the runtime.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SedConfig {
+    /// The price of congestion.
+    pub lambda: f64,
+    /// The runtime.
+    pub runtime: Runtime,
+}
+
 impl Default for SedConfig {
     fn default() -> Self {
-        Self { lambda: LAMBDA, timeout_ms: 3_000.0, warm_ttl_ms: 30_000.0 }
+        Self { lambda: LAMBDA, runtime: Runtime::default() }
     }
 }
 
@@ -88,7 +101,7 @@ impl Candidate {
             execution_ms,
             cold_ms: 0.0,
             wait_ms: self.wait_ms(execution_ms),
-            error_ms: if errors > ERROR_FLOOR { errors * config.timeout_ms } else { 0.0 },
+            error_ms: if errors > ERROR_FLOOR { errors * config.runtime.timeout_ms } else { 0.0 },
             congestion_ms: config.lambda * execution_ms * (self.utilisation() - CONGESTION_FROM).max(0.0),
         }
     }
@@ -123,7 +136,7 @@ pub fn is_warm(context: &DecisionContext<'_>, position: usize, config: &SedConfi
     context
         .router
         .last_dispatch(context.request, &context.fleet.shards[position].id)
-        .is_some_and(|at| context.decided_at.millis_since(at) < config.warm_ttl_ms)
+        .is_some_and(|at| context.decided_at.millis_since(at) < config.runtime.warm_ttl_ms)
 }
 
 fn expected_cold_ms(context: &DecisionContext<'_>) -> f64 {

@@ -7,7 +7,7 @@ use rand::{Rng, RngExt};
 use shardwise_features::{DecisionContext, ServiceTable};
 use shardwise_types::{CostTerms, DecidedBy, NoEligibleShard};
 
-use crate::sed::{Candidate, LAMBDA, SedConfig};
+use crate::sed::{Candidate, LAMBDA, Runtime, SedConfig};
 use crate::{Decision, Policy, Rules, eligible};
 
 /// Costs of all eligible shards, in the order of the fleet.
@@ -52,25 +52,18 @@ pub struct Sed {
 impl Sed {
     /// SED-tab: service times that this router measured itself. `sed_tab`, or `sed_tab_lambda` with a price of
     /// congestion.
-    pub fn online(lambda: f64) -> Self {
+    pub fn online(lambda: f64, runtime: Runtime) -> Self {
         Self {
             name: if lambda > 0.0 { "sed_tab_lambda" } else { "sed_tab" },
-            config: SedConfig { lambda, ..SedConfig::default() },
+            config: SedConfig { lambda, runtime },
             table: None,
             scored: Scored::default(),
         }
     }
 
     /// SED-off+λ: service times from history's table, no trees. The peer that a model must beat.
-    pub fn offline(table: Arc<ServiceTable>) -> Self {
-        Self { name: "sed_off_lambda", table: Some(table), ..Self::online(LAMBDA) }
-    }
-
-    /// With what is known of the runtime (timeout, how long functions stay loaded); λ stays as it is.
-    #[must_use]
-    pub fn with_runtime(mut self, config: &SedConfig) -> Self {
-        self.config = SedConfig { lambda: self.config.lambda, ..*config };
-        self
+    pub fn offline(table: Arc<ServiceTable>, runtime: Runtime) -> Self {
+        Self { name: "sed_off_lambda", table: Some(table), ..Self::online(LAMBDA, runtime) }
     }
 }
 
@@ -102,24 +95,16 @@ pub struct SedSoftmax {
     weights: Vec<f64>,
 }
 
-impl Default for SedSoftmax {
-    fn default() -> Self {
+impl SedSoftmax {
+    /// With temperature 0.3 and 15 % uniform draws.
+    pub fn new(runtime: Runtime) -> Self {
         Self {
-            config: SedConfig { lambda: 0.0, ..SedConfig::default() },
+            config: SedConfig { lambda: 0.0, runtime },
             temperature: 0.3,
             uniform: 0.15,
             scored: Scored::default(),
             weights: Vec::new(),
         }
-    }
-}
-
-impl SedSoftmax {
-    /// With what is known of the runtime (timeout, how long functions stay loaded).
-    #[must_use]
-    pub fn with_runtime(mut self, config: &SedConfig) -> Self {
-        self.config = SedConfig { lambda: 0.0, ..*config };
-        self
     }
 }
 
@@ -166,14 +151,15 @@ mod tests {
         golden.router = shardwise_features::RouterState::new();
         golden.fleet.network.rtt_ms.fill(0.0);
         let table = Arc::new(golden.service_table.clone().unwrap());
-        let decision = Sed::offline(table).decide(&golden.context(), &mut StdRng::seed_from_u64(1)).unwrap();
+        let decision =
+            Sed::offline(table, Runtime::default()).decide(&golden.context(), &mut StdRng::seed_from_u64(1)).unwrap();
         assert_eq!(golden.fleet.shards[decision.chosen].id.as_str(), "shard-a", "8 ms there, 12 and 16 elsewhere");
     }
 
     #[test]
     fn the_explorers_propensities_are_its_frequencies() {
         let golden = contexts().remove(1);
-        let (mut policy, mut rng) = (SedSoftmax::default(), StdRng::seed_from_u64(7));
+        let (mut policy, mut rng) = (SedSoftmax::new(Runtime::default()), StdRng::seed_from_u64(7));
         let (mut counts, mut stated) = ([0.0; 3], [0.0; 3]);
         for _ in 0..20_000 {
             let decision = policy.decide(&golden.context(), &mut rng).unwrap();

@@ -1,0 +1,24 @@
+//! One file per command; each reads its inputs, calls one crate, and says what came out.
+
+mod dataset;
+mod files;
+mod history;
+mod nightly;
+mod predict;
+mod train;
+
+use crate::arguments::{Arguments, Command, DatasetCommand, HistoryCommand};
+
+/// Runs the command that was asked for.
+pub(crate) fn run(arguments: &Arguments) -> miette::Result<()> {
+    let json = arguments.json;
+    match &arguments.command {
+        Command::History(HistoryCommand::Simulate(options)) => history::simulate(options, json),
+        Command::History(HistoryCommand::Replay(options)) => history::replay(options, json),
+        Command::Dataset(DatasetCommand::Build(options)) => dataset::build(options, json),
+        Command::Dataset(DatasetCommand::Verify(options)) => dataset::verify(options, json),
+        Command::Train(options) => train::run(options, json),
+        Command::Predict(options) => predict::run(options, json),
+        Command::Nightly(options) => nightly::run(options, json),
+    }
+}

@@ -1,0 +1,94 @@
+//! `shardwise predict`: one decision from files.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use miette::{IntoDiagnostic, miette};
+use shardwise_features::{DecisionContext, RouterState};
+use shardwise_inference::Placer;
+use shardwise_models::{CHAMPION, ModelBundle, Registry};
+use shardwise_types::{
+    FleetSnapshot, InvalidInput, MarketSnapshot, PlacementRequest, ShardPrediction, Timestamp,
+};
+
+use super::files;
+use crate::arguments::PredictArguments;
+use crate::output;
+
+pub(crate) fn run(options: &PredictArguments, json: bool) -> miette::Result<()> {
+    let registry = Registry::open(&options.models, &options.name).into_diagnostic()?;
+    let bundle = Arc::new(registry.load(CHAMPION).into_diagnostic()?);
+    let prediction = decide(bundle, &options.request, &options.fleet)?;
+    if json {
+        output::print_json(&prediction)
+    } else {
+        print(&prediction);
+        Ok(())
+    }
+}
+
+/// Decides the request in one file for the fleet in another, as a router would that has nothing in flight.
+pub(crate) fn decide(bundle: Arc<ModelBundle>, request: &Path, fleet: &Path) -> miette::Result<ShardPrediction> {
+    let wrong = |path: &Path| {
+        let path = path.display().to_string();
+        move |error: InvalidInput| miette!("{path}: {error}")
+    };
+    let request_text = files::read(request)?;
+    let asked = PlacementRequest::from_json(&request_text).map_err(wrong(request))?;
+    let shards = FleetSnapshot::from_json(&files::read(fleet)?).map_err(wrong(fleet))?;
+    warn_of_the_unseen(&bundle, &asked);
+    let (router, market) = (RouterState::new(), MarketSnapshot::default());
+    let context = DecisionContext {
+        request: &asked,
+        decided_at: latest(&asked, &shards),
+        fleet: &shards,
+        router: &router,
+        market: &market,
+        service_table: None,
+    };
+    let placer = Placer::with_model(bundle);
+    placer.predict_optimal_shard(&context).map_err(|refusal| {
+        miette!(help = "run it locally, or look at the shards' health, amounts and memory in {}", fleet.display(), "{refusal}")
+    })
+}
+
+/// The latest instant that the inputs speak of: what files hold has no other "now".
+fn latest(request: &PlacementRequest, fleet: &FleetSnapshot) -> Timestamp {
+    let reports = fleet.shards.iter().filter_map(|shard| shard.report.as_ref()).map(|report| report.known_at);
+    reports.fold(request.event_at, Timestamp::max)
+}
+
+/// Unseen categories are legal and have their own bucket; the user is told all the same.
+fn warn_of_the_unseen(bundle: &ModelBundle, request: &PlacementRequest) {
+    let table = bundle.service_table();
+    if table.function_ln_ms(request).is_none() {
+        eprintln!("note: function '{}' is not in the model's history; the cost leans on what the request itself says", request.function);
+    }
+    let categories = [
+        ("protocol", request.protocol.key(), request.protocol.as_str()),
+        ("event type", request.event_type.key(), request.event_type.as_str()),
+        ("trading pair", request.trading_pair.key(), request.trading_pair.as_str()),
+    ];
+    for (what, _, name) in categories.into_iter().filter(|(_, key, _)| table.category_ln_ms(*key).is_none()) {
+        eprintln!("note: {what} '{name}' is not in the model's history; it is taken as unknown");
+    }
+}
+
+/// The decision for people.
+pub(crate) fn print(prediction: &ShardPrediction) {
+    println!(
+        "{}  (confidence {:.2}, {:.1} ms expected, load {:.2} per core, model {})",
+        prediction.recommended_shard,
+        prediction.confidence.value(),
+        prediction.expected_latency,
+        prediction.expected_load,
+        prediction.model_version.as_deref().unwrap_or("none"),
+    );
+    for reason in &prediction.reasoning {
+        println!("  · {reason}");
+    }
+    for other in &prediction.alternative_shards {
+        let (cost_ms, best) = (other.cost.total_ms(), other.probability_best.value());
+        println!("  else {}  {cost_ms:.1} ms, best with probability {best:.2}", other.shard);
+    }
+}
