@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An input that is refused: which field, what it holds, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,8 +23,7 @@ impl InvalidInput {
 }
 
 /// An instant: nanoseconds since 1970-01-01T00:00:00Z.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
-#[serde(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
@@ -100,6 +99,13 @@ impl FromStr for Timestamp {
             .or_else(|_| format!("{text}T00:00:00Z").parse::<jiff::Timestamp>())
             .map_err(|_| wrong())?;
         i64::try_from(timestamp.as_nanosecond()).map(Self).map_err(|_| wrong())
+    }
+}
+
+impl Serialize for Timestamp {
+    /// As text where people read, as nanoseconds elsewhere.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() { serializer.collect_str(self) } else { serializer.serialize_i64(self.0) }
     }
 }
 

@@ -1,0 +1,71 @@
+//! `shardwise dataset …`: histories into datasets, and back to check.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use miette::{IntoDiagnostic, miette};
+use serde_json::json;
+use shardwise_datasets::{BuildOptions, DatasetCard, VerifyReport};
+use shardwise_features::ServiceTable;
+use shardwise_models::Registry;
+
+use crate::arguments::{BuildArguments, VerifyArguments};
+use crate::output::{self, Stage};
+
+pub(crate) fn build(options: &BuildArguments, json: bool) -> miette::Result<()> {
+    let range = BuildOptions { from: options.from, to: options.to, ..BuildOptions::default() };
+    let card = build_with(&options.history, &options.out, &range)?;
+    if json {
+        return output::print_json(&json!({
+            "dataset": options.out, "rows": card.rows, "decisions": card.decisions,
+            "candidates_per_decision": card.candidates_per_decision, "fingerprint": card.feature_fingerprint,
+            "hash": card.content_hash, "days_reused": card.days_reused, "days_built": card.days_built,
+        }));
+    }
+    println!("{}: {} rows of {} decisions, hash {}", options.out.display(), card.rows, card.decisions, &card.content_hash[..16]);
+    Ok(())
+}
+
+/// Builds with progress.
+pub(crate) fn build_with(history: &Path, out: &Path, options: &BuildOptions) -> miette::Result<DatasetCard> {
+    let mut stage = Stage::start("building the dataset");
+    let card = shardwise_datasets::build(history, out, options, &mut |progress| {
+        stage.at(&progress);
+        !output::is_interrupted()
+    })
+    .into_diagnostic()?;
+    stage.done(format!("{} rows, {} days built, {} kept", card.rows, card.days_built, card.days_reused));
+    Ok(card)
+}
+
+pub(crate) fn verify(options: &VerifyArguments, json: bool) -> miette::Result<()> {
+    let report = verify_with(&options.history, &options.dataset, options.models.as_deref(), &options.name)?;
+    if json {
+        output::print_json(&json!({ "rows": report.rows, "mismatches": report.mismatches }))?;
+    } else {
+        println!("{} rows compared, {} mismatches", report.rows, report.mismatches);
+    }
+    no_mismatch(&report)
+}
+
+/// Verifies with progress.
+pub(crate) fn verify_with(history: &Path, dataset: &Path, models: Option<&Path>, name: &str) -> miette::Result<VerifyReport> {
+    let stage = Stage::start("verifying the dataset");
+    let registry = models.map(|models| Registry::open(models, name)).transpose().into_diagnostic()?;
+    let table = |version: &str| -> Option<Arc<ServiceTable>> {
+        registry.as_ref().and_then(|registry| registry.load(version).ok()).map(|bundle| bundle.service_table())
+    };
+    let report = shardwise_datasets::verify(history, dataset, &table).into_diagnostic()?;
+    stage.done(format!("{} rows, {} mismatches", report.rows, report.mismatches));
+    Ok(report)
+}
+
+/// A mismatch is an error: features would mean one thing in training and another in routers.
+pub(crate) fn no_mismatch(report: &VerifyReport) -> miette::Result<()> {
+    let Some(first) = report.examples.first() else { return Ok(()) };
+    Err(miette!(
+        help = "the dataset or the history was changed after it was written, or another version of shardwise wrote it: build the dataset again",
+        "{} of {} rows differ; the first is {first}",
+        report.mismatches, report.rows
+    ))
+}

@@ -1,0 +1,150 @@
+//! `shardwise history …`: a simulated fleet under generated or real traffic, written as history.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use miette::{IntoDiagnostic, miette};
+use serde_json::json;
+use shardwise_datasets::{DatasetError, HistorySummary, HistoryWriter, traces};
+use shardwise_policies::{NAMES, Policy, Runtime, by_name};
+use shardwise_simulator::{
+    FleetOptions, Recorder, ReplayInputs, ReplayOptions, RunSummary, Workload, WorkloadOptions, WorldSpec, simulate as run,
+    world_and_workload,
+};
+use shardwise_types::{HistoryRecord, combine_keys};
+
+use crate::arguments::{ReplayArguments, SimulateArguments};
+use crate::output::{self, Stage};
+
+const MS_PER_HOUR: f64 = 3.6e6;
+
+pub(crate) fn simulate(options: &SimulateArguments, json: bool) -> miette::Result<()> {
+    in_range("--hours", options.hours, 1e-4, 24.0 * 366.0)?;
+    in_range("--load", options.load, 1e-3, 2.0)?;
+    let fleet = FleetOptions { shards: options.shards, routers: options.routers, ..FleetOptions::default() };
+    let world = WorldSpec::generate(options.fleet_seed, &fleet);
+    let traffic = WorkloadOptions::new(options.start, options.hours * MS_PER_HOUR, options.load);
+    let workload = Workload::generate(&world, options.seed, &traffic).into_diagnostic()?;
+    let log = Log { policy: &options.policy, share: options.log_share, seed: options.seed, out: &options.out };
+    write(&world, &workload, &log, json)
+}
+
+pub(crate) fn replay(options: &ReplayArguments, json: bool) -> miette::Result<()> {
+    in_range("--hours", options.hours, 0.01, 24.0)?;
+    in_range("--duration-scale", options.duration_scale, 1e-3, 1e3)?;
+    let reading = Stage::start("reading traces");
+    let inputs = ReplayInputs {
+        arrivals: traces::read_arrivals(&options.arrivals).into_diagnostic()?,
+        durations_ms: traces::read_durations(&options.durations).into_diagnostic()?,
+        memory_mb: traces::read_memory(&options.memory).into_diagnostic()?,
+        market: traces::read_market(&options.market).into_diagnostic()?,
+        speed: traces::read_speed_noise(&options.speed_noise).into_diagnostic()?,
+    };
+    reading.done(format!("{} functions, {} minutes of market", inputs.arrivals.len(), inputs.market.len()));
+    let replayed = ReplayOptions {
+        seed: options.seed,
+        hours: options.hours,
+        start: options.start,
+        shards: options.shards,
+        routers: options.routers,
+        duration_scale: options.duration_scale,
+        ..ReplayOptions::default()
+    };
+    let (world, workload) = world_and_workload(&inputs, &replayed).into_diagnostic()?;
+    let log = Log { policy: &options.policy, share: options.log_share, seed: options.seed, out: &options.out };
+    write(&world, &workload, &log, json)
+}
+
+/// How a run is logged.
+struct Log<'a> {
+    policy: &'a str,
+    share: f64,
+    seed: u64,
+    out: &'a Path,
+}
+
+/// What the policies need to know of a world's runtime.
+pub(crate) fn runtime_of(world: &WorldSpec) -> Runtime {
+    Runtime { timeout_ms: world.timing.timeout_ms, warm_ttl_ms: world.timing.warm_ttl_ms }
+}
+
+fn write(world: &WorldSpec, workload: &Workload, log: &Log<'_>, json: bool) -> miette::Result<()> {
+    in_range("--log-share", log.share, 0.0, 1.0)?;
+    let policies = (0..world.routers.len()).map(|_| policy(log.policy, world)).collect::<miette::Result<Vec<_>>>()?;
+    let world_json = serde_json::to_string(world).into_diagnostic()?;
+    let writer = HistoryWriter::create(log.out, &world.network, Some(&world_json)).into_diagnostic()?;
+    let stage = Stage::start(format!("simulating {} requests under {}", workload.arrivals.len(), log.policy));
+    let mut recording = Recording { writer, stage, share: log.share, decisions: 0, failed: None };
+    let summary = run(world, workload, log.seed, policies, &mut recording).into_diagnostic()?;
+    if let Some(error) = recording.failed {
+        return Err(error).into_diagnostic();
+    }
+    output::stop_if_interrupted()?;
+    let written = recording.writer.finish().into_diagnostic()?;
+    recording.stage.done(format!("{} decisions, mean {:.1} ms, p99 {:.1} ms", written.decisions, summary.mean_ms, summary.p99_ms));
+    report(&written, &summary, log.out, json)
+}
+
+fn report(written: &HistorySummary, summary: &RunSummary, out: &Path, json: bool) -> miette::Result<()> {
+    if json {
+        return output::print_json(&json!({
+            "history": out, "decisions": written.decisions, "outcomes": written.outcomes,
+            "shard_reports": written.shard_reports, "market": written.market, "days": written.days,
+            "bytes": written.bytes, "mean_ms": summary.mean_ms, "p99_ms": summary.p99_ms, "core_use": summary.core_use,
+        }));
+    }
+    println!(
+        "{}: {} decisions, {} outcomes, {} reports, {} minutes of market, {:.1} MiB",
+        out.display(), written.decisions, written.outcomes, written.shard_reports, written.market,
+        written.bytes as f64 / 1_048_576.0,
+    );
+    Ok(())
+}
+
+fn policy(name: &str, world: &WorldSpec) -> miette::Result<Box<dyn Policy>> {
+    by_name(name, runtime_of(world))
+        .ok_or_else(|| miette!(help = "choose one of {}", NAMES.join(", "), "there is no policy '{name}' that places without a model"))
+}
+
+fn in_range(option: &str, value: f64, least: f64, most: f64) -> miette::Result<()> {
+    if (least..=most).contains(&value) { Ok(()) } else { Err(miette!("{option} {value} is out of range; it must lie between {least} and {most}")) }
+}
+
+/// Writes what happens as history; stops the run when the user or the disk says so.
+struct Recording {
+    writer: HistoryWriter,
+    stage: Stage,
+    share: f64,
+    decisions: u64,
+    failed: Option<DatasetError>,
+}
+
+impl Recorder for Recording {
+    fn record(&mut self, record: HistoryRecord) -> ControlFlow<()> {
+        if matches!(record, HistoryRecord::Decision(_)) {
+            self.decisions += 1;
+            if self.decisions.is_multiple_of(20_000) {
+                self.stage.at(format!("{} decisions", self.decisions));
+            }
+        }
+        if output::is_interrupted() {
+            return ControlFlow::Break(());
+        }
+        match self.writer.record(record) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                self.failed = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    fn wants_history(&self) -> bool {
+        true
+    }
+
+    /// By a hash of the id, so that the same decisions are logged whatever else happens.
+    fn wants_features(&self, decision_id: u64) -> bool {
+        (combine_keys(decision_id, 0) as f64) < self.share * u64::MAX as f64
+    }
+}

@@ -1,0 +1,45 @@
+//! `shardwise train`: a dataset into a version of a model.
+
+use std::path::Path;
+
+use miette::IntoDiagnostic;
+use serde_json::json;
+use shardwise_models::{AliasMove, CHAMPION, Registry};
+use shardwise_training::{TrainOptions, Trained};
+
+use crate::arguments::TrainArguments;
+use crate::output::{self, Stage};
+
+pub(crate) fn run(options: &TrainArguments, json: bool) -> miette::Result<()> {
+    let trained = train_with(&options.dataset, &options.name, options.seed)?;
+    let registry = Registry::open_or_create(&options.models, &options.name).into_diagnostic()?;
+    let version = registry.publish(&trained.draft).into_diagnostic()?;
+    let first = registry.alias(CHAMPION).into_diagnostic()?.is_none();
+    if first {
+        let by = AliasMove {
+            at: output::wall_clock(),
+            who: "train".to_owned(),
+            why: "the first version of this model".to_owned(),
+            metrics: json!({ "exec": trained.metrics }),
+        };
+        registry.set_alias(CHAMPION, &version, by).into_diagnostic()?;
+    }
+    if json {
+        return output::print_json(&json!({ "version": version, "champion": first, "heads": { "exec": trained.metrics } }));
+    }
+    println!("version {version}: rmse {:.4} of ln ms against the table's {:.4}", trained.metrics.rmse, trained.metrics.table_rmse);
+    if !first {
+        println!("the champion stays; `shardwise nightly` judges whether this version may replace it");
+    }
+    Ok(())
+}
+
+/// Trains with progress.
+pub(crate) fn train_with(dataset: &Path, name: &str, seed: u64) -> miette::Result<Trained> {
+    let mut stage = Stage::start("training");
+    let options = TrainOptions { name: name.to_owned(), seed, ..TrainOptions::default() };
+    let trained = shardwise_training::train(dataset, &options, &mut |progress| stage.at(&progress)).into_diagnostic()?;
+    let metrics = &trained.metrics;
+    stage.done(format!("rmse {:.4}, the table alone {:.4}", metrics.rmse, metrics.table_rmse));
+    Ok(trained)
+}
