@@ -28,7 +28,7 @@ const TRAFFIC_WEIGHT: f64 = 0.02;
 /// Residuals are clipped to this many units of ln ms, so that one stall does not condemn a shard.
 const RESIDUAL_CLIP: f64 = 2.0;
 /// Service time assumed when nothing at all is known, in ln ms (10 ms).
-const UNKNOWN_SERVICE_LN_MS: f64 = 2.302_585_092_994_046;
+const UNKNOWN_SERVICE_LN_MS: f64 = std::f64::consts::LN_10;
 /// Fewer samples than this say nothing on their own (shrinkage `n / (n + k)` of the function residual).
 const FUNCTION_RESIDUAL_SHRINKAGE: f64 = 3.0;
 

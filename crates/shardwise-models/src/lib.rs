@@ -1,3 +1,31 @@
-//! Placeholder.
+//! What a router serves: the verified model bundle, the forests and the service table in it, and the registry of versions.
+//!
+//! A folder becomes a [`ModelBundle`] only when every byte in it is what its manifest says and its features are computed as
+//! this version computes them. Left out: training, and any library that trains or that parses foreign model files.
+//!
+//! ```
+//! use shardwise_models::{BundleDraft, ModelBundle};
+//!
+//! let folder = std::env::temp_dir().join(format!("shardwise-bundle-{}", std::process::id()));
+//! let version = BundleDraft::example().write(&folder)?;
+//! let bundle = ModelBundle::load(&folder)?;
+//! assert_eq!(bundle.version(), version);
+//! # std::fs::remove_dir_all(&folder)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
+mod bundle;
+mod draft;
+mod durable;
+mod exec_head;
 pub mod forest;
+mod manifest;
+mod registry;
+mod table_file;
+
+pub use bundle::{BundleError, ModelBundle};
+pub use draft::{BundleDraft, ExecDraft};
+pub use exec_head::{ExecHead, HeadProblem};
+pub use manifest::{DatasetSource, ExecManifest, FORMAT_VERSION, FileEntry, HeadMetrics, Heads, Manifest};
+pub use registry::{AliasMove, CHAMPION, HistoryLine, Registry, RegistryError, model_names};
+pub use table_file::TableFileError;

@@ -1,0 +1,232 @@
+//! A bundle that is about to be written: what training hands over.
+//!
+//! Its bytes depend on its content alone, never on the clock, the disk or the order of maps.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use shardwise_features::{FEATURES, ServiceTable, fingerprint};
+use shardwise_types::Timestamp;
+
+use crate::bundle::{BundleError, ModelBundle, VERSION_DIGITS};
+use crate::durable::{sync_folder_of, write_new};
+use crate::exec_head::ExecHead;
+use crate::manifest::{
+    DatasetSource, EXEC_FILE, EXEC_TARGET, ExecManifest, FORMAT_VERSION, FileEntry, HeadMetrics, Heads, MANIFEST_FILE,
+    Manifest, TABLE_FILE,
+};
+use crate::table_file::table_to_bytes;
+
+/// Everything that goes into a bundle.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BundleDraft {
+    /// Name of the model, which versions share.
+    pub name: String,
+    /// What it was trained on.
+    pub dataset: DatasetSource,
+    /// Time of the first training row.
+    pub trained_from: Timestamp,
+    /// Time of the last training row.
+    pub trained_to: Timestamp,
+    /// Seed of the training.
+    pub seed: u64,
+    /// Version of the code that trained.
+    pub code_version: String,
+    /// Learning parameters by name.
+    pub parameters: BTreeMap<String, serde_json::Value>,
+    /// The command that makes this bundle again.
+    pub how_to_make_again: String,
+    /// The execution head, when it was trained.
+    pub exec: Option<ExecDraft>,
+    /// What history taught about functions and shards.
+    pub service_table: ServiceTable,
+}
+
+/// An execution head and how well it does.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExecDraft {
+    /// The head.
+    pub head: ExecHead,
+    /// Its errors beside those of its rivals.
+    pub metrics: HeadMetrics,
+}
+
+/// A bundle in bytes, not on a disk yet.
+pub(crate) struct EncodedBundle {
+    manifest: Vec<u8>,
+    files: BTreeMap<&'static str, Vec<u8>>,
+    pub(crate) version: String,
+}
+
+impl BundleDraft {
+    /// The smallest whole bundle: the golden history's service table and a single tree that adds nothing to it.
+    pub fn example() -> Self {
+        let golden = shardwise_features::golden::contexts().remove(1);
+        let tree = vec![crate::forest::TreeNode::Leaf(0.0)];
+        let forest = crate::forest::Forest::new(FEATURES.len(), &[tree]).expect("a single leaf is a sound tree");
+        let offset_feature =
+            shardwise_features::position("prior_service_ln_ms").expect("the feature table has the prior");
+        let head = ExecHead::new(forest, offset_feature, 2.5, 1.125, 0.5).expect("sound numbers");
+        let (rmse, r2) = (0.5, 0.75);
+        let metrics = HeadMetrics {
+            train_rows: 0,
+            test_rows: 0,
+            rmse,
+            r2,
+            table_rmse: rmse,
+            elastic_net_rmse: rmse,
+            forest_rmse: rmse,
+        };
+        let at = golden.decided_at;
+        Self {
+            name: "example".to_owned(),
+            dataset: DatasetSource { id: "golden".to_owned(), hash: String::new(), rows: 0, from: at, to: at },
+            trained_from: at,
+            trained_to: at,
+            seed: 0,
+            code_version: env!("CARGO_PKG_VERSION").to_owned(),
+            parameters: BTreeMap::new(),
+            how_to_make_again: "BundleDraft::example()".to_owned(),
+            exec: Some(ExecDraft { head, metrics }),
+            service_table: golden.service_table.unwrap_or_default(),
+        }
+    }
+
+    /// Makes the bundle that would be loaded after writing, without a disk.
+    ///
+    /// # Errors
+    /// Refuses what [`ModelBundle::load`] would refuse.
+    pub fn bundle(&self) -> Result<ModelBundle, BundleError> {
+        self.encode()?.bundle()
+    }
+
+    /// Writes the bundle into a folder that does not exist yet, and returns its version.
+    ///
+    /// # Errors
+    /// Refuses a draft that could not be loaded again, and says which file could not be written.
+    pub fn write(&self, folder: &Path) -> Result<String, BundleError> {
+        let encoded = self.encode()?;
+        encoded.write(folder)?;
+        Ok(encoded.version)
+    }
+
+    /// Turns the draft into bytes and proves that they can be loaded.
+    pub(crate) fn encode(&self) -> Result<EncodedBundle, BundleError> {
+        let table = table_to_bytes(&self.service_table)
+            .map_err(|source| BundleError::Table { path: TABLE_FILE.into(), source })?;
+        let mut files = BTreeMap::from([(TABLE_FILE, table)]);
+        if let Some(exec) = &self.exec {
+            files.insert(EXEC_FILE, exec.head.forest().to_bytes());
+        }
+        let manifest = self.manifest(&files);
+        let unserialisable =
+            |error: serde_json::Error| BundleError::Manifest { path: MANIFEST_FILE.into(), problem: error.to_string() };
+        let mut manifest = serde_json::to_vec_pretty(&manifest).map_err(unserialisable)?;
+        manifest.push(b'\n');
+        let version = blake3::hash(&manifest).to_hex()[..VERSION_DIGITS].to_owned();
+        let encoded = EncodedBundle { manifest, files, version };
+        encoded.bundle()?;
+        Ok(encoded)
+    }
+
+    fn manifest(&self, files: &BTreeMap<&'static str, Vec<u8>>) -> Manifest {
+        let files = files.iter().map(|(name, content)| ((*name).to_owned(), FileEntry::of(content))).collect();
+        Manifest {
+            format_version: FORMAT_VERSION,
+            name: self.name.clone(),
+            feature_fingerprint: fingerprint().to_owned(),
+            feature_names: FEATURES.iter().map(|feature| feature.name.to_owned()).collect(),
+            dataset: self.dataset.clone(),
+            trained_from: self.trained_from,
+            trained_to: self.trained_to,
+            seed: self.seed,
+            code_version: self.code_version.clone(),
+            parameters: self.parameters.clone(),
+            heads: Heads { exec: self.exec.as_ref().map(ExecDraft::manifest) },
+            files,
+            how_to_make_again: self.how_to_make_again.clone(),
+        }
+    }
+}
+
+impl ExecDraft {
+    fn manifest(&self) -> ExecManifest {
+        ExecManifest {
+            file: EXEC_FILE.to_owned(),
+            target: EXEC_TARGET.to_owned(),
+            offset_feature: self.head.offset_feature_name().to_owned(),
+            offset_default_ln_ms: self.head.offset_default_ln_ms(),
+            smearing: self.head.smearing(),
+            residual_sd: self.head.residual_sd(),
+            trees: self.head.forest().n_trees(),
+            metrics: self.metrics,
+        }
+    }
+}
+
+impl EncodedBundle {
+    fn bundle(&self) -> Result<ModelBundle, BundleError> {
+        let missing = |name: &str| BundleError::Missing { path: name.into() };
+        ModelBundle::admit(Path::new(""), &self.manifest, |name, _| {
+            self.files.get(name).cloned().ok_or_else(|| missing(name))
+        })
+    }
+
+    /// Writes all files, the manifest last, into a new folder.
+    pub(crate) fn write(&self, folder: &Path) -> Result<(), BundleError> {
+        let unwritable = |path: &Path, source: io::Error| BundleError::Unwritable { path: path.to_owned(), source };
+        fs::create_dir_all(folder.parent().unwrap_or(folder)).map_err(|error| unwritable(folder, error))?;
+        fs::create_dir(folder).map_err(|error| unwritable(folder, error))?;
+        let files = self.files.iter().map(|(name, content)| (*name, content));
+        for (name, content) in files.chain([(MANIFEST_FILE, &self.manifest)]) {
+            let path = folder.join(name);
+            write_new(&path, content).map_err(|error| unwritable(&path, error))?;
+        }
+        sync_folder_of(&folder.join(MANIFEST_FILE)).map_err(|error| unwritable(folder, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn same_draft_gives_the_same_bytes() {
+        let [one, other] = [0; 2].map(|_| BundleDraft::example().encode().expect("a sound draft"));
+        assert_eq!(one.manifest, other.manifest);
+        assert_eq!(one.files, other.files);
+    }
+
+    #[test]
+    fn other_content_is_another_version() {
+        let draft = BundleDraft::example();
+        let other = BundleDraft { seed: 1, ..draft.clone() };
+        assert_ne!(draft.encode().expect("a draft").version, other.encode().expect("a draft").version);
+    }
+
+    #[test]
+    fn bundle_without_a_head_serves_its_table() {
+        let draft = BundleDraft { exec: None, ..BundleDraft::example() };
+        let bundle = draft.bundle().expect("a sound draft");
+        assert!(bundle.exec().is_none());
+        assert_eq!(*bundle.service_table(), draft.service_table);
+    }
+
+    #[test]
+    fn figures_that_are_not_numbers_are_not_written() {
+        let mut draft = BundleDraft::example();
+        draft.exec.as_mut().expect("a head").metrics.rmse = f64::NAN;
+        let home = tempfile::tempdir().expect("a folder");
+        let folder = home.path().join("bundle");
+        assert!(matches!(draft.write(&folder), Err(BundleError::Manifest { .. })));
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn nothing_is_written_over() {
+        let home = tempfile::tempdir().expect("a folder");
+        assert!(matches!(BundleDraft::example().write(home.path()), Err(BundleError::Unwritable { .. })));
+    }
+}
