@@ -108,17 +108,6 @@ impl<'a> CandidateInputs<'a> {
         self.shard.report.as_ref().map_or(f64::NAN, value)
     }
 
-    pub(crate) fn cold_ratio_ln(&self) -> f64 {
-        match (self.service_table, self.prior_service_ln_ms) {
-            (Some(table), Some(warm_ln_ms)) => (table.cold_ms(self.request) / warm_ln_ms.exp()).ln_1p(),
-            _ => f64::NAN,
-        }
-    }
-
-    pub(crate) fn report_age_ms(&self) -> f64 {
-        self.report(|report| self.decided_at.millis_since(report.event_at))
-    }
-
     pub(crate) fn is_hardware(&self, class: HardwareClass) -> f64 {
         f64::from(u8::from(self.shard.shape.hardware == class))
     }

@@ -127,7 +127,7 @@ pub enum BreakerState {
 }
 
 /// What must be remembered of a dispatched request until its response comes.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Ticket {
     shard: u64,
     function: u64,

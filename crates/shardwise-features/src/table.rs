@@ -137,7 +137,7 @@ features! {
 
     Pair Candidate service_ln_ms, "Expected warm ln execution ms of the request on the candidate by history; NaN for an unseen function.", |c| or_nan(c.service_ln_ms);
     Pair Candidate prior_service_ln_ms, "Expected warm ln execution ms by history, else by this router's measurements, else by the caller; NaN when nothing is known.", |c| or_nan(c.prior_service_ln_ms);
-    Pair Candidate cold_ratio_ln, "ln of cold over warm execution time of the function here; NaN without history.", CandidateInputs::cold_ratio_ln;
+    Pair Candidate cold_ratio_ln, "ln of cold over warm execution time of the function here; NaN without history.", cold_ratio_ln;
     Pair Candidate shard_effect_ln, "How much slower the candidate is than the mean, by itself and for the protocol, in ln; NaN without history.", |c| or_nan(c.service_table.map(|table| table.shard_effect(c.request, &c.shard.id)));
     Pair Candidate pair_effect_ln, "How much slower the function is on the candidate than both would say, in ln; NaN without history.", |c| or_nan(c.service_table.map(|table| table.pair_effect(c.request, &c.shard.id)));
     Pair Candidate pair_samples_ln, "ln(1 + executions of the function on the candidate in history); NaN without history.", |c| or_nan(c.service_table.map(|table| table.pair_samples(c.request, &c.shard.id).ln_1p()));
@@ -162,7 +162,18 @@ features! {
     Report Candidate report_running_per_core, "Requests that run, per core, as reported; NaN without a report.", |c| c.report(|report| f64::from(report.running)) / c.cores;
     Report Candidate report_error_rate, "Share of requests that failed, as reported; NaN without a report.", |c| c.report(|report| f64::from(report.error_rate));
     Report Candidate report_latency_ms, "Mean time of a request on the candidate, as reported; NaN without a report.", |c| c.report(|report| f64::from(report.mean_latency_ms));
-    Report Candidate report_age_ms, "Time since the report was measured; NaN without a report.", CandidateInputs::report_age_ms;
+    Report Candidate report_age_ms, "Time since the report was measured; NaN without a report.", report_age_ms;
+}
+
+fn cold_ratio_ln(candidate: &CandidateInputs<'_>) -> f64 {
+    match (candidate.service_table, candidate.prior_service_ln_ms) {
+        (Some(table), Some(warm_ln_ms)) => (table.cold_ms(candidate.request) / warm_ln_ms.exp()).ln_1p(),
+        _ => f64::NAN,
+    }
+}
+
+fn report_age_ms(candidate: &CandidateInputs<'_>) -> f64 {
+    candidate.report(|report| candidate.decided_at.millis_since(report.event_at))
 }
 
 fn or_nan(value: Option<f64>) -> f64 {
