@@ -1,0 +1,86 @@
+//! Numbers as people read them: milliseconds, shares, changes, counts. Units are part of the text or of the column.
+
+use crate::Unit;
+
+/// A count with thousands apart: 12,345.
+pub(crate) fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Milliseconds with one decimal, without the unit.
+pub(crate) fn millis(ms: f64) -> String {
+    if !ms.is_finite() {
+        return "–".to_owned();
+    }
+    let tenths = (ms.abs() * 10.0).round() as u64;
+    let sign = if ms < 0.0 && tenths > 0 { "−" } else { "" };
+    format!("{sign}{}.{}", grouped(tenths / 10), tenths % 10)
+}
+
+/// A share in percent with two decimals, without the unit.
+pub(crate) fn percent(share: f64) -> String {
+    if share.is_finite() { format!("{:.2}", share * 100.0) } else { "–".to_owned() }
+}
+
+/// A ratio as a signed change: 0.88 is −12.0 %.
+pub(crate) fn change_percent(ratio: f64) -> String {
+    if !ratio.is_finite() {
+        return "–".to_owned();
+    }
+    let tenths = ((ratio - 1.0) * 1000.0).round() as i64;
+    let sign = match tenths.signum() {
+        -1 => "−",
+        1 => "+",
+        _ => "",
+    };
+    format!("{sign}{}.{} %", grouped(tenths.unsigned_abs() / 10), tenths.unsigned_abs() % 10)
+}
+
+/// A metric's value in its unit, without naming the unit.
+pub(crate) fn in_unit(unit: Unit, value: f64) -> String {
+    match unit {
+        Unit::Millis => millis(value),
+        Unit::Share => percent(value),
+        Unit::Plain => format!("{value:.3}"),
+    }
+}
+
+/// The unit's name with a leading space, empty for plain numbers.
+pub(crate) fn unit_name(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Millis => " ms",
+        Unit::Share => " %",
+        Unit::Plain => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        for (text, expected) in [
+            (grouped(0), "0"),
+            (grouped(1_234_567), "1,234,567"),
+            (millis(1023.44), "1,023.4"),
+            (millis(0.96), "1.0"),
+            (millis(f64::NAN), "–"),
+            (percent(0.0039), "0.39"),
+            (change_percent(0.88), "−12.0 %"),
+            (change_percent(1.061), "+6.1 %"),
+            (change_percent(0.999_99), "0.0 %"),
+            (change_percent(21.5), "+2,050.0 %"),
+        ] {
+            assert_eq!(text, expected);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Made-up figures for this crate's tests; nothing of it is part of the library.
+
+use shardwise_types::{Alternative, Confidence, CostTerms, DecidedBy, PlacementRequest, ShardPrediction};
+
+use crate::closed_loop::{average, compare};
+use crate::{
+    CdfPoint, ClosedLoop, DatasetFacts, Evidence, ExecScore, Fact, Metrics, ModelFacts, PolicyResult, ReportInput,
+    SampleDecision, SeedResult, TimelinePoint, judge,
+};
+
+/// Plausible figures around a mean latency.
+pub(crate) fn metrics(mean_ms: f64) -> Metrics {
+    Metrics {
+        mean_ms,
+        p50_ms: mean_ms * 0.7,
+        p90_ms: mean_ms * 2.0,
+        p99_ms: (mean_ms * 4.2).min(3000.0),
+        p999_ms: (mean_ms * 9.0).min(3000.0),
+        slo_miss: mean_ms / 4000.0,
+        error_rate: mean_ms / 40_000.0,
+        core_use: 0.4 + mean_ms / 5000.0,
+        cold_rate: 0.02 + mean_ms / 10_000.0,
+        jain: 0.9,
+        max_over_mean: 1.4,
+    }
+}
+
+/// Policies that differ in their mean and waver from seed to seed; the first is the candidate.
+pub(crate) fn closed_loop(names: &[&str], seeds: u64) -> ClosedLoop {
+    let policies: Vec<PolicyResult> = names.iter().enumerate().map(|(i, name)| policy(name, i, seeds)).collect();
+    let candidate = names[0].to_owned();
+    ClosedLoop {
+        seeds: (1..=seeds).collect(),
+        setting: vec![Fact::new("shards", "20"), Fact::new("routers", "4"), Fact::new("requests per second", "620")],
+        comparisons: compare(&candidate, &policies),
+        candidate,
+        policies,
+    }
+}
+
+fn policy(name: &str, rank: usize, seeds: u64) -> PolicyResult {
+    let mean_ms = 32.0 * (1.0 + rank as f64 * 0.12 + (rank as f64 / 4.0).powi(4));
+    let wavering = |seed: u64| 1.0 + 0.06 * ((seed * 7 + rank as u64 * 3) as f64).sin();
+    let result = |seed| SeedResult { seed, requests: 25_000, metrics: metrics(mean_ms * wavering(seed)) };
+    let results: Vec<SeedResult> = (1..=seeds).map(result).collect();
+    PolicyResult {
+        name: name.to_owned(),
+        requests: 25_000 * seeds,
+        pooled: average(&results),
+        seeds: results,
+        cdf: (1..=200).map(|i| cdf_point(mean_ms, f64::from(i))).collect(),
+        timeline: (0..60).map(|i| timeline_point(mean_ms, i, rank)).collect(),
+    }
+}
+
+/// A log-logistic distribution, cut off at the timeout.
+fn cdf_point(mean_ms: f64, i: f64) -> CdfPoint {
+    let share = 1.0 - 10_f64.powf(-4.0 * i / 200.0);
+    CdfPoint { latency_ms: (mean_ms * 0.7 * (share / (1.0 - share)).powf(0.4)).min(3000.0), share }
+}
+
+fn timeline_point(mean_ms: f64, i: u32, rank: usize) -> TimelinePoint {
+    let wave = 1.0 + 0.25 * (f64::from(i) / 5.0 + rank as f64).sin() + 0.1 * (f64::from(i) * 2.3).cos();
+    TimelinePoint { at_s: f64::from(i), p99_ms: mean_ms * 4.2 * wave }
+}
+
+/// A whole report with the policies that the demo runs.
+pub(crate) fn report_input() -> ReportInput {
+    let closed_loop = closed_loop(
+        &[
+            "shardwise",
+            "champion",
+            "sed_off_lambda",
+            "sed_tab",
+            "sed_tab_softmax",
+            "least_in_flight",
+            "p2c_in_flight",
+            "random",
+        ],
+        4,
+    );
+    let verdict = judge(&Evidence {
+        closed_loop: &closed_loop,
+        candidate_version: "v2-5f0c",
+        champion_version: Some("v1-91be"),
+        exec_rmse: Some(0.3111),
+        table_rmse: Some(0.3540),
+    });
+    ReportInput {
+        title: "shardwise train, demo history, 2026-01-05".to_owned(),
+        command: "shardwise train --history history --seed 7 --out models".to_owned(),
+        dataset: DatasetFacts {
+            id: "demo-9c1f".to_owned(),
+            source: "history".to_owned(),
+            rows: 204_812,
+            earlier_rows: 163_849,
+            later_rows: 40_963,
+            from_utc: "2026-01-05T00:00:00Z".to_owned(),
+            to_utc: "2026-01-05T11:59:58Z".to_owned(),
+            features: 57,
+            feature_fingerprint: "f3a1c0de5b7794aa".to_owned(),
+            hash: "4be1a2a0c9d8e7f6".repeat(4),
+        },
+        model: ModelFacts {
+            name: "placement".to_owned(),
+            version: "v2-5f0c".to_owned(),
+            published: verdict.may_go_live,
+            champion_version: Some("v1-91be".to_owned()),
+            exec: Some(score("gradient boosted trees", 0.3111, Some(0.931))),
+            table: Some(score("service table alone", 0.3540, None)),
+            others: vec![score("elastic net", 0.5220, None), score("random forest", 0.3304, None)],
+        },
+        closed_loop,
+        verdict,
+        decision: Some(decision()),
+        notes: vec!["The fleet is simulated; its speed noise and its arrivals are those of real traces.".to_owned()],
+    }
+}
+
+fn score(predictor: &str, rmse: f64, r2: Option<f64>) -> ExecScore {
+    ExecScore { predictor: predictor.to_owned(), rmse, r2 }
+}
+
+fn decision() -> SampleDecision {
+    let request = PlacementRequest::from_json(
+        r#"{"function":"price_arbitrage","type":"PriceUpdated","protocol":"uniswap","tradingPair":"ETH/USDC",
+            "amountUsd":25000,"riskLevel":"high","eventAt":"2026-01-05T12:00:00Z"}"#,
+    )
+    .unwrap();
+    let alternative = |shard: &str, cost_ms: f64, best: f64| Alternative {
+        shard: shard.into(),
+        cost: CostTerms { execution_ms: cost_ms - 6.0, error_ms: 1.0, congestion_ms: 5.0, ..CostTerms::default() },
+        expected_latency: cost_ms - 6.0,
+        probability_best: Confidence::clamped(best),
+    };
+    let cost = CostTerms {
+        network_ms: 4.1,
+        execution_ms: 21.7,
+        cold_ms: 0.0,
+        wait_ms: 2.2,
+        error_ms: 0.9,
+        congestion_ms: 3.4,
+    };
+    let prediction = ShardPrediction {
+        recommended_shard: "shard-uniswap-primary".into(),
+        confidence: Confidence::clamped(0.86),
+        expected_latency: cost.latency_ms(),
+        expected_load: 0.62,
+        reasoning: vec!["4.8 ms less execution than shard-general".to_owned(), "the function is warm".to_owned()],
+        alternative_shards: vec![
+            alternative("shard-general", 38.0, 0.09),
+            alternative("shard-uniswap-secondary", 41.5, 0.05),
+        ],
+        cost,
+        propensity: 1.0,
+        decided_by: DecidedBy::Model,
+        fallback_reason: None,
+        model_version: Some("v2-5f0c".to_owned()),
+    };
+    SampleDecision::new(&request, &prediction)
+}
