@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 use shardwise_policies::Policy;
-use shardwise_simulator::{LatencyHistogram, NoRecorder, RunSummary, Workload, WorldSpec, simulate};
+use shardwise_simulator::{LatencyHistogram, NoRecorder, RunSummary, SimulateOptions, Workload, WorldSpec, simulate_with};
 
 use crate::numbers::{grouped, millis, percent};
 use crate::statistics::ratio_interval;
@@ -32,6 +32,19 @@ impl Contender {
     }
 }
 
+/// What all contenders are run on.
+#[derive(Clone, Copy)]
+pub struct SamplePaths<'a> {
+    /// The world.
+    pub world: &'a WorldSpec,
+    /// The arrivals.
+    pub workload: &'a Workload,
+    /// Share of the workload's time in which routers learn and nothing is measured, in [0, 1).
+    pub warm_up: f64,
+    /// Seeds of run times, failures, delays and noise.
+    pub seeds: &'a [u64],
+}
+
 /// Runs all contenders on all seeds, in parallel, and compares [`CANDIDATE`] with every other.
 ///
 /// All share the workload's arrivals; a seed decides run times, failures, delays and noise, alike for every policy
@@ -42,7 +55,7 @@ impl Contender {
 /// When seeds or contenders are missing or repeated, a run fails or measures nothing, or it was interrupted.
 ///
 /// ```
-/// use shardwise_evaluation::{Contender, run};
+/// use shardwise_evaluation::{Contender, SamplePaths, run};
 /// use shardwise_policies::{Runtime, by_name};
 /// use shardwise_simulator::{FleetOptions, Workload, WorkloadOptions, WorldSpec};
 ///
@@ -51,24 +64,24 @@ impl Contender {
 /// let workload = Workload::generate(&world, 1, &options)?;
 /// let policy = |name: &'static str| move || by_name(name, Runtime::default()).expect("a known name");
 /// let contenders = [Contender::new("shardwise", policy("sed_tab")), Contender::new("random", policy("random"))];
-/// let closed_loop = run(&world, &workload, &[11, 12], &contenders, &|_, _, _| (), &false.into())?;
+/// let paths = SamplePaths { world: &world, workload: &workload, warm_up: 0.1, seeds: &[11, 12] };
+/// let closed_loop = run(&paths, &contenders, &|_, _, _| (), &false.into())?;
 /// assert!(closed_loop.comparison("random", "mean_ms").is_some_and(|mean| mean.ratio < 1.0));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn run(
-    world: &WorldSpec,
-    workload: &Workload,
-    seeds: &[u64],
+    paths: &SamplePaths<'_>,
     contenders: &[Contender],
     progress: &(dyn Fn(&str, usize, usize) + Sync),
     interrupted: &AtomicBool,
 ) -> Result<ClosedLoop, EvaluationError> {
+    let seeds = paths.seeds;
     check(seeds, contenders)?;
     let jobs: Vec<(&Contender, u64)> =
         contenders.iter().flat_map(|contender| seeds.iter().map(move |&seed| (contender, seed))).collect();
     let done = AtomicUsize::new(0);
     let run_job = |&(contender, seed): &(&Contender, u64)| {
-        let summary = run_once(world, workload, seed, contender, interrupted)?;
+        let summary = run_once(paths, seed, contender, interrupted)?;
         progress(&contender.name, done.fetch_add(1, Ordering::Relaxed) + 1, jobs.len());
         Ok(summary)
     };
@@ -82,7 +95,7 @@ pub fn run(
     Ok(ClosedLoop {
         candidate: CANDIDATE.to_owned(),
         seeds: seeds.to_vec(),
-        setting: setting(world, workload),
+        setting: setting(paths.world, paths.workload),
         comparisons: compare(CANDIDATE, &policies),
         policies,
     })
@@ -113,8 +126,7 @@ fn first_repeated<T: PartialEq>(items: &[T]) -> Option<&T> {
 }
 
 fn run_once(
-    world: &WorldSpec,
-    workload: &Workload,
+    paths: &SamplePaths<'_>,
     seed: u64,
     contender: &Contender,
     interrupted: &AtomicBool,
@@ -122,8 +134,10 @@ fn run_once(
     if interrupted.load(Ordering::Relaxed) {
         return Err(EvaluationError::Interrupted);
     }
-    let policies: Vec<Box<dyn Policy>> = world.routers.iter().map(|_| (contender.make)()).collect();
-    let summary = simulate(world, workload, seed, policies, &mut NoRecorder).map_err(|error| {
+    let policies: Vec<Box<dyn Policy>> = paths.world.routers.iter().map(|_| (contender.make)()).collect();
+    let options = SimulateOptions { warm_up: paths.warm_up };
+    let run = simulate_with(paths.world, paths.workload, seed, policies, &mut NoRecorder, &options);
+    let summary = run.map_err(|error| {
         EvaluationError::Simulation { policy: contender.name.clone(), seed, problem: error.to_string() }
     })?;
     match summary.requests > 0 && summary.mean_ms > 0.0 {
@@ -291,7 +305,8 @@ mod tests {
         let world = WorldSpec::generate(1, &options);
         let options = WorkloadOptions::new("2026-01-05T12:00:00Z".parse().unwrap(), 2_000.0, 0.5);
         let workload = Workload::generate(&world, 1, &options).unwrap();
-        run(&world, &workload, seeds, contenders, &|_, _, _| (), &AtomicBool::new(interrupted))
+        let paths = SamplePaths { world: &world, workload: &workload, warm_up: 0.1, seeds };
+        run(&paths, contenders, &|_, _, _| (), &AtomicBool::new(interrupted))
     }
 
     #[test]
@@ -362,7 +377,8 @@ mod tests {
         let workload = Workload::generate(&world, 1, &options).unwrap();
         let heard = Mutex::new(Vec::new());
         let progress = |_: &str, done: usize, all: usize| heard.lock().unwrap().push((done, all));
-        run(&world, &workload, &[1, 2], &contenders(), &progress, &AtomicBool::new(false)).unwrap();
+        let paths = SamplePaths { world: &world, workload: &workload, warm_up: 0.1, seeds: &[1, 2] };
+        run(&paths, &contenders(), &progress, &AtomicBool::new(false)).unwrap();
         let mut heard = heard.into_inner().unwrap();
         heard.sort_unstable();
         assert_eq!(heard, [(1, 6), (2, 6), (3, 6), (4, 6), (5, 6), (6, 6)]);

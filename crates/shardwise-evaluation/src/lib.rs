@@ -16,7 +16,7 @@ mod svg;
 mod synthetic;
 mod verdict;
 
-pub use closed_loop::{Contender, compare, run};
+pub use closed_loop::{Contender, SamplePaths, compare, run};
 pub use error::EvaluationError;
 pub use losses::{Loss, SeedPair, WhereItLoses, where_it_loses};
 pub use report::{

@@ -1,1 +1,21 @@
-//! Placeholder.
+//! Learns models from datasets: fits the heads, checks that what is served answers as what was trained, and measures both
+//! beside their rivals on rows that no one trained on.
+//!
+//! The same dataset, options and seed give the same bundle, byte for byte. Left out: datasets themselves, the gate that
+//! decides who becomes champion, and anything that serves.
+
+mod baselines;
+mod design;
+mod error;
+mod exec;
+mod figures;
+mod lightgbm_text;
+mod options;
+mod rows;
+mod train;
+
+pub use error::TrainingError;
+pub use lightgbm_text::{ConversionError, forest_from_lightgbm_text};
+pub use options::TrainOptions;
+pub use rows::{Part, Rows};
+pub use train::{History, Trained, train_rows};

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shardwise_datasets::{BuildOptions, DatasetCard, History};
 use shardwise_evaluation::{
-    ClosedLoop, Contender, DatasetFacts, Evidence, ExecScore, ModelFacts, ReportInput, SampleDecision, Verdict, judge,
-    run_closed_loop, write_report,
+    ClosedLoop, Contender, DatasetFacts, Evidence, ExecScore, ModelFacts, ReportInput, SampleDecision, SamplePaths,
+    Verdict, judge, run as run_closed_loop, write_report,
 };
 use shardwise_inference::{Placer, PlacerConfig};
 use shardwise_models::{AliasMove, CHAMPION, HeadMetrics, ModelBundle, Registry};
@@ -205,8 +205,8 @@ impl<'a> Night<'a> {
                 closed_loop: &closed_loop,
                 candidate_version: &trained.version,
                 champion_version: champion.as_deref(),
-                exec_rmse: trained.metrics.rmse,
-                table_rmse: trained.metrics.table_rmse,
+                exec_rmse: Some(trained.metrics.rmse),
+                table_rmse: Some(trained.metrics.table_rmse),
             });
             Ok(Judged { closed_loop, verdict, champion: champion.clone() })
         })?;
@@ -226,7 +226,8 @@ impl<'a> Night<'a> {
         let seeds: Vec<u64> = (FIRST_SEED..FIRST_SEED + self.options.replicates).collect();
         let stage = Stage::start(format!("closed loop: {} policies × {} seeds × {} requests", contenders.len(), seeds.len(), end.workload.arrivals.len()));
         let progress = |policy: &str, done: usize, all: usize| eprintln!("  {policy}: {done} of {all} runs");
-        let closed_loop = run_closed_loop(&end.world, &end.workload, end.warm_up, &seeds, &contenders, &progress, output::interrupt_flag()).into_diagnostic()?;
+        let paths = SamplePaths { world: &end.world, workload: &end.workload, warm_up: end.warm_up, seeds: &seeds };
+        let closed_loop = run_closed_loop(&paths, &contenders, &progress, output::interrupt_flag()).into_diagnostic()?;
         stage.done("all on the same sample paths");
         Ok(closed_loop)
     }
@@ -332,19 +333,17 @@ fn dataset_facts(card: &DatasetCard, history: &Path) -> DatasetFacts {
 
 fn model_facts(name: &str, trained: &TrainedVersion, judged: &Judged, published: bool) -> ModelFacts {
     let metrics = &trained.metrics;
-    let score = |predictor: &str, rmse: f64, r2: f64| ExecScore { predictor: predictor.to_owned(), rmse, r2 };
-    // R² of a rival follows from its error and ours, on the same rows.
-    let r2_of = |rmse: f64| 1.0 - (1.0 - metrics.r2) * (rmse / metrics.rmse).powi(2);
+    let score = |predictor: &str, rmse: f64, r2: Option<f64>| ExecScore { predictor: predictor.to_owned(), rmse, r2 };
     ModelFacts {
         name: name.to_owned(),
         version: trained.version.clone(),
         published,
         champion_version: judged.champion.clone(),
-        exec: score("boosted trees on the service table", metrics.rmse, metrics.r2),
-        table: score("service table alone", metrics.table_rmse, r2_of(metrics.table_rmse)),
+        exec: Some(score("boosted trees on the service table", metrics.rmse, Some(metrics.r2))),
+        table: Some(score("service table alone", metrics.table_rmse, None)),
         others: vec![
-            score("elastic net", metrics.elastic_net_rmse, r2_of(metrics.elastic_net_rmse)),
-            score("random forest", metrics.forest_rmse, r2_of(metrics.forest_rmse)),
+            score("elastic net", metrics.elastic_net_rmse, None),
+            score("random forest", metrics.forest_rmse, None),
         ],
     }
 }

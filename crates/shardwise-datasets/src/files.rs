@@ -1,0 +1,137 @@
+//! Files as wholes: staged folders that appear complete or not at all, digests, small reads and writes.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use polars::prelude::*;
+
+use crate::DatasetError;
+
+/// A folder that is filled beside its place and moved there at the end; dropped before, it leaves nothing.
+pub(crate) struct StagedDir {
+    holder: tempfile::TempDir,
+    content: PathBuf,
+    target: PathBuf,
+}
+
+impl StagedDir {
+    /// Starts a folder that will become `target`.
+    pub(crate) fn create(target: &Path) -> Result<Self, DatasetError> {
+        let parent = match target.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        fs::create_dir_all(parent).map_err(DatasetError::io("create", parent))?;
+        let name = target.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let prefix = format!(".{name}.new-");
+        let holder =
+            tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).map_err(DatasetError::io("create a folder in", parent))?;
+        // The folder of tempfile is private to its owner; what users get is an ordinary one inside it.
+        let content = holder.path().join("content");
+        fs::create_dir(&content).map_err(DatasetError::io("create", &content))?;
+        Ok(Self { holder, content, target: target.to_owned() })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.content
+    }
+
+    /// Moves the folder to its place, which must be empty or free.
+    pub(crate) fn commit_new(self) -> Result<(), DatasetError> {
+        if self.target.is_dir() {
+            fs::remove_dir(&self.target).map_err(DatasetError::io("replace", &self.target))?;
+        }
+        fs::rename(&self.content, &self.target).map_err(DatasetError::io("move the finished folder to", &self.target))
+    }
+
+    /// Moves the folder to its place; what was there goes only once the new one stands.
+    pub(crate) fn commit_replacing(self) -> Result<(), DatasetError> {
+        if !self.target.exists() {
+            return self.commit_new();
+        }
+        let old = self.holder.path().join("old");
+        fs::rename(&self.target, &old).map_err(DatasetError::io("move aside", &self.target))?;
+        let Err(error) = fs::rename(&self.content, &self.target) else { return Ok(()) };
+        // The old one goes back, so that a failure changes nothing; if even that fails it stays where it is.
+        if fs::rename(&old, &self.target).is_err() {
+            let kept = self.holder.keep().join("old");
+            return Err(DatasetError::io("move the finished folder to its place; the one before is now", &kept)(error));
+        }
+        Err(DatasetError::io("move the finished folder to", &self.target)(error))
+    }
+}
+
+/// Whether a folder is missing or empty.
+pub(crate) fn is_free(dir: &Path) -> Result<bool, DatasetError> {
+    match fs::read_dir(dir) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(DatasetError::io("read", dir)(error)),
+    }
+}
+
+/// The names in a folder, sorted.
+pub(crate) fn names_in(dir: &Path) -> Result<Vec<String>, DatasetError> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(DatasetError::io("read", dir))? {
+        let entry = entry.map_err(DatasetError::io("read", dir))?;
+        names.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The Parquet files of a partition, sorted by name.
+pub(crate) fn parquet_files(dir: &Path) -> Result<Vec<PathBuf>, DatasetError> {
+    let names = names_in(dir)?;
+    let parquet = names.iter().filter(|name| name.ends_with(".parquet") && !name.starts_with(['.', '_']));
+    Ok(parquet.map(|name| dir.join(name)).collect())
+}
+
+pub(crate) fn create_dir(dir: &Path) -> Result<(), DatasetError> {
+    fs::create_dir_all(dir).map_err(DatasetError::io("create", dir))
+}
+
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, DatasetError> {
+    fs::read(path).map_err(DatasetError::io("read", path))
+}
+
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), DatasetError> {
+    fs::write(path, bytes).map_err(DatasetError::io("write", path))
+}
+
+pub(crate) fn size(path: &Path) -> Result<u64, DatasetError> {
+    fs::metadata(path).map(|metadata| metadata.len()).map_err(DatasetError::io("look at", path))
+}
+
+/// The same file at another place: a hard link where the file system has them, else a copy.
+pub(crate) fn link(from: &Path, to: &Path) -> Result<(), DatasetError> {
+    fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop)).map_err(DatasetError::io("write", to))
+}
+
+/// BLAKE3 of a file's bytes in hexadecimal.
+pub(crate) fn digest(path: &Path) -> Result<String, DatasetError> {
+    let mut file = fs::File::open(path).map_err(DatasetError::io("open", path))?;
+    let mut hasher = blake3::Hasher::new();
+    let mut chunk = vec![0; 1 << 18];
+    loop {
+        match file.read(&mut chunk).map_err(DatasetError::io("read", path))? {
+            0 => return Ok(hasher.finalize().to_hex().to_string()),
+            n => hasher.update(&chunk[..n]),
+        };
+    }
+}
+
+/// Writes a frame as one Parquet file.
+pub(crate) fn write_parquet(path: &Path, frame: &mut DataFrame) -> Result<(), DatasetError> {
+    let file = fs::File::create(path).map_err(DatasetError::io("create", path))?;
+    ParquetWriter::new(file).with_compression(ParquetCompression::Zstd(None)).finish(frame).map_err(DatasetError::unwritable(path))?;
+    Ok(())
+}
+
+/// Reads one Parquet file, all of its columns or some.
+pub(crate) fn read_parquet(path: &Path, columns: Option<Vec<String>>) -> Result<DataFrame, DatasetError> {
+    let file = fs::File::open(path).map_err(DatasetError::io("open", path))?;
+    ParquetReader::new(file).with_columns(columns).finish().map_err(DatasetError::unreadable(path))
+}

@@ -1,0 +1,281 @@
+//! Opens a history: finds its days and files, and checks every file's columns before a row is read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use polars::prelude::*;
+use shardwise_types::{Network, Timestamp};
+
+use crate::columns::{CheckedFrame, Origin, Values, check_file};
+use crate::files::{names_in, parquet_files, read};
+use crate::history::{Records, TOPOLOGY_FILE, WORLD_FILE};
+use crate::schema::Table;
+use crate::{ColumnSpec, DatasetError, Place};
+
+const FILE_COLUMN: &str = "__file";
+const ROW_COLUMN: &str = "__row";
+
+/// A history whose files were all found and whose columns were all checked.
+pub struct History {
+    dir: PathBuf,
+    network: Network,
+    world_json: Option<String>,
+    tables: BTreeMap<(Table, String), TableDay>,
+    days: Vec<String>,
+}
+
+/// The files of one table on one day.
+pub(crate) struct TableDay {
+    table: Table,
+    specs: Vec<ColumnSpec>,
+    day: String,
+    files: Vec<PathBuf>,
+    pub(crate) rows: u64,
+    /// Size in memory, about.
+    pub(crate) bytes: u64,
+}
+
+impl History {
+    /// Opens the history at `dir`.
+    ///
+    /// # Errors
+    /// No history there, no decisions in it, a missing table, a file that cannot be read, or a column that is missing
+    /// or of the wrong type; the message names the file and the column.
+    pub fn open(dir: &Path) -> Result<Self, DatasetError> {
+        if !dir.is_dir() || Table::ALL.iter().all(|table| !dir.join(table.name()).is_dir()) {
+            return Err(DatasetError::NoHistory { path: dir.to_owned() });
+        }
+        let mut tables = BTreeMap::new();
+        for table in Table::ALL {
+            for day in TableDay::find(dir, table)? {
+                tables.insert((table, day.day.clone()), day);
+            }
+        }
+        let decisions = tables.values().filter(|day| day.table == Table::Decisions).map(|day| day.rows).sum::<u64>();
+        if decisions == 0 {
+            return Err(DatasetError::EmptyHistory { path: dir.to_owned(), range: String::new() });
+        }
+        let days: BTreeSet<String> = tables.keys().map(|(_, day)| day.clone()).collect();
+        let world = dir.join(WORLD_FILE);
+        let world_json = match world.exists() {
+            true => Some(String::from_utf8_lossy(&read(&world)?).into_owned()),
+            false => None,
+        };
+        Ok(Self { dir: dir.to_owned(), network: read_network(dir)?, world_json, tables, days: days.into_iter().collect() })
+    }
+
+    /// Where it lies.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Distances between regions and to exchanges.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// What the simulator knew, when the history was simulated.
+    pub fn world_json(&self) -> Option<&str> {
+        self.world_json.as_deref()
+    }
+
+    /// The days, `YYYY-MM-DD`, rising.
+    pub fn days(&self) -> &[String] {
+        &self.days
+    }
+
+    /// Rows of each table.
+    pub fn row_counts(&self) -> BTreeMap<&'static str, u64> {
+        let mut counts: BTreeMap<&'static str, u64> = Table::ALL.iter().map(|table| (table.name(), 0)).collect();
+        for day in self.tables.values() {
+            *counts.entry(day.table.name()).or_default() += day.rows;
+        }
+        counts
+    }
+
+    /// The records known in [`from`, `to`) in the total order (`known_at`, `sequence`, table, id), read piece by piece;
+    /// every value is checked on the way. After an error the iterator ends.
+    pub fn records(&self, from: Option<Timestamp>, to: Option<Timestamp>) -> Records<'_> {
+        Records::new(self, from, to)
+    }
+
+    pub(crate) fn table_day(&self, table: Table, day: &str) -> Option<&TableDay> {
+        self.tables.get(&(table, day.to_owned()))
+    }
+
+    /// The files of a day in all tables, relative to the history.
+    pub(crate) fn files_of(&self, day: &str) -> Vec<String> {
+        let of_day = Table::ALL.iter().filter_map(|table| self.table_day(*table, day));
+        of_day
+            .flat_map(|table_day| &table_day.files)
+            .map(|file| file.strip_prefix(&self.dir).unwrap_or(file).to_string_lossy().into_owned())
+            .collect()
+    }
+
+    /// The first and the last instant at which a decision of a day was known, before `to`.
+    pub(crate) fn decision_span(
+        &self,
+        day: &str,
+        to: Option<Timestamp>,
+    ) -> Result<Option<(Timestamp, Timestamp)>, DatasetError> {
+        match self.table_day(Table::Decisions, day) {
+            Some(table_day) => table_day.span(to),
+            None => Ok(None),
+        }
+    }
+}
+
+/// The instant at which a day begins in UTC.
+pub(crate) fn day_start(day: &str) -> Timestamp {
+    day.parse().expect("the days of a history were checked when it was opened")
+}
+
+fn read_network(dir: &Path) -> Result<Network, DatasetError> {
+    let path = dir.join(TOPOLOGY_FILE);
+    serde_json::from_slice(&read(&path)?)
+        .map_err(|error| DatasetError::Unreadable { path, problem: format!("not a topology: {error}") })
+}
+
+impl TableDay {
+    fn find(dir: &Path, table: Table) -> Result<Vec<Self>, DatasetError> {
+        let table_dir = dir.join(table.name());
+        if !table_dir.is_dir() {
+            return Err(DatasetError::MissingTable { path: dir.to_owned(), table: table.name() });
+        }
+        let names = names_in(&table_dir)?;
+        names.iter().filter(|name| !name.starts_with(['.', '_'])).map(|name| Self::open(&table_dir, table, name)).collect()
+    }
+
+    fn open(table_dir: &Path, table: Table, name: &str) -> Result<Self, DatasetError> {
+        let dir = table_dir.join(name);
+        let day = name.strip_prefix("date=").filter(|day| {
+            day.len() == 10 && day.parse::<Timestamp>().is_ok_and(|start| start.date_utc() == **day)
+        });
+        let Some(day) = day.filter(|_| dir.is_dir()) else { return Err(DatasetError::NotADay { path: dir }) };
+        let (specs, files) = (table.specs(), parquet_files(&dir)?);
+        let (mut rows, mut bytes) = (0, 0);
+        for file in &files {
+            let (file_rows, file_bytes) = check_file(file, &specs)?;
+            rows += file_rows;
+            bytes += file_bytes;
+        }
+        Ok(Self { table, specs, day: day.to_owned(), files, rows, bytes })
+    }
+
+    pub(crate) fn table(&self) -> Table {
+        self.table
+    }
+
+    /// All rows, lazily, each with its file and its row there.
+    fn scan(&self) -> PolarsResult<LazyFrame> {
+        let scans: PolarsResult<Vec<LazyFrame>> = (0..).zip(&self.files).map(|(n, file)| self.scan_file(n, file)).collect();
+        concat(scans?, UnionArgs { rechunk: false, ..UnionArgs::default() })
+    }
+
+    fn scan_file(&self, number: u32, file: &Path) -> PolarsResult<LazyFrame> {
+        let args = ScanArgsParquet {
+            row_index: Some(RowIndex { name: ROW_COLUMN.into(), offset: 0 }),
+            glob: false,
+            hive_options: HiveOptions { enabled: Some(false), ..HiveOptions::default() },
+            ..ScanArgsParquet::default()
+        };
+        let mut columns: Vec<Expr> = self.specs.iter().map(|spec| col(spec.name)).collect();
+        columns.push(col(ROW_COLUMN));
+        columns.push(lit(number).alias(FILE_COLUMN));
+        Ok(LazyFrame::scan_parquet(PlRefPath::try_from_path(file)?, args)?.select(columns))
+    }
+
+    fn failed(&self) -> impl Fn(PolarsError) -> DatasetError {
+        let path = self.files.first().cloned().unwrap_or_default();
+        move |error| DatasetError::unreadable(&path)(error)
+    }
+
+    /// The first and last `known_at` before `to`; refuses rows that have none or that lie in the wrong partition.
+    pub(crate) fn span(&self, to: Option<Timestamp>) -> Result<Option<(Timestamp, Timestamp)>, DatasetError> {
+        if self.rows == 0 {
+            return Ok(None);
+        }
+        self.check_day()?;
+        let known = self.scan().map_err(self.failed())?.select([col("known_at")]);
+        let known = match to {
+            Some(to) => known.filter(col("known_at").lt(time(to))),
+            None => known,
+        };
+        let frame = known
+            .select([col("known_at").min().alias("first"), col("known_at").max().alias("last")])
+            .collect_with_engine(Engine::Streaming)
+            .map_err(self.failed())?
+            .unwrap_single();
+        let at = |name: &str| -> PolarsResult<Option<Timestamp>> {
+            let series = frame.column(name)?.as_materialized_series().clone();
+            Ok(series.datetime()?.physical().get(0).map(Timestamp::from_nanos))
+        };
+        Ok(at("first").map_err(self.failed())?.zip(at("last").map_err(self.failed())?))
+    }
+
+    fn check_day(&self) -> Result<(), DatasetError> {
+        let start = day_start(&self.day);
+        let end = start.plus_millis(86_400_000.0);
+        let known = || col("known_at");
+        let strays = self
+            .scan()
+            .map_err(self.failed())?
+            .select([known(), col(ROW_COLUMN), col(FILE_COLUMN)])
+            .filter(known().is_null().or(known().lt(time(start))).or(known().gt_eq(time(end))))
+            .limit(1)
+            .collect_with_engine(Engine::Streaming)
+            .map_err(self.failed())?
+            .unwrap_single();
+        if strays.height() == 0 {
+            return Ok(());
+        }
+        let origin = self.origin(&strays).map_err(self.failed())?;
+        let known_at = strays
+            .column("known_at")
+            .and_then(|column| Ok(column.as_materialized_series().datetime()?.physical().get(0)))
+            .map_err(self.failed())?;
+        Err(self.stray(origin.place(0), known_at.map(Timestamp::from_nanos)))
+    }
+
+    fn stray(&self, place: Place, known_at: Option<Timestamp>) -> DatasetError {
+        match known_at {
+            Some(known_at) => {
+                DatasetError::WrongDay { place, known_at: known_at.to_string(), date: self.day.clone() }
+            }
+            None => DatasetError::BadValue {
+                place,
+                column: "known_at".to_owned(),
+                value: "null".to_owned(),
+                rule: "it must not be null".to_owned(),
+            },
+        }
+    }
+
+    /// The rows known in [`from`, `to`), in order.
+    pub(crate) fn slice(&self, from: Timestamp, to: Timestamp) -> Result<CheckedFrame, DatasetError> {
+        self.try_slice(from, to).map_err(self.failed())
+    }
+
+    fn try_slice(&self, from: Timestamp, to: Timestamp) -> PolarsResult<CheckedFrame> {
+        let frame = self
+            .scan()?
+            .filter(col("known_at").gt_eq(time(from)).and(col("known_at").lt(time(to))))
+            .sort(self.table.order(), SortMultipleOptions::default())
+            .collect_with_engine(Engine::Streaming)?
+            .unwrap_single();
+        let values: PolarsResult<Vec<Values>> = self.specs.iter().map(|spec| Values::of(&frame, spec)).collect();
+        let origin = self.origin(&frame)?;
+        Ok(CheckedFrame { specs: self.specs.clone(), values: values?, origin, rows: frame.height() })
+    }
+
+    fn origin(&self, frame: &DataFrame) -> PolarsResult<Origin> {
+        let series = |name: &str| frame.column(name).map(|column| column.as_materialized_series().rechunk());
+        let file_of = series(FILE_COLUMN)?.u32()?.clone();
+        let row_of = series(ROW_COLUMN)?.idx()?.clone();
+        Ok(Origin { files: self.files.clone(), file_of, row_of })
+    }
+}
+
+fn time(at: Timestamp) -> Expr {
+    lit(at.nanos()).cast(DataType::Datetime(TimeUnit::Nanoseconds, Some(TimeZone::UTC)))
+}

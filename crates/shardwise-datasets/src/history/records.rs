@@ -1,0 +1,185 @@
+//! Streams a history in its one total order: per table, slices of time small enough to hold, merged by a comparison.
+
+use std::collections::VecDeque;
+
+use rustc_hash::FxHashSet;
+use shardwise_types::{HistoryRecord, Timestamp};
+
+use crate::columns::CheckedFrame;
+use crate::history::reader::{TableDay, day_start};
+use crate::schema::Table;
+use crate::{DatasetError, History, Place};
+
+/// Rows of one table that are held at once, about.
+const ROWS_PER_SLICE: u64 = 100_000;
+/// Bytes of one table that are held at once, about.
+const BYTES_PER_SLICE: u64 = 64 << 20;
+const DAY_MS: f64 = 86_400_000.0;
+
+/// The records of a history in the total order; made by [`History::records`].
+pub struct Records<'a> {
+    history: &'a History,
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
+    days: VecDeque<&'a str>,
+    tables: Vec<TableStream<'a>>,
+    place: Place,
+    failed: bool,
+}
+
+impl<'a> Records<'a> {
+    pub(crate) fn new(history: &'a History, from: Option<Timestamp>, to: Option<Timestamp>) -> Self {
+        let wanted = |day: &&str| {
+            let start = day_start(day);
+            from.is_none_or(|from| start.plus_millis(DAY_MS) > from) && to.is_none_or(|to| start < to)
+        };
+        let days = history.days().iter().map(String::as_str).filter(wanted).collect();
+        Self { history, from, to, days, tables: Vec::new(), place: Place::default(), failed: false }
+    }
+
+    /// File and row of the record that came last.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    fn advance(&mut self) -> Result<Option<HistoryRecord>, DatasetError> {
+        loop {
+            if let Some(best) = self.earliest() {
+                let (record, place) = self.tables[best].take()?;
+                self.place = place;
+                return Ok(Some(record));
+            }
+            let Some(day) = self.days.pop_front() else { return Ok(None) };
+            self.tables = self.open(day)?;
+        }
+    }
+
+    fn earliest(&self) -> Option<usize> {
+        let heads = self.tables.iter().enumerate().filter_map(|(n, table)| Some((table.order()?, n)));
+        heads.min().map(|(_, n)| n)
+    }
+
+    fn open(&self, day: &str) -> Result<Vec<TableStream<'a>>, DatasetError> {
+        let present = Table::ALL.iter().filter_map(|table| self.history.table_day(*table, day));
+        present.map(|table_day| TableStream::open(table_day, self.from, self.to)).collect()
+    }
+}
+
+impl Iterator for Records<'_> {
+    type Item = Result<HistoryRecord, DatasetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let next = self.advance().transpose();
+        self.failed = matches!(next, Some(Err(_)));
+        next
+    }
+}
+
+/// One table of one day: the record that comes next, the slice that it is from, and the slices to come.
+struct TableStream<'a> {
+    day: &'a TableDay,
+    slices: VecDeque<(Timestamp, Timestamp)>,
+    frame: Option<CheckedFrame>,
+    row: usize,
+    head: Option<HistoryRecord>,
+    decisions: FxHashSet<u64>,
+}
+
+impl<'a> TableStream<'a> {
+    fn open(day: &'a TableDay, from: Option<Timestamp>, to: Option<Timestamp>) -> Result<Self, DatasetError> {
+        let slices = match day.span(None)? {
+            Some((first, last)) => {
+                let end = last.nanos().saturating_add(1);
+                let first = from.map_or(first, |from| first.max(from));
+                let end = to.map_or(end, |to| end.min(to.nanos()));
+                slices(day, first, Timestamp::from_nanos(end))
+            }
+            None => VecDeque::new(),
+        };
+        let mut stream = Self { day, slices, frame: None, row: 0, head: None, decisions: FxHashSet::default() };
+        stream.refill()?;
+        Ok(stream)
+    }
+
+    fn order(&self) -> Option<(Timestamp, u64)> {
+        self.head.as_ref().map(HistoryRecord::order)
+    }
+
+    fn take(&mut self) -> Result<(HistoryRecord, Place), DatasetError> {
+        let record = self.head.take().expect("a table is taken from only while it has a record");
+        let frame = self.frame.as_ref().expect("the record came from a slice");
+        let place = frame.origin.place(self.row);
+        self.check(&record, &place)?;
+        self.row += 1;
+        self.refill()?;
+        if let Some(next) = &self.head
+            && same_key(&record, next)
+        {
+            return Err(DatasetError::DuplicateRow { place: self.next_place(), table: self.day.table().name() });
+        }
+        Ok((record, place))
+    }
+
+    fn next_place(&self) -> Place {
+        self.frame.as_ref().map(|frame| frame.origin.place(self.row)).unwrap_or_default()
+    }
+
+    fn check(&mut self, record: &HistoryRecord, place: &Place) -> Result<(), DatasetError> {
+        if let HistoryRecord::Decision(decision) = record
+            && !self.decisions.insert(decision.decision_id)
+        {
+            return Err(DatasetError::DuplicateDecision { place: place.clone(), decision_id: decision.decision_id });
+        }
+        Ok(())
+    }
+
+    fn refill(&mut self) -> Result<(), DatasetError> {
+        loop {
+            if let Some(frame) = &self.frame
+                && self.row < frame.rows
+            {
+                self.head = Some(self.day.table().read(&mut frame.row(self.row))?);
+                return Ok(());
+            }
+            let Some((from, to)) = self.slices.pop_front() else { return Ok(()) };
+            self.frame = Some(self.day.slice(from, to)?);
+            self.row = 0;
+        }
+    }
+}
+
+/// Cuts a span into equal times, as many as keep a slice small.
+fn slices(day: &TableDay, first: Timestamp, end: Timestamp) -> VecDeque<(Timestamp, Timestamp)> {
+    let pieces = (day.rows / ROWS_PER_SLICE).max(day.bytes / BYTES_PER_SLICE) + 1;
+    let length = (end.nanos() - first.nanos()).max(0).cast_unsigned() / pieces + 1;
+    let mut slices = VecDeque::new();
+    let mut from = first.nanos();
+    while from < end.nanos() {
+        let to = from.saturating_add_unsigned(length).min(end.nanos());
+        slices.push_back((Timestamp::from_nanos(from), Timestamp::from_nanos(to)));
+        from = to;
+    }
+    slices
+}
+
+fn same_key(a: &HistoryRecord, b: &HistoryRecord) -> bool {
+    a.order() == b.order()
+        && match (a, b) {
+            (HistoryRecord::Decision(a), HistoryRecord::Decision(b)) => {
+                (a.decision_id, a.request.event_at) == (b.decision_id, b.request.event_at)
+            }
+            (HistoryRecord::Outcome(a), HistoryRecord::Outcome(b)) => {
+                (a.decision_id, a.event_at) == (b.decision_id, b.event_at)
+            }
+            (HistoryRecord::Report(a), HistoryRecord::Report(b)) => {
+                (&a.shard, a.report.event_at) == (&b.shard, b.report.event_at)
+            }
+            (HistoryRecord::Market(a), HistoryRecord::Market(b)) => {
+                (&a.instrument, a.event_at) == (&b.instrument, b.event_at)
+            }
+            _ => false,
+        }
+}

@@ -1,0 +1,178 @@
+//! Writes a history: rows are held column by column, flushed as row groups, and appear as a whole or not at all.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use polars::prelude::*;
+use shardwise_types::{HistoryRecord, Network};
+
+use crate::columns::{Cell, TableBuffer, schema_of};
+use crate::files::{StagedDir, create_dir, is_free, size, write};
+use crate::history::{TOPOLOGY_FILE, WORLD_FILE};
+use crate::schema::{Table, cells};
+use crate::{DatasetError, Place};
+
+/// Rows of a table that are held before they are written.
+const ROWS_PER_GROUP: usize = 65_536;
+/// Logged feature values that are held before they are written (16 MiB).
+const FLOATS_PER_GROUP: usize = 1 << 22;
+/// Days of one table whose files are open at once: records may come late around midnight.
+const OPEN_DAYS: usize = 2;
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistorySummary {
+    /// Rows of each table.
+    pub rows: BTreeMap<&'static str, u64>,
+    /// The days, `YYYY-MM-DD`, rising.
+    pub days: Vec<String>,
+    /// Bytes on disk.
+    pub bytes: u64,
+}
+
+/// Writes one history; what is not finished leaves nothing behind.
+pub struct HistoryWriter {
+    staged: StagedDir,
+    open: BTreeMap<(Table, String), PartFile>,
+    /// Parts already begun, by table and day.
+    parts: BTreeMap<(Table, String), u32>,
+    rows: BTreeMap<&'static str, u64>,
+    bytes: u64,
+    records: u64,
+}
+
+struct PartFile {
+    path: PathBuf,
+    writer: polars::io::parquet::write::BatchedWriter<File>,
+    buffer: TableBuffer,
+    floats: usize,
+}
+
+impl HistoryWriter {
+    /// Starts a history that will stand at `dir`. `world_json` is the simulator's truth, when the history is simulated.
+    ///
+    /// # Errors
+    /// `dir` holds something already, or nothing can be written beside it.
+    pub fn create(dir: &Path, network: &Network, world_json: Option<&str>) -> Result<Self, DatasetError> {
+        if !is_free(dir)? {
+            return Err(DatasetError::NotEmpty { path: dir.to_owned() });
+        }
+        let staged = StagedDir::create(dir)?;
+        for table in Table::ALL {
+            create_dir(&staged.path().join(table.name()))?;
+        }
+        let topology = serde_json::to_vec_pretty(network).expect("a network is plain data");
+        write(&staged.path().join(TOPOLOGY_FILE), &topology)?;
+        if let Some(world) = world_json {
+            write(&staged.path().join(WORLD_FILE), world.as_bytes())?;
+        }
+        let rows = Table::ALL.iter().map(|table| (table.name(), 0)).collect();
+        Ok(Self { staged, open: BTreeMap::new(), parts: BTreeMap::new(), rows, bytes: 0, records: 0 })
+    }
+
+    /// Adds a record. Records may come in any order; the closer to their order in time, the fewer files.
+    ///
+    /// # Errors
+    /// A value that its column does not allow, or a disk that does not take the rows.
+    pub fn record(&mut self, record: HistoryRecord) -> Result<(), DatasetError> {
+        let table = Table::of(&record);
+        let cells = cells(&record);
+        self.check(table, &cells)?;
+        let (known_at, _) = record.order();
+        let part = self.part_for(table, &known_at.date_utc())?;
+        part.add(cells)?;
+        *self.rows.entry(table.name()).or_default() += 1;
+        self.records += 1;
+        Ok(())
+    }
+
+    /// Writes what is held and moves the history to its place.
+    ///
+    /// # Errors
+    /// A disk that does not take the rows; nothing is left behind then.
+    pub fn finish(mut self) -> Result<HistorySummary, DatasetError> {
+        while let Some((_, part)) = self.open.pop_first() {
+            self.bytes += part.finish()?;
+        }
+        for file in [TOPOLOGY_FILE, WORLD_FILE] {
+            let path = self.staged.path().join(file);
+            self.bytes += if path.exists() { size(&path)? } else { 0 };
+        }
+        let mut days: Vec<String> = self.parts.into_keys().map(|(_, day)| day).collect();
+        days.sort();
+        days.dedup();
+        self.staged.commit_new()?;
+        Ok(HistorySummary { rows: self.rows, days, bytes: self.bytes })
+    }
+
+    fn check(&self, table: Table, cells: &[Cell<'_>]) -> Result<(), DatasetError> {
+        for (spec, cell) in table.specs().iter().zip(cells) {
+            if let Some(rule) = spec.problem(cell) {
+                let place = Place { file: PathBuf::new(), row: self.records };
+                let column = format!("{}.{}", table.name(), spec.name);
+                return Err(DatasetError::BadValue { place, column, value: cell.to_string(), rule });
+            }
+        }
+        Ok(())
+    }
+
+    fn part_for(&mut self, table: Table, day: &str) -> Result<&mut PartFile, DatasetError> {
+        let key = (table, day.to_owned());
+        if !self.open.contains_key(&key) {
+            self.close_oldest(table)?;
+            let part = self.parts.entry(key.clone()).or_default();
+            let dir = self.staged.path().join(table.name()).join(format!("date={day}"));
+            create_dir(&dir)?;
+            let file = PartFile::create(dir.join(format!("part-{part:04}.parquet")), table)?;
+            *part += 1;
+            self.open.insert(key.clone(), file);
+        }
+        Ok(self.open.get_mut(&key).expect("it was opened above"))
+    }
+
+    fn close_oldest(&mut self, table: Table) -> Result<(), DatasetError> {
+        let open: Vec<_> = self.open.keys().filter(|(of, _)| *of == table).cloned().collect();
+        if open.len() >= OPEN_DAYS
+            && let Some(part) = self.open.remove(&open[0])
+        {
+            self.bytes += part.finish()?;
+        }
+        Ok(())
+    }
+}
+
+impl PartFile {
+    fn create(path: PathBuf, table: Table) -> Result<Self, DatasetError> {
+        let specs = table.specs();
+        let file = File::create(&path).map_err(DatasetError::io("create", &path))?;
+        let writer = ParquetWriter::new(file)
+            .with_compression(ParquetCompression::Zstd(None))
+            .batched(&schema_of(&specs))
+            .map_err(DatasetError::unwritable(&path))?;
+        Ok(Self { path, writer, buffer: TableBuffer::new(specs), floats: 0 })
+    }
+
+    fn add(&mut self, cells: Vec<Cell<'_>>) -> Result<(), DatasetError> {
+        self.floats += cells.iter().map(|cell| if let Cell::Floats(values) = cell { values.len() } else { 0 }).sum::<usize>();
+        self.buffer.push(cells);
+        if self.buffer.rows() >= ROWS_PER_GROUP || self.floats >= FLOATS_PER_GROUP {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), DatasetError> {
+        self.floats = 0;
+        let frame =
+            DataFrame::new(self.buffer.rows(), self.buffer.take()).map_err(DatasetError::unwritable(&self.path))?;
+        self.writer.write_batch(&frame).map_err(DatasetError::unwritable(&self.path))
+    }
+
+    fn finish(mut self) -> Result<u64, DatasetError> {
+        if self.buffer.rows() > 0 {
+            self.flush()?;
+        }
+        self.writer.finish().map_err(DatasetError::unwritable(&self.path))
+    }
+}

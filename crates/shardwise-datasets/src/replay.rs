@@ -1,0 +1,259 @@
+//! Replays a history: rebuilds, record by record in the total order, what each router knew at each of its decisions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
+use shardwise_features::{
+    DecisionContext, RouterImage, RouterState, ServiceObservations, ServiceTable, Ticket,
+};
+use shardwise_types::{
+    DecisionRecord, FleetSnapshot, HistoryRecord, MarketSnapshot, Network, OutcomeRecord, PlacementRequest, Response,
+    RouterId, ShardId, ShardSnapshot,
+};
+
+use crate::{DatasetError, Place};
+
+/// All routers of a history at one instant of it.
+///
+/// Decisions that are open are remembered by id until their outcome comes. What it learns about service times is kept
+/// as [`ServiceObservations`], so that a table can be fitted on what was known at any instant.
+pub struct Replay {
+    routers: BTreeMap<RouterId, RouterState>,
+    /// All routers hear every report at the same instant, so they share one view but for where they stand.
+    fleet: FleetSnapshot,
+    market: MarketSnapshot,
+    table: Option<Arc<ServiceTable>>,
+    open: FxHashMap<u64, OpenDecision>,
+    observations: ServiceObservations,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct OpenDecision {
+    router: RouterId,
+    shard: ShardId,
+    #[serde(with = "request_image")]
+    request: PlacementRequest,
+    ticket: Ticket,
+}
+
+/// An outcome that found its decision.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answered {
+    /// The decision.
+    pub decision_id: u64,
+    /// Where it ran.
+    pub shard: ShardId,
+    /// What came back.
+    pub response: Response,
+}
+
+/// A saved [`Replay`], the service table included.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct ReplayImage {
+    routers: Vec<(RouterId, RouterImage)>,
+    shards: Vec<ShardSnapshot>,
+    network: Network,
+    market: MarketSnapshot,
+    table: Option<ServiceTable>,
+    open: BTreeMap<u64, OpenDecision>,
+    observations: ServiceObservations,
+}
+
+impl Replay {
+    /// Routers that have seen nothing, in a fleet of which nothing is known but the distances.
+    pub fn new(network: Network) -> Self {
+        let router_region = network.default_region.clone();
+        Self {
+            routers: BTreeMap::new(),
+            fleet: FleetSnapshot { shards: Vec::new(), network, router_region },
+            market: MarketSnapshot::default(),
+            table: None,
+            open: FxHashMap::default(),
+            observations: ServiceObservations::default(),
+        }
+    }
+
+    /// Sets the service table that decisions see from now on.
+    pub fn set_table(&mut self, table: Option<Arc<ServiceTable>>) {
+        self.table = table;
+    }
+
+    /// What was seen of service times so far.
+    pub fn observations(&self) -> &ServiceObservations {
+        &self.observations
+    }
+
+    /// Whether a decision waits for its outcome.
+    pub fn is_open(&self, decision_id: u64) -> bool {
+        self.open.contains_key(&decision_id)
+    }
+
+    /// What the decision's router knows now: call it before [`Self::apply`] takes the decision in.
+    pub fn context<'a>(&'a mut self, decision: &'a DecisionRecord) -> DecisionContext<'a> {
+        self.fleet.router_region.clone_from(&decision.router_region);
+        DecisionContext {
+            request: &decision.request,
+            decided_at: decision.known_at,
+            fleet: &self.fleet,
+            router: self.routers.entry(decision.router.clone()).or_default(),
+            market: &self.market,
+            service_table: self.table.as_deref(),
+        }
+    }
+
+    /// Takes in the next record. An outcome returns the decision that it answers.
+    ///
+    /// # Errors
+    /// A decision whose id is open already or whose shard never reported, an outcome without an open decision. The
+    /// place in the message is empty; [`crate::Records::place`] knows it.
+    pub fn apply(&mut self, record: &HistoryRecord) -> Result<Option<Answered>, DatasetError> {
+        match record {
+            HistoryRecord::Decision(decision) => self.decide(decision)?,
+            HistoryRecord::Outcome(outcome) => return self.answer(outcome).map(Some),
+            HistoryRecord::Report(report) => {
+                self.fleet.apply_report(report);
+                self.routers.values().for_each(|router| router.on_report(&report.shard));
+            }
+            HistoryRecord::Market(market) => {
+                self.market = MarketSnapshot { volatility: market.volatility_bp, trend: market.trend_bp };
+            }
+        }
+        Ok(None)
+    }
+
+    fn decide(&mut self, decision: &DecisionRecord) -> Result<(), DatasetError> {
+        let decision_id = decision.decision_id;
+        if self.open.contains_key(&decision_id) {
+            return Err(DatasetError::DuplicateDecision { place: Place::default(), decision_id });
+        }
+        let context = self.context(decision);
+        let chosen = context.fleet.position(&decision.shard).ok_or_else(|| unknown_shard(decision, &decision.shard))?;
+        let ticket = context.router.on_dispatch(&context, chosen);
+        let (router, shard) = (decision.router.clone(), decision.shard.clone());
+        let request = decision.request.clone();
+        self.open.insert(decision_id, OpenDecision { router, shard, request, ticket });
+        Ok(())
+    }
+
+    fn answer(&mut self, outcome: &OutcomeRecord) -> Result<Answered, DatasetError> {
+        let decision_id = outcome.decision_id;
+        let Some(open) = self.open.remove(&decision_id) else {
+            return Err(DatasetError::OutcomeWithoutDecision { place: Place::default(), decision_id });
+        };
+        let router = self.routers.get(&open.router).expect("a router that decided is known");
+        router.on_response(&open.ticket, &outcome.response, outcome.known_at);
+        self.observations.observe(&open.request, &open.shard, &outcome.response);
+        Ok(Answered { decision_id, shard: open.shard, response: outcome.response })
+    }
+
+    /// Saves everything, to go on from here another time.
+    pub fn save(&self) -> ReplayImage {
+        ReplayImage {
+            routers: self.routers.iter().map(|(id, router)| (id.clone(), router.save())).collect(),
+            shards: self.fleet.shards.clone(),
+            network: self.fleet.network.clone(),
+            market: self.market,
+            table: self.table.as_deref().cloned(),
+            open: self.open.iter().map(|(id, open)| (*id, open.clone())).collect(),
+            observations: self.observations.clone(),
+        }
+    }
+
+    /// Goes on from where [`Self::save`] left.
+    pub fn restore(image: ReplayImage) -> Self {
+        let router_region = image.network.default_region.clone();
+        Self {
+            routers: image.routers.iter().map(|(id, router)| (id.clone(), RouterState::restore(router))).collect(),
+            fleet: FleetSnapshot { shards: image.shards, network: image.network, router_region },
+            market: image.market,
+            table: image.table.map(Arc::new),
+            open: image.open.into_iter().collect(),
+            observations: image.observations,
+        }
+    }
+}
+
+pub(crate) fn unknown_shard(decision: &DecisionRecord, shard: &ShardId) -> DatasetError {
+    DatasetError::UnknownShard {
+        place: Place::default(),
+        decision_id: decision.decision_id,
+        shard: shard.as_str().to_owned(),
+    }
+}
+
+/// A request in binary files: the type itself is read from JSON and history rows only.
+mod request_image {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use shardwise_types::{
+        EventType, Exchange, FunctionId, MarketSnapshot, PlacementRequest, Priority, Protocol, Region, RiskLevel,
+        Timestamp, TradingPair, Urgency, UsdAmount,
+    };
+
+    #[derive(Serialize, Deserialize)]
+    struct Image {
+        function: FunctionId,
+        event_type: EventType,
+        protocol: Protocol,
+        trading_pair: TradingPair,
+        exchange: Exchange,
+        risk: RiskLevel,
+        urgency: Urgency,
+        priority: Priority,
+        amount_usd: Option<f64>,
+        data_complexity: f32,
+        expected_compute_ms: Option<f32>,
+        exchange_calls: u32,
+        memory_mb: f32,
+        residency: Option<Region>,
+        event_at: Timestamp,
+        market: Option<MarketSnapshot>,
+    }
+
+    pub(super) fn serialize<S: Serializer>(request: &PlacementRequest, serializer: S) -> Result<S::Ok, S::Error> {
+        let request = request.clone();
+        Image {
+            function: request.function,
+            event_type: request.event_type,
+            protocol: request.protocol,
+            trading_pair: request.trading_pair,
+            exchange: request.exchange,
+            risk: request.risk,
+            urgency: request.urgency,
+            priority: request.priority,
+            amount_usd: request.amount_usd.map(UsdAmount::usd),
+            data_complexity: request.data_complexity,
+            expected_compute_ms: request.expected_compute_ms,
+            exchange_calls: request.exchange_calls,
+            memory_mb: request.memory_mb,
+            residency: request.residency,
+            event_at: request.event_at,
+            market: request.market,
+        }
+        .serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PlacementRequest, D::Error> {
+        let image = Image::deserialize(deserializer)?;
+        let amount_usd = image.amount_usd.map(UsdAmount::new).transpose().map_err(serde::de::Error::custom)?;
+        Ok(PlacementRequest {
+            function: image.function,
+            event_type: image.event_type,
+            protocol: image.protocol,
+            trading_pair: image.trading_pair,
+            exchange: image.exchange,
+            risk: image.risk,
+            urgency: image.urgency,
+            priority: image.priority,
+            amount_usd,
+            data_complexity: image.data_complexity,
+            expected_compute_ms: image.expected_compute_ms,
+            exchange_calls: image.exchange_calls,
+            memory_mb: image.memory_mb,
+            residency: image.residency,
+            event_at: image.event_at,
+            market: image.market,
+        })
+    }
+}

@@ -1,0 +1,413 @@
+//! One shard at work: its cores and queue, which functions are warm, its memory, its neighbours, and what it reports.
+//!
+//! It knows no network and no router; the engine tells it when things happen.
+
+use std::collections::VecDeque;
+
+use rand::RngExt;
+use rand_distr::{Exp1, StandardNormal};
+use shardwise_types::{ShardReport, Timestamp};
+
+use crate::constants::NANOS_PER_MS;
+use crate::streams::{KeyedStream, Purpose, stream};
+use crate::world::{FaultKind, FunctionSpec, ResourceClass, ShardSpec, Timing};
+
+/// Time of the simulation: nanoseconds since the start of the workload.
+pub(crate) type SimTime = u64;
+
+/// Milliseconds as simulation time.
+pub(crate) fn nanos(ms: f64) -> u64 {
+    (ms * NANOS_PER_MS).round() as u64
+}
+
+/// Simulation time as milliseconds.
+pub(crate) fn millis(nanos: u64) -> f64 {
+    nanos as f64 / NANOS_PER_MS
+}
+
+/// A shard's state.
+pub(crate) struct Shard<'a> {
+    spec: &'a ShardSpec,
+    servers: u32,
+    running: u32,
+    /// Requests that wait, first come first served.
+    queue: VecDeque<u32>,
+    warm: WarmSet,
+    antagonist: Option<Visitor>,
+    traces: [Option<&'a crate::world::SlownessTrace>; 3],
+    memory_pressure: f64,
+    memory_slowdown: f64,
+    busy: BusyTime,
+    since_report: Interval,
+}
+
+impl<'a> Shard<'a> {
+    pub(crate) fn new(
+        spec: &'a ShardSpec,
+        functions: &[FunctionSpec],
+        timing: &Timing,
+        seed: u64,
+        index: usize,
+    ) -> Self {
+        let trace = |resource| spec.slowness.iter().find(|trace| trace.resource == resource);
+        Self {
+            spec,
+            servers: spec.servers(),
+            running: 0,
+            queue: VecDeque::with_capacity(64),
+            warm: WarmSet::new(functions, f64::from(spec.shape.memory_mb), nanos(timing.warm_ttl_ms)),
+            antagonist: spec.antagonist.map(|spec| Visitor::new(spec, seed, index)),
+            traces: [ResourceClass::Compute, ResourceClass::Memory, ResourceClass::Io].map(trace),
+            memory_pressure: timing.memory_pressure,
+            memory_slowdown: timing.memory_slowdown,
+            busy: BusyTime::default(),
+            since_report: Interval::default(),
+        }
+    }
+
+    /// Whether a core is free.
+    pub(crate) fn has_free_core(&self) -> bool {
+        self.running < self.servers
+    }
+
+    pub(crate) fn enqueue(&mut self, request: u32) {
+        self.queue.push_back(request);
+    }
+
+    pub(crate) fn dequeue(&mut self) -> Option<u32> {
+        self.queue.pop_front()
+    }
+
+    /// Requests that wait or run.
+    pub(crate) fn occupancy(&self) -> u32 {
+        self.queue.len() as u32 + self.running
+    }
+
+    /// Takes a core for a function; returns whether it must be loaded first.
+    pub(crate) fn begin(&mut self, now: SimTime, function: u32) -> bool {
+        self.busy.advance(now, self.running);
+        self.running += 1;
+        self.warm.begin(now, function)
+    }
+
+    /// Frees the core.
+    pub(crate) fn finish(&mut self, now: SimTime, function: u32) {
+        self.busy.advance(now, self.running);
+        self.running -= 1;
+        self.warm.finish(now, function);
+    }
+
+    /// Counts an answer for the next report.
+    pub(crate) fn count_answer(&mut self, on_shard_ms: f64, failed: bool) {
+        self.since_report.answers += 1;
+        self.since_report.failures += u32::from(failed);
+        self.since_report.latency_ms += on_shard_ms;
+    }
+
+    /// Core time that was used until now, in ns.
+    pub(crate) fn busy_ns(&mut self, now: SimTime) -> u64 {
+        self.busy.advance(now, self.running);
+        self.busy.total_ns
+    }
+
+    /// How much slower than alone and healthy the shard is right now.
+    pub(crate) fn slowdown(&mut self, now: SimTime, resource: ResourceClass) -> f64 {
+        self.neighbour(now) * self.memory() * self.trace(now, resource) * self.fault_slowness(now)
+    }
+
+    /// Share of requests that fail at once right now.
+    pub(crate) fn failing_share(&self, now: SimTime) -> f64 {
+        let failing = |kind: &FaultKind| match kind {
+            FaultKind::Failing(share) => Some(*share),
+            _ => None,
+        };
+        self.faults(now).filter_map(|kind| failing(&kind)).fold(0.0, f64::max)
+    }
+
+    /// What the shard says of itself; begins the next interval. The clocks are the engine's to set.
+    pub(crate) fn report(&mut self, now: SimTime, noise: f64, rng: &mut KeyedStream) -> ShardReport {
+        let mut noisy = |value: f64| value * (1.0 + noise * rng.sample::<f64, _>(StandardNormal)).max(0.0);
+        let busy_ns = self.busy_ns(now);
+        let interval = std::mem::replace(&mut self.since_report, Interval::beginning(now, busy_ns));
+        let capacity_ns = (now - interval.began) as f64 * f64::from(self.servers);
+        let own = if capacity_ns > 0.0 { (busy_ns - interval.busy_ns) as f64 / capacity_ns } else { 0.0 };
+        // The machine's meters see the neighbour too.
+        let cpu = own + (1.0 - own) * self.antagonist.as_ref().map_or(0.0, |visitor| visitor.share);
+        let answers = f64::from(interval.answers.max(1));
+        ShardReport {
+            event_at: Timestamp::default(),
+            known_at: Timestamp::default(),
+            healthy: !self.faults(now).any(|kind| matches!(kind, FaultKind::Unhealthy)),
+            cpu: noisy(cpu).clamp(0.0, 1.0) as f32,
+            memory: noisy(self.warm.share()).clamp(0.0, 1.0) as f32,
+            queue_len: self.queue.len() as u32,
+            running: self.running,
+            error_rate: (f64::from(interval.failures) / answers) as f32,
+            mean_latency_ms: noisy(interval.latency_ms / answers) as f32,
+        }
+    }
+
+    fn neighbour(&mut self, now: SimTime) -> f64 {
+        self.antagonist.as_mut().map_or(1.0, |visitor| 1.0 / (1.0 - visitor.share_at(now)))
+    }
+
+    fn memory(&self) -> f64 {
+        let share = self.warm.share();
+        if share <= self.memory_pressure {
+            return 1.0;
+        }
+        let depth = (share - self.memory_pressure) / (1.0 - self.memory_pressure);
+        1.0 + (self.memory_slowdown - 1.0) * depth.min(1.0)
+    }
+
+    fn trace(&self, now: SimTime, resource: ResourceClass) -> f64 {
+        self.traces[resource as usize].map_or(1.0, |trace| {
+            let step = (millis(now) / trace.step_ms) as usize;
+            f64::from(trace.values[step % trace.values.len()])
+        })
+    }
+
+    fn fault_slowness(&self, now: SimTime) -> f64 {
+        let slow = |kind: &FaultKind| match kind {
+            FaultKind::Slow(factor) => Some(*factor),
+            _ => None,
+        };
+        self.faults(now).filter_map(|kind| slow(&kind)).product()
+    }
+
+    fn faults(&self, now: SimTime) -> impl Iterator<Item = FaultKind> + use<'_> {
+        let now_ms = millis(now);
+        self.spec.faults.iter().filter(move |fault| (fault.from_ms..fault.until_ms).contains(&now_ms)).map(|f| f.kind)
+    }
+}
+
+/// Core time in use, summed.
+#[derive(Default)]
+struct BusyTime {
+    total_ns: u64,
+    until: SimTime,
+}
+
+impl BusyTime {
+    fn advance(&mut self, now: SimTime, running: u32) {
+        self.total_ns += (now - self.until) * u64::from(running);
+        self.until = now;
+    }
+}
+
+/// Sums since the last report.
+#[derive(Default)]
+struct Interval {
+    began: SimTime,
+    busy_ns: u64,
+    answers: u32,
+    failures: u32,
+    latency_ms: f64,
+}
+
+impl Interval {
+    fn beginning(began: SimTime, busy_ns: u64) -> Self {
+        Self { began, busy_ns, ..Self::default() }
+    }
+}
+
+/// An antagonist over time. Its stream is its own and is consumed by time alone, so it is the same for every policy.
+struct Visitor {
+    spec: crate::world::Antagonist,
+    rng: KeyedStream,
+    share: f64,
+    until: SimTime,
+}
+
+impl Visitor {
+    fn new(spec: crate::world::Antagonist, seed: u64, index: usize) -> Self {
+        let mut rng = stream(seed, Purpose::Antagonist, index as u64);
+        let there = rng.random_bool(spec.on_ms / (spec.on_ms + spec.off_ms));
+        // As if a spell of the other kind ended at time 0.
+        let mut visitor = Self { spec, rng, share: if there { 0.0 } else { 1.0 }, until: 0 };
+        visitor.turn();
+        visitor
+    }
+
+    fn share_at(&mut self, now: SimTime) -> f64 {
+        while self.until <= now {
+            self.turn();
+        }
+        self.share
+    }
+
+    fn turn(&mut self) {
+        let (mean_ms, share) = match self.share > 0.0 {
+            true => (self.spec.off_ms, 0.0),
+            // A visit that takes nothing is still a visit.
+            false => (
+                self.spec.on_ms,
+                self.rng.random_range(self.spec.least_share..=self.spec.most_share).max(f64::MIN_POSITIVE),
+            ),
+        };
+        self.until += nanos(mean_ms * self.rng.sample::<f64, _>(Exp1)).max(1);
+        self.share = share;
+    }
+}
+
+const NONE: u32 = u32::MAX;
+
+/// Functions that are loaded. Idle ones form a list from the longest unused, so both the end of their time and
+/// eviction under memory pressure take from its head.
+struct WarmSet {
+    functions: Vec<WarmFunction>,
+    longest_unused: u32,
+    last_used: u32,
+    used_mb: f64,
+    capacity_mb: f64,
+    ttl: u64,
+}
+
+#[derive(Clone, Copy)]
+struct WarmFunction {
+    memory_mb: f32,
+    loaded: bool,
+    running: u32,
+    unused_since: SimTime,
+    before: u32,
+    after: u32,
+}
+
+impl WarmSet {
+    fn new(functions: &[FunctionSpec], capacity_mb: f64, ttl: u64) -> Self {
+        let cold = |spec: &FunctionSpec| WarmFunction {
+            memory_mb: spec.memory_mb,
+            loaded: false,
+            running: 0,
+            unused_since: 0,
+            before: NONE,
+            after: NONE,
+        };
+        let functions = functions.iter().map(cold).collect();
+        Self { functions, longest_unused: NONE, last_used: NONE, used_mb: 0.0, capacity_mb, ttl }
+    }
+
+    fn share(&self) -> f64 {
+        self.used_mb / self.capacity_mb
+    }
+
+    /// Returns whether the function was cold.
+    fn begin(&mut self, now: SimTime, function: u32) -> bool {
+        self.expire(now);
+        let entry = self.functions[function as usize];
+        if entry.loaded {
+            if entry.running == 0 {
+                self.unlink(function);
+            }
+            self.functions[function as usize].running += 1;
+            return false;
+        }
+        let entry = &mut self.functions[function as usize];
+        (entry.loaded, entry.running) = (true, 1);
+        self.used_mb += f64::from(entry.memory_mb);
+        while self.used_mb > self.capacity_mb && self.longest_unused != NONE {
+            self.unload(self.longest_unused);
+        }
+        true
+    }
+
+    fn finish(&mut self, now: SimTime, function: u32) {
+        let last = self.last_used;
+        let entry = &mut self.functions[function as usize];
+        entry.running -= 1;
+        if entry.running > 0 {
+            return;
+        }
+        (entry.unused_since, entry.before, entry.after) = (now, last, NONE);
+        self.last_used = function;
+        match last {
+            NONE => self.longest_unused = function,
+            last => self.functions[last as usize].after = function,
+        }
+    }
+
+    fn expire(&mut self, now: SimTime) {
+        while self.longest_unused != NONE
+            && self.functions[self.longest_unused as usize].unused_since.saturating_add(self.ttl) <= now
+        {
+            self.unload(self.longest_unused);
+        }
+    }
+
+    fn unload(&mut self, function: u32) {
+        self.unlink(function);
+        let entry = &mut self.functions[function as usize];
+        entry.loaded = false;
+        self.used_mb -= f64::from(entry.memory_mb);
+    }
+
+    fn unlink(&mut self, function: u32) {
+        let WarmFunction { before, after, .. } = self.functions[function as usize];
+        match before {
+            NONE => self.longest_unused = after,
+            before => self.functions[before as usize].after = after,
+        }
+        match after {
+            NONE => self.last_used = before,
+            after => self.functions[after as usize].before = before,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{FleetOptions, WorldSpec};
+
+    fn warm_set(capacity_mb: f64) -> WarmSet {
+        let mut world = WorldSpec::generate(1, &FleetOptions { functions: 4, ..FleetOptions::default() });
+        world.functions.iter_mut().for_each(|function| function.memory_mb = 100.0);
+        WarmSet::new(&world.functions, capacity_mb, 50)
+    }
+
+    #[test]
+    fn a_function_stays_warm_until_its_time_is_up() {
+        let mut set = warm_set(1e4);
+        assert!(set.begin(0, 1), "first use");
+        set.finish(10, 1);
+        assert!(!set.begin(59, 1));
+        set.finish(60, 1);
+        assert!(set.begin(110, 1), "unused for its whole time");
+        assert_eq!(set.used_mb, 100.0);
+    }
+
+    #[test]
+    fn the_longest_unused_gives_way_and_what_runs_does_not() {
+        let mut set = warm_set(250.0);
+        for function in [0, 1] {
+            set.begin(0, function);
+        }
+        set.finish(1, 0);
+        assert!(set.begin(2, 2), "0 must go, 1 runs");
+        assert!(!set.functions[0].loaded && set.functions[1].loaded);
+        assert!(set.begin(3, 3), "nothing is idle: memory is overdrawn");
+        assert_eq!(set.used_mb, 300.0);
+    }
+
+    #[test]
+    fn idle_functions_leave_the_middle_of_the_list_unharmed() {
+        let mut set = warm_set(1e4);
+        (0..3).for_each(|function| {
+            set.begin(0, function);
+        });
+        (0..3).for_each(|function| set.finish(u64::from(function), function));
+        assert!(!set.begin(5, 1));
+        set.expire(51);
+        assert_eq!([0, 1, 2].map(|f: usize| set.functions[f].loaded), [false, true, true]);
+        set.expire(52);
+        assert_eq!((set.longest_unused, set.last_used), (NONE, NONE));
+    }
+
+    #[test]
+    fn an_antagonist_is_there_its_share_of_the_time() {
+        let spec = crate::world::Antagonist { on_ms: 6.0, off_ms: 18.0, least_share: 0.2, most_share: 0.7 };
+        let mut visitor = Visitor::new(spec, 1, 0);
+        let slowness: f64 = (0..200_000).map(|i| 1.0 / (1.0 - visitor.share_at(nanos(f64::from(i))))).sum();
+        assert!((slowness / 2e5 - 1.24).abs() < 0.02, "{}", slowness / 2e5);
+    }
+}

@@ -1,0 +1,110 @@
+//! The rivals of the execution head, on the same rows and, where they learn, with the same offset: the service table alone,
+//! an elastic net and a random forest. They are measured, never served.
+
+use linfa::Dataset;
+use linfa::traits::{Fit, Predict};
+use linfa_elasticnet::ElasticNet;
+use ndarray::{Array1, Array2, ShapeBuilder};
+use smartcore::ensemble::random_forest_regressor::{RandomForestRegressor, RandomForestRegressorParameters};
+use smartcore::linalg::basic::matrix::DenseMatrix;
+
+use crate::TrainingError;
+use crate::design::Design;
+use crate::exec::Offset;
+use crate::figures::{mean, rmse};
+use crate::rows::{Samples, known_feature};
+
+/// Rows that the elastic net learns from: more change nothing that can be measured.
+const ELASTIC_NET_ROWS: usize = 20_000;
+const ELASTIC_NET_SWEEPS: u32 = 300;
+/// Penalties that the elastic net may choose from.
+const PENALTIES: [f64; 3] = [0.03, 0.003, 0.0003];
+/// Rows that the random forest learns from: its time grows faster than they do.
+const FOREST_ROWS: usize = 20_000;
+const FOREST_TREES: usize = 50;
+const FOREST_MIN_LEAF: usize = 5;
+/// A function that was not sent there for longer is taken to be cold.
+const WARM_S: f32 = 30.0;
+
+/// What the service table says by itself: its expectation, and its cold-start time where the function is likely cold.
+pub(crate) fn table_ln_ms(offset: &Offset, samples: &Samples) -> Vec<f64> {
+    let since_dispatch = known_feature("since_dispatch_s");
+    let cold_ms = known_feature("function_cold_ms");
+    let predict = |row: &[f32]| {
+        let warm_ln_ms = offset.ln_ms(row);
+        let extra_ms = f64::from(row[cold_ms]);
+        let is_warm = row[since_dispatch] <= WARM_S;
+        if is_warm || !extra_ms.is_finite() { warm_ln_ms } else { (warm_ln_ms.exp() + extra_ms.max(0.0)).ln() }
+    };
+    samples.rows().map(predict).collect()
+}
+
+/// Fits an elastic net, whose penalty the later training rows choose, and predicts the test rows.
+pub(crate) fn elastic_net_ln_ms(
+    offset: &Offset,
+    (early, late): (&Samples, &Samples),
+    train: &Samples,
+    test: &Samples,
+) -> Result<Vec<f64>, TrainingError> {
+    let (early, late) = (early.thinned(ELASTIC_NET_ROWS), late.thinned(ELASTIC_NET_ROWS));
+    let mut best = (f64::INFINITY, PENALTIES[0]);
+    for penalty in PENALTIES {
+        let error = rmse(&late.ln_ms, &fit_elastic_net(offset, &early, &late, penalty)?);
+        if error < best.0 {
+            best = (error, penalty);
+        }
+    }
+    fit_elastic_net(offset, &train.thinned(ELASTIC_NET_ROWS), test, best.1)
+}
+
+fn fit_elastic_net(offset: &Offset, train: &Samples, test: &Samples, penalty: f64) -> Result<Vec<f64>, TrainingError> {
+    let design = Design::fit(train);
+    let residuals = offset.residuals(train);
+    if design.width() == 0 || is_constant(&residuals) {
+        return Ok(offset.added_to(test, &vec![mean(&residuals); test.len()]));
+    }
+    let dataset = Dataset::new(matrix(&design, train), Array1::from_vec(residuals));
+    let parameters = ElasticNet::params().penalty(penalty).l1_ratio(0.5).max_iterations(ELASTIC_NET_SWEEPS);
+    let model = parameters
+        .fit(&dataset)
+        .map_err(|error| TrainingError::Rival { rival: "elastic net", problem: error.to_string() })?;
+    let predicted: Array1<f64> = model.predict(&matrix(&design, test));
+    Ok(offset.added_to(test, &predicted.to_vec()))
+}
+
+/// Column by column, as coordinate descent walks it.
+fn matrix(design: &Design, samples: &Samples) -> Array2<f64> {
+    Array2::from_shape_vec((samples.len(), design.width()).f(), design.column_major(samples))
+        .expect("a design has one value per row and column")
+}
+
+fn is_constant(values: &[f64]) -> bool {
+    values.windows(2).all(|pair| pair[0] == pair[1])
+}
+
+/// Fits a random forest and predicts the test rows.
+pub(crate) fn random_forest_ln_ms(
+    offset: &Offset,
+    seed: u64,
+    train: &Samples,
+    test: &Samples,
+) -> Result<Vec<f64>, TrainingError> {
+    let train = train.thinned(FOREST_ROWS);
+    let design = Design::fit(&train);
+    let residuals = offset.residuals(&train);
+    if design.width() == 0 || is_constant(&residuals) {
+        return Ok(offset.added_to(test, &vec![mean(&residuals); test.len()]));
+    }
+    let failed =
+        |error: smartcore::error::Failed| TrainingError::Rival { rival: "random forest", problem: error.to_string() };
+    let matrix = |samples: &Samples| {
+        DenseMatrix::new(samples.len(), design.width(), design.column_major(samples), true).map_err(failed)
+    };
+    let parameters = RandomForestRegressorParameters::default()
+        .with_n_trees(FOREST_TREES)
+        .with_min_samples_leaf(FOREST_MIN_LEAF)
+        .with_m(design.width().div_ceil(3))
+        .with_seed(seed);
+    let model = RandomForestRegressor::fit(&matrix(&train)?, &residuals, parameters).map_err(failed)?;
+    Ok(offset.added_to(test, &model.predict(&matrix(test)?).map_err(failed)?))
+}

@@ -1,0 +1,266 @@
+//! From rows to a bundle: choose, fit, measure beside the rivals, draft.
+
+use std::thread;
+
+use shardwise_features::ServiceTable;
+use shardwise_models::{BundleDraft, DatasetSource, ExecDraft, ExecHead, HeadMetrics};
+
+use crate::baselines::{elastic_net_ln_ms, random_forest_ln_ms, table_ln_ms};
+use crate::exec::{Offset, fit_exec_head, predict};
+use crate::figures::{r2, rmse_of, rounded};
+use crate::rows::{ExecSamples, Rows, Samples};
+use crate::{TrainOptions, TrainingError};
+
+/// What a model takes from a dataset beside its rows.
+#[derive(Debug, Clone)]
+pub struct History {
+    /// Which dataset it is.
+    pub dataset: DatasetSource,
+    /// The service table to serve, fitted on everything there is; training rows must have been made with earlier ones.
+    pub service_table: ServiceTable,
+}
+
+/// A trained model, not published yet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trained {
+    /// What to publish.
+    pub draft: BundleDraft,
+    /// How well the execution head does on the test rows.
+    pub metrics: HeadMetrics,
+}
+
+/// Trains on rows that are in memory; `progress` hears what comes next.
+///
+/// # Errors
+/// Says what is missing when there are too few rows, and refuses a model that would not be served as it was trained.
+pub fn train_rows(
+    rows: &Rows,
+    history: History,
+    options: &TrainOptions,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Trained, TrainingError> {
+    options.check()?;
+    let samples = ExecSamples::choose(rows, options.max_rows)?;
+    let (early, late) = samples.train.split_at(samples.early);
+    let offset = Offset::of(&samples.train);
+    progress(&format!("growing up to {} trees on {} rows", options.trees, samples.train.len()));
+    let head = fit_exec_head(&offset, &samples, (&early, &late), options)?;
+    progress("fitting an elastic net and a random forest to compare with");
+    let metrics = measure(&head, &offset, &samples, (&early, &late), options.seed)?;
+    let draft = BundleDraft {
+        name: options.name.clone(),
+        dataset: history.dataset,
+        trained_from: samples.trained_from,
+        trained_to: samples.trained_to,
+        seed: options.seed,
+        code_version: env!("CARGO_PKG_VERSION").to_owned(),
+        parameters: options.for_manifest(),
+        how_to_make_again: options.how_to_make_again.clone(),
+        exec: Some(ExecDraft { head, metrics }),
+        service_table: history.service_table,
+    };
+    Ok(Trained { draft, metrics })
+}
+
+/// Measures the head and its rivals on the test rows.
+fn measure(
+    head: &ExecHead,
+    offset: &Offset,
+    samples: &ExecSamples,
+    parts: (&Samples, &Samples),
+    seed: u64,
+) -> Result<HeadMetrics, TrainingError> {
+    let (train, test) = (&samples.train, &samples.test);
+    let (elastic_net, random_forest) = thread::scope(|scope| {
+        let random_forest = scope.spawn(|| random_forest_ln_ms(offset, seed, train, test));
+        let elastic_net = elastic_net_ln_ms(offset, parts, train, test);
+        (elastic_net, random_forest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let predicted = offset.added_to(test, &predict(head.forest(), test));
+    Ok(HeadMetrics {
+        train_rows: train.len() as u64,
+        test_rows: test.len() as u64,
+        rmse: rmse_of(test, &predicted),
+        r2: rounded(r2(&test.ln_ms, &predicted)),
+        table_rmse: rmse_of(test, &table_ln_ms(offset, test)),
+        elastic_net_rmse: rmse_of(test, &elastic_net?),
+        forest_rmse: rmse_of(test, &random_forest?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use shardwise_features::{FEATURE_COUNT, position};
+    use shardwise_types::Timestamp;
+
+    use super::*;
+    use crate::Part;
+
+    const NOISE: f64 = 0.1;
+
+    /// SplitMix64: the same data for ever.
+    struct Dice(u64);
+
+    impl Dice {
+        fn unit(&mut self) -> f64 {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+        }
+
+        /// About normal, of variance 1.
+        fn normal(&mut self) -> f64 {
+            (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
+        }
+    }
+
+    fn at(name: &str) -> usize {
+        position(name).expect("a feature")
+    }
+
+    /// Rows whose execution times the table knows but for two things: cold starts add 40 ms, and a loaded burstable shard
+    /// is slow. Every fifth row is unknown to the table, `missing` of all other values are NaN.
+    fn world(n_train: usize, n_test: usize, missing: f64) -> Rows {
+        let mut dice = Dice(7);
+        let mut rows = Rows::default();
+        for row in 0..n_train + n_test {
+            let (features, exec_ms) = world_row(&mut dice, row, missing);
+            rows.features.extend(features);
+            rows.exec_ms.push(exec_ms);
+            rows.known_at.push(Timestamp::from_nanos(row as i64 * 1_000_000));
+            rows.block.push(1 + (row / 1000) as i32);
+            rows.ok.push(true);
+            rows.part.push(if row < n_train { Part::Train } else { Part::Test });
+        }
+        rows
+    }
+
+    fn world_row(dice: &mut Dice, row: usize, missing: f64) -> (Vec<f32>, f32) {
+        let mut features: Vec<f32> =
+            (0..FEATURE_COUNT).map(|_| if dice.unit() < missing { f32::NAN } else { dice.unit() as f32 }).collect();
+        let service_ln_ms = 2.0 + dice.unit() * 2.0;
+        let (load, is_burstable, is_cold) = (dice.unit(), dice.unit() < 0.5, dice.unit() < 0.2);
+        let slow_ln = if is_burstable == (load > 0.5) { 0.6 } else { 0.0 };
+        let exec_ms = (service_ln_ms + slow_ln).exp() + if is_cold { 40.0 } else { 0.0 };
+        let is_known = row % 5 != 0;
+        features[at("prior_service_ln_ms")] = if is_known { service_ln_ms as f32 } else { f32::NAN };
+        features[at("function_ln_ms")] = service_ln_ms as f32;
+        features[at("report_load")] = load as f32;
+        features[at("hardware_burstable")] = f32::from(u8::from(is_burstable));
+        features[at("since_dispatch_s")] = if is_cold { 300.0 } else { 1.0 };
+        features[at("function_cold_ms")] = 40.0;
+        (features, (exec_ms * (NOISE * dice.normal()).exp()) as f32)
+    }
+
+    fn history() -> History {
+        let example = BundleDraft::example();
+        History { dataset: example.dataset, service_table: example.service_table }
+    }
+
+    fn trained(rows: &Rows) -> Trained {
+        train_rows(rows, history(), &TrainOptions::default(), &mut |_| {}).expect("a model")
+    }
+
+    #[test]
+    fn known_world_is_learned_down_to_its_noise() {
+        let trained = trained(&world(12_000, 3000, 0.1));
+        let metrics = trained.metrics;
+        assert!((NOISE * 0.9..NOISE * 1.5).contains(&metrics.rmse), "{metrics:?}");
+        assert!(metrics.r2 > 0.9, "{metrics:?}");
+        let rivals = [metrics.table_rmse, metrics.elastic_net_rmse, metrics.forest_rmse];
+        assert!(rivals.iter().all(|rival| *rival > metrics.rmse * 1.1), "{metrics:?}");
+        assert!(rivals.iter().all(|rival| *rival < 1.0), "rivals are given a chance: {metrics:?}");
+        let head = trained.draft.exec.expect("a head").head;
+        assert!((NOISE * 0.9..NOISE * 1.6).contains(&head.residual_sd()));
+        assert!((head.smearing() - (NOISE * NOISE / 2.0).exp()).abs() < 0.02);
+    }
+
+    #[test]
+    fn same_rows_and_seed_give_the_same_bundle() {
+        let rows = world(3000, 600, 0.2);
+        let [one, other] = [0; 2].map(|_| trained(&rows));
+        assert_eq!(one, other);
+        let digest = |trained: &Trained| trained.draft.bundle().expect("a bundle").digest().to_owned();
+        assert_eq!(digest(&one), digest(&other));
+        let options = TrainOptions { seed: 2, ..TrainOptions::default() };
+        let third = train_rows(&rows, history(), &options, &mut |_| {}).expect("a model");
+        assert_ne!(digest(&one), digest(&third));
+    }
+
+    #[test]
+    fn what_is_loaded_answers_as_what_was_trained() {
+        let rows = world(2000, 400, 0.3);
+        let trained = trained(&rows);
+        let folder = tempfile::tempdir().expect("a folder");
+        let bundle_folder = folder.path().join("bundle");
+        trained.draft.write(&bundle_folder).expect("a bundle");
+        let bundle = shardwise_models::ModelBundle::load(&bundle_folder).expect("a sound bundle");
+        assert_eq!(bundle.exec(), trained.draft.exec.as_ref().map(|exec| &exec.head));
+        assert_eq!(bundle.manifest().heads.exec.as_ref().expect("a head").metrics, trained.metrics);
+    }
+
+    #[test]
+    fn mostly_missing_values_are_no_obstacle() {
+        let mut rows = world(3000, 600, 0.95);
+        let rmse = trained(&rows).metrics.rmse;
+        assert!(rmse < 0.4, "{rmse}");
+        for (place, value) in rows.features.iter_mut().enumerate() {
+            *value = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, *value][place * 7 % 4];
+        }
+        assert!(trained(&rows).metrics.rmse.is_finite());
+        rows.features.fill(f32::NAN);
+        let metrics = trained(&rows).metrics;
+        assert!(metrics.r2.abs() < 0.05, "nothing can be known: {metrics:?}");
+        assert_eq!(metrics.elastic_net_rmse, metrics.forest_rmse);
+    }
+
+    #[test]
+    fn nothing_that_varies_is_no_obstacle() {
+        let mut rows = world(1500, 300, 0.1);
+        rows.exec_ms.fill(12.5);
+        let metrics = trained(&rows).metrics;
+        assert_eq!(metrics.r2, 0.0);
+        assert!(metrics.rmse < metrics.table_rmse);
+        rows.features.fill(1.0);
+        let metrics = trained(&rows).metrics;
+        assert!(metrics.rmse < 1e-6 && metrics.elastic_net_rmse < 1e-5 && metrics.forest_rmse < 1e-5, "{metrics:?}");
+    }
+
+    #[test]
+    fn all_cold_is_no_obstacle() {
+        let mut rows = world(1500, 300, 0.1);
+        for row in rows.features.chunks_exact_mut(FEATURE_COUNT) {
+            row[at("since_dispatch_s")] = f32::NAN;
+        }
+        assert!(trained(&rows).metrics.rmse.is_finite());
+    }
+
+    #[test]
+    fn too_few_rows_are_refused_before_any_work() {
+        let refuse = |rows: &Rows| {
+            let mut steps = 0;
+            let refused = train_rows(rows, history(), &TrainOptions::default(), &mut |_| steps += 1);
+            assert_eq!(steps, 0);
+            refused.expect_err("a refusal").to_string()
+        };
+        assert!(refuse(&world(500, 300, 0.1)).contains("500 usable training rows"));
+        assert!(refuse(&world(1500, 0, 0.1)).contains("0 usable test rows"));
+        assert!(refuse(&Rows::default()).contains("longer history"));
+    }
+
+    #[test]
+    fn table_is_given_what_it_knows_of_cold_starts() {
+        let offset = Offset { feature: at("prior_service_ln_ms"), default_ln_ms: 0.0 };
+        let mut row = vec![f32::NAN; FEATURE_COUNT];
+        row[at("prior_service_ln_ms")] = 10.0_f32.ln();
+        row[at("function_cold_ms")] = 90.0;
+        let mut samples = Samples { features: row.repeat(3), ln_ms: vec![0.0; 3] };
+        samples.features[at("since_dispatch_s") + FEATURE_COUNT] = 29.0;
+        samples.features[at("since_dispatch_s") + 2 * FEATURE_COUNT] = 31.0;
+        let ms: Vec<f64> = table_ln_ms(&offset, &samples).into_iter().map(f64::exp).collect();
+        for (found, expected) in ms.iter().zip([100.0, 10.0, 100.0]) {
+            assert!((found - expected).abs() < 1e-3, "{ms:?}");
+        }
+    }
+}
