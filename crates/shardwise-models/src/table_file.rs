@@ -117,10 +117,8 @@ mod tests {
             let response = Response { error: None, total_ms: exec_ms, exec_ms, queue_ms: 0.0, queue_len: 0, cold };
             observations.observe(&PlacementRequest { function, ..request.clone() }, &shard, &response);
         };
-        if backwards {
-            (0..407).rev().for_each(&mut visit)
-        } else {
-            (0..407).for_each(&mut visit)
+        for i in 0..407 {
+            visit(if backwards { 406 - i } else { i });
         }
         observations.fit()
     }

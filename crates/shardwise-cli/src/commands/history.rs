@@ -6,7 +6,7 @@ use std::path::Path;
 use miette::{IntoDiagnostic, miette};
 use serde_json::json;
 use shardwise_datasets::{DatasetError, HistorySummary, HistoryWriter, traces};
-use shardwise_policies::{NAMES, Policy, Runtime, by_name};
+use shardwise_policies::{NAMES, Policy, by_name};
 use shardwise_simulator::{
     FleetOptions, Recorder, ReplayInputs, ReplayOptions, RunSummary, Workload, WorkloadOptions, WorldSpec, simulate as run,
     world_and_workload,
@@ -42,13 +42,10 @@ pub(crate) fn replay(options: &ReplayArguments, json: bool) -> miette::Result<()
     };
     reading.done(format!("{} functions, {} minutes of market", inputs.arrivals.len(), inputs.market.len()));
     let replayed = ReplayOptions {
-        seed: options.seed,
-        hours: options.hours,
-        start: options.start,
         shards: options.shards,
         routers: options.routers,
         duration_scale: options.duration_scale,
-        ..ReplayOptions::default()
+        ..ReplayOptions::new(options.seed, options.start, options.hours)
     };
     let (world, workload) = world_and_workload(&inputs, &replayed).into_diagnostic()?;
     let log = Log { policy: &options.policy, share: options.log_share, seed: options.seed, out: &options.out };
@@ -63,17 +60,14 @@ struct Log<'a> {
     out: &'a Path,
 }
 
-/// What the policies need to know of a world's runtime.
-pub(crate) fn runtime_of(world: &WorldSpec) -> Runtime {
-    Runtime { timeout_ms: world.timing.timeout_ms, warm_ttl_ms: world.timing.warm_ttl_ms }
-}
-
 fn write(world: &WorldSpec, workload: &Workload, log: &Log<'_>, json: bool) -> miette::Result<()> {
     in_range("--log-share", log.share, 0.0, 1.0)?;
     let policies = (0..world.routers.len()).map(|_| policy(log.policy, world)).collect::<miette::Result<Vec<_>>>()?;
     let world_json = serde_json::to_string(world).into_diagnostic()?;
     let writer = HistoryWriter::create(log.out, &world.network, Some(&world_json)).into_diagnostic()?;
-    let stage = Stage::start(format!("simulating {} requests under {}", workload.arrivals.len(), log.policy));
+    let requests = workload.arrivals.len();
+    let load = workload.offered_load(world);
+    let stage = Stage::start(format!("simulating {requests} requests under {}, offered load {load:.2}", log.policy));
     let mut recording = Recording { writer, stage, share: log.share, decisions: 0, failed: None };
     let summary = run(world, workload, log.seed, policies, &mut recording).into_diagnostic()?;
     if let Some(error) = recording.failed {
@@ -102,7 +96,7 @@ fn report(written: &HistorySummary, summary: &RunSummary, out: &Path, json: bool
 }
 
 fn policy(name: &str, world: &WorldSpec) -> miette::Result<Box<dyn Policy>> {
-    by_name(name, runtime_of(world))
+    by_name(name, world.timing.runtime())
         .ok_or_else(|| miette!(help = "choose one of {}", NAMES.join(", "), "there is no policy '{name}' that places without a model"))
 }
 

@@ -22,7 +22,7 @@ use shardwise_types::{
     FleetSnapshot, HistoryRecord, MarketRecord, PlacementRequest, ShardPrediction, Timestamp,
 };
 
-use super::{dataset, files, history, predict, train};
+use super::{dataset, files, predict, train};
 use crate::arguments::NightlyArguments;
 use crate::output::{self, Stage};
 
@@ -214,7 +214,7 @@ impl<'a> Night<'a> {
     }
 
     fn closed_loop(&self, bundle: &Arc<ModelBundle>, champion: Option<&str>, end: &EndOfHistory) -> miette::Result<ClosedLoop> {
-        let runtime = history::runtime_of(&end.world);
+        let runtime = end.world.timing.runtime();
         let mut contenders = vec![placer("shardwise", Arc::clone(bundle), runtime)];
         if let Some(version) = champion {
             let champion = Arc::new(self.registry.load(version).into_diagnostic()?);
