@@ -118,7 +118,9 @@ pub enum DatasetError {
         decision_id: u64,
     },
     /// Two rows that nothing puts in order.
-    #[error("{place}: another row of {table} has the same known_at, sequence, id and event_at; number the rows with `sequence` or remove one")]
+    #[error(
+        "{place}: another row of {table} has the same known_at, sequence, id and event_at; number the rows with `sequence` or remove one"
+    )]
     DuplicateRow {
         /// File and row.
         place: Place,
@@ -126,7 +128,9 @@ pub enum DatasetError {
         table: &'static str,
     },
     /// An outcome that belongs to nothing.
-    #[error("{place}: the outcome of decision {decision_id} has no open decision before it; add the decision, or remove the outcome if it is a second one")]
+    #[error(
+        "{place}: the outcome of decision {decision_id} has no open decision before it; add the decision, or remove the outcome if it is a second one"
+    )]
     OutcomeWithoutDecision {
         /// File and row.
         place: Place,
@@ -134,7 +138,9 @@ pub enum DatasetError {
         decision_id: u64,
     },
     /// A decision for a shard that nobody knows.
-    #[error("{place}: decision {decision_id} names shard '{shard}', which has not reported by then; add its first report before the decision")]
+    #[error(
+        "{place}: decision {decision_id} names shard '{shard}', which has not reported by then; add its first report before the decision"
+    )]
     UnknownShard {
         /// File and row.
         place: Place,
@@ -144,7 +150,9 @@ pub enum DatasetError {
         shard: String,
     },
     /// Logged features of another shape.
-    #[error("{place}: decision {decision_id} logs {found} feature values for {shards} shards; {expected} are needed, so the history was logged by another feature table and cannot be verified by this one")]
+    #[error(
+        "{place}: decision {decision_id} logs {found} feature values for {shards} shards; {expected} are needed, so the history was logged by another feature table and cannot be verified by this one"
+    )]
     LoggedShape {
         /// File and row.
         place: Place,
@@ -158,7 +166,9 @@ pub enum DatasetError {
         expected: usize,
     },
     /// A decision was logged under a bundle that is not at hand.
-    #[error("{place}: decision {decision_id} was logged under model version '{version}', whose service table is not at hand; bring that bundle to verify the history")]
+    #[error(
+        "{place}: decision {decision_id} was logged under model version '{version}', whose service table is not at hand; bring that bundle to verify the history"
+    )]
     UnknownModel {
         /// File and row.
         place: Place,
@@ -167,6 +177,9 @@ pub enum DatasetError {
         /// The version.
         version: String,
     },
+    /// The caller asked to stop.
+    #[error("stopped as asked; finished days are kept, so the same build goes on from there")]
+    Interrupted,
     /// An option out of range.
     #[error("option {option}: {problem}")]
     BadOption {

@@ -25,8 +25,10 @@ impl StagedDir {
         fs::create_dir_all(parent).map_err(DatasetError::io("create", parent))?;
         let name = target.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let prefix = format!(".{name}.new-");
-        let holder =
-            tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).map_err(DatasetError::io("create a folder in", parent))?;
+        let holder = tempfile::Builder::new()
+            .prefix(&prefix)
+            .tempdir_in(parent)
+            .map_err(DatasetError::io("create a folder in", parent))?;
         // The folder of tempfile is private to its owner; what users get is an ordinary one inside it.
         let content = holder.path().join("content");
         fs::create_dir(&content).map_err(DatasetError::io("create", &content))?;
@@ -35,6 +37,14 @@ impl StagedDir {
 
     pub(crate) fn path(&self) -> &Path {
         &self.content
+    }
+
+    /// Moves what is there so far to another place beside the target, replacing what stands there.
+    pub(crate) fn park(self, at: &Path) -> Result<(), DatasetError> {
+        if at.exists() {
+            fs::remove_dir_all(at).map_err(DatasetError::io("replace", at))?;
+        }
+        fs::rename(&self.content, at).map_err(DatasetError::io("keep finished work at", at))
     }
 
     /// Moves the folder to its place, which must be empty or free.
@@ -98,6 +108,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, DatasetError> {
 }
 
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), DatasetError> {
+    unlink(path)?;
     fs::write(path, bytes).map_err(DatasetError::io("write", path))
 }
 
@@ -108,6 +119,14 @@ pub(crate) fn size(path: &Path) -> Result<u64, DatasetError> {
 /// The same file at another place: a hard link where the file system has them, else a copy.
 pub(crate) fn link(from: &Path, to: &Path) -> Result<(), DatasetError> {
     fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop)).map_err(DatasetError::io("write", to))
+}
+
+/// Removes a file, if there is one: what is linked elsewhere must not be written through.
+fn unlink(path: &Path) -> Result<(), DatasetError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(DatasetError::io("replace", path)(error)),
+        _ => Ok(()),
+    }
 }
 
 /// BLAKE3 of a file's bytes in hexadecimal.
@@ -125,8 +144,12 @@ pub(crate) fn digest(path: &Path) -> Result<String, DatasetError> {
 
 /// Writes a frame as one Parquet file.
 pub(crate) fn write_parquet(path: &Path, frame: &mut DataFrame) -> Result<(), DatasetError> {
+    unlink(path)?;
     let file = fs::File::create(path).map_err(DatasetError::io("create", path))?;
-    ParquetWriter::new(file).with_compression(ParquetCompression::Zstd(None)).finish(frame).map_err(DatasetError::unwritable(path))?;
+    ParquetWriter::new(file)
+        .with_compression(ParquetCompression::Zstd(None))
+        .finish(frame)
+        .map_err(DatasetError::unwritable(path))?;
     Ok(())
 }
 

@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
-use shardwise_features::{
-    DecisionContext, RouterImage, RouterState, ServiceObservations, ServiceTable, Ticket,
-};
+use shardwise_features::{DecisionContext, RouterImage, RouterState, ServiceObservations, ServiceTable, Ticket};
 use shardwise_types::{
     DecisionRecord, FleetSnapshot, HistoryRecord, MarketSnapshot, Network, OutcomeRecord, PlacementRequest, Response,
     RouterId, ShardId, ShardSnapshot,
@@ -255,5 +253,67 @@ mod request_image {
             event_at: image.event_at,
             market: image.market,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::{history, network};
+    use shardwise_features::{DecisionFeatures, FeatureVector};
+
+    /// The bits of all feature vectors from a record on.
+    fn features(replay: &mut Replay, records: &[HistoryRecord]) -> Vec<u32> {
+        let mut bits = Vec::new();
+        for record in records {
+            if let HistoryRecord::Decision(decision) = record {
+                let context = replay.context(decision);
+                let features = DecisionFeatures::new(&context);
+                for candidate in 0..context.fleet.shards.len() {
+                    bits.extend(FeatureVector::extract(&features, candidate).as_slice().iter().map(|v| v.to_bits()));
+                }
+            }
+            replay.apply(record).unwrap();
+        }
+        bits
+    }
+
+    #[test]
+    fn a_saved_replay_goes_on_as_if_it_had_never_stopped() {
+        let records = history("2026-01-05T12:00:00Z", 5.0, 300.0);
+        let (first, second) = records.split_at(records.len() / 2);
+        let mut replay = Replay::new(network());
+        features(&mut replay, first);
+        replay.set_table(Some(Arc::new(replay.observations().fit())));
+        let bytes = postcard::to_stdvec(&replay.save()).unwrap();
+        let mut restored = Replay::restore(postcard::from_bytes(&bytes).unwrap());
+        assert_eq!(features(&mut replay, second), features(&mut restored, second));
+        assert_eq!(replay.observations(), restored.observations());
+    }
+
+    #[test]
+    fn an_outcome_without_its_decision_is_named() {
+        let mut records = history("2026-01-05T12:00:00Z", 1.0, 300.0);
+        records.retain(|record| !matches!(record, HistoryRecord::Decision(decision) if decision.decision_id == 17));
+        let mut replay = Replay::new(network());
+        let error = records.iter().find_map(|record| replay.apply(record).err()).unwrap();
+        assert!(matches!(error, DatasetError::OutcomeWithoutDecision { decision_id: 17, .. }), "{error}");
+    }
+
+    #[test]
+    fn an_outcome_closes_its_decision() {
+        let records = history("2026-01-05T12:00:00Z", 1.0, 300.0);
+        let mut replay = Replay::new(network());
+        for record in &records {
+            let answered = replay.apply(record).unwrap();
+            match record {
+                HistoryRecord::Decision(decision) => assert!(replay.is_open(decision.decision_id)),
+                HistoryRecord::Outcome(outcome) => {
+                    assert_eq!(answered.unwrap().response, outcome.response);
+                    assert!(!replay.is_open(outcome.decision_id));
+                }
+                _ => assert_eq!(answered, None),
+            }
+        }
     }
 }

@@ -324,7 +324,10 @@ pub fn history_page() -> String {
         when the router learned it (`known_at`); rows are taken in the order of (`known_at`, `sequence`).\n"
         .to_owned();
     for table in TABLES {
-        page += &format!("\n## {}\n\n{}\n\n| column | type | null | what it is | range |\n|---|---|---|---|---|\n", table.name, table.doc);
+        page += &format!(
+            "\n## {}\n\n{}\n\n| column | type | null | what it is | range |\n|---|---|---|---|---|\n",
+            table.name, table.doc
+        );
         for column in (table.columns)() {
             let null = if column.nullable { "yes" } else { "no" };
             let (name, kind, doc) = (column.name, column.kind.name(), column.doc);

@@ -6,6 +6,9 @@ use crate::rows::RowCounts;
 /// Says why training gave no model.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainingError {
+    /// The dataset cannot be read.
+    #[error(transparent)]
+    Dataset(#[from] shardwise_datasets::DatasetError),
     /// There is too little to learn from or to measure on.
     #[error(
         "{found} usable {part} rows are too few: {needed} are needed; {counts}; \

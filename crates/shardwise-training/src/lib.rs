@@ -5,6 +5,7 @@
 //! decides who becomes champion, and anything that serves.
 
 mod baselines;
+mod dataset;
 mod design;
 mod error;
 mod exec;
@@ -14,6 +15,7 @@ mod options;
 mod rows;
 mod train;
 
+pub use dataset::train;
 pub use error::TrainingError;
 pub use lightgbm_text::{ConversionError, forest_from_lightgbm_text};
 pub use options::TrainOptions;

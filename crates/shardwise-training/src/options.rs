@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use crate::TrainingError;
 
 /// LightGBM adds up gradients per thread, so that the last bits of a model depend on the number of threads: it is fixed, and
-/// the same on every machine. Two is what the smallest machines have.
-const THREADS: u32 = 2;
+/// the same on every machine. One, because its threads spin while they wait for each other: two of them on a machine that is
+/// busy otherwise were measured to take more than ten times as long.
+const THREADS: u32 = 1;
 /// Deeper trees cost every prediction and are seldom better.
 const MAX_DEPTH: u32 = 16;
 

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use miette::{IntoDiagnostic, miette};
 use serde_json::json;
-use shardwise_datasets::{DatasetError, HistorySummary, HistoryWriter, traces};
+use shardwise_datasets::{DatasetError, HistoryWriter, traces};
 use shardwise_policies::{NAMES, Policy, by_name};
 use shardwise_simulator::{
-    FleetOptions, Recorder, ReplayInputs, ReplayOptions, RunSummary, Workload, WorkloadOptions, WorldSpec, simulate as run,
+    FleetOptions, Recorder, ReplayInputs, ReplayOptions, Workload, WorkloadOptions, WorldSpec, simulate as run,
     world_and_workload,
 };
 use shardwise_types::{HistoryRecord, combine_keys};
@@ -75,29 +75,24 @@ fn write(world: &WorldSpec, workload: &Workload, log: &Log<'_>, json: bool) -> m
     }
     output::stop_if_interrupted()?;
     let written = recording.writer.finish().into_diagnostic()?;
-    recording.stage.done(format!("{} decisions, mean {:.1} ms, p99 {:.1} ms", written.decisions, summary.mean_ms, summary.p99_ms));
-    report(&written, &summary, log.out, json)
-}
-
-fn report(written: &HistorySummary, summary: &RunSummary, out: &Path, json: bool) -> miette::Result<()> {
+    let rows = |table: &str| written.rows.get(table).copied().unwrap_or(0);
+    let (decisions, mean_ms, p99_ms) = (rows("decisions"), summary.mean_ms, summary.p99_ms);
+    recording.stage.done(format!("{decisions} decisions, mean {mean_ms:.1} ms, p99 {p99_ms:.1} ms"));
     if json {
         return output::print_json(&json!({
-            "history": out, "decisions": written.decisions, "outcomes": written.outcomes,
-            "shard_reports": written.shard_reports, "market": written.market, "days": written.days,
-            "bytes": written.bytes, "mean_ms": summary.mean_ms, "p99_ms": summary.p99_ms, "core_use": summary.core_use,
+            "history": log.out, "decisions": decisions, "outcomes": rows("outcomes"),
+            "shard_reports": rows("shard_reports"), "market": rows("market"), "days": written.days, "bytes": written.bytes,
+            "mean_ms": mean_ms, "p99_ms": p99_ms, "core_use": summary.core_use, "offered_load": load,
         }));
     }
-    println!(
-        "{}: {} decisions, {} outcomes, {} reports, {} minutes of market, {:.1} MiB",
-        out.display(), written.decisions, written.outcomes, written.shard_reports, written.market,
-        written.bytes as f64 / 1_048_576.0,
-    );
+    let mebibytes = written.bytes as f64 / 1_048_576.0;
+    println!("{}: {decisions} decisions, {} outcomes, {mebibytes:.1} MiB", log.out.display(), rows("outcomes"));
     Ok(())
 }
 
 fn policy(name: &str, world: &WorldSpec) -> miette::Result<Box<dyn Policy>> {
     by_name(name, world.timing.runtime())
-        .ok_or_else(|| miette!(help = "choose one of {}", NAMES.join(", "), "there is no policy '{name}' that places without a model"))
+        .ok_or_else(|| miette!(help = format!("choose one of {}", NAMES.join(", ")), "there is no policy '{name}' that places without a model"))
 }
 
 fn in_range(option: &str, value: f64, least: f64, most: f64) -> miette::Result<()> {

@@ -48,7 +48,8 @@ pub(crate) fn decide(bundle: Arc<ModelBundle>, request: &Path, fleet: &Path) -> 
     };
     let placer = Placer::with_model(bundle);
     placer.predict_optimal_shard(&context).map_err(|refusal| {
-        miette!(help = "run it locally, or look at the shards' health, amounts and memory in {}", fleet.display(), "{refusal}")
+        let help = format!("run it locally, or look at the shards' health, amounts and memory in {}", fleet.display());
+        miette!(help = help, "{refusal}")
     })
 }
 

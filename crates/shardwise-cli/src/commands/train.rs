@@ -37,7 +37,12 @@ pub(crate) fn run(options: &TrainArguments, json: bool) -> miette::Result<()> {
 /// Trains with progress.
 pub(crate) fn train_with(dataset: &Path, name: &str, seed: u64) -> miette::Result<Trained> {
     let mut stage = Stage::start("training");
-    let options = TrainOptions { name: name.to_owned(), seed, ..TrainOptions::default() };
+    // Placeholders instead of paths: where a dataset lies must not change the version of the model made from it.
+    let how_to_make_again = format!(
+        "shardwise dataset build --history HISTORY --out DATASET && \
+         shardwise train --dataset DATASET --models MODELS --name {name} --seed {seed}"
+    );
+    let options = TrainOptions { name: name.to_owned(), seed, how_to_make_again, ..TrainOptions::default() };
     let trained = shardwise_training::train(dataset, &options, &mut |progress| stage.at(&progress)).into_diagnostic()?;
     let metrics = &trained.metrics;
     stage.done(format!("rmse {:.4}, the table alone {:.4}", metrics.rmse, metrics.table_rmse));

@@ -8,7 +8,7 @@ pub use reader::History;
 pub use records::Records;
 pub use writer::{HistorySummary, HistoryWriter};
 
-pub(crate) use reader::day_start;
+pub(crate) use reader::{check_range, day_start};
 
 /// The file with the fleet's distances.
 pub(crate) const TOPOLOGY_FILE: &str = "topology.json";

@@ -61,7 +61,13 @@ impl History {
             true => Some(String::from_utf8_lossy(&read(&world)?).into_owned()),
             false => None,
         };
-        Ok(Self { dir: dir.to_owned(), network: read_network(dir)?, world_json, tables, days: days.into_iter().collect() })
+        Ok(Self {
+            dir: dir.to_owned(),
+            network: read_network(dir)?,
+            world_json,
+            tables,
+            days: days.into_iter().collect(),
+        })
     }
 
     /// Where it lies.
@@ -95,8 +101,12 @@ impl History {
 
     /// The records known in [`from`, `to`) in the total order (`known_at`, `sequence`, table, id), read piece by piece;
     /// every value is checked on the way. After an error the iterator ends.
-    pub fn records(&self, from: Option<Timestamp>, to: Option<Timestamp>) -> Records<'_> {
-        Records::new(self, from, to)
+    ///
+    /// # Errors
+    /// `to` lies before `from`.
+    pub fn records(&self, from: Option<Timestamp>, to: Option<Timestamp>) -> Result<Records<'_>, DatasetError> {
+        check_range(from, to)?;
+        Ok(Records::new(self, from, to))
     }
 
     pub(crate) fn table_day(&self, table: Table, day: &str) -> Option<&TableDay> {
@@ -125,6 +135,17 @@ impl History {
     }
 }
 
+/// Refuses a range that ends before it begins.
+pub(crate) fn check_range(from: Option<Timestamp>, to: Option<Timestamp>) -> Result<(), DatasetError> {
+    match from.zip(to) {
+        Some((from, to)) if to < from => Err(DatasetError::BadOption {
+            option: "to",
+            problem: format!("{to} lies before {from}; give a range that begins before it ends"),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// The instant at which a day begins in UTC.
 pub(crate) fn day_start(day: &str) -> Timestamp {
     day.parse().expect("the days of a history were checked when it was opened")
@@ -143,14 +164,18 @@ impl TableDay {
             return Err(DatasetError::MissingTable { path: dir.to_owned(), table: table.name() });
         }
         let names = names_in(&table_dir)?;
-        names.iter().filter(|name| !name.starts_with(['.', '_'])).map(|name| Self::open(&table_dir, table, name)).collect()
+        names
+            .iter()
+            .filter(|name| !name.starts_with(['.', '_']))
+            .map(|name| Self::open(&table_dir, table, name))
+            .collect()
     }
 
     fn open(table_dir: &Path, table: Table, name: &str) -> Result<Self, DatasetError> {
         let dir = table_dir.join(name);
-        let day = name.strip_prefix("date=").filter(|day| {
-            day.len() == 10 && day.parse::<Timestamp>().is_ok_and(|start| start.date_utc() == **day)
-        });
+        let day = name
+            .strip_prefix("date=")
+            .filter(|day| day.len() == 10 && day.parse::<Timestamp>().is_ok_and(|start| start.date_utc() == **day));
         let Some(day) = day.filter(|_| dir.is_dir()) else { return Err(DatasetError::NotADay { path: dir }) };
         let (specs, files) = (table.specs(), parquet_files(&dir)?);
         let (mut rows, mut bytes) = (0, 0);
@@ -168,7 +193,8 @@ impl TableDay {
 
     /// All rows, lazily, each with its file and its row there.
     fn scan(&self) -> PolarsResult<LazyFrame> {
-        let scans: PolarsResult<Vec<LazyFrame>> = (0..).zip(&self.files).map(|(n, file)| self.scan_file(n, file)).collect();
+        let scans: PolarsResult<Vec<LazyFrame>> =
+            (0..).zip(&self.files).map(|(n, file)| self.scan_file(n, file)).collect();
         concat(scans?, UnionArgs { rechunk: false, ..UnionArgs::default() })
     }
 
@@ -181,7 +207,7 @@ impl TableDay {
         };
         let mut columns: Vec<Expr> = self.specs.iter().map(|spec| col(spec.name)).collect();
         columns.push(col(ROW_COLUMN));
-        columns.push(lit(number).alias(FILE_COLUMN));
+        columns.push(lit(number).cast(DataType::UInt32).alias(FILE_COLUMN));
         Ok(LazyFrame::scan_parquet(PlRefPath::try_from_path(file)?, args)?.select(columns))
     }
 
@@ -239,9 +265,7 @@ impl TableDay {
 
     fn stray(&self, place: Place, known_at: Option<Timestamp>) -> DatasetError {
         match known_at {
-            Some(known_at) => {
-                DatasetError::WrongDay { place, known_at: known_at.to_string(), date: self.day.clone() }
-            }
+            Some(known_at) => DatasetError::WrongDay { place, known_at: known_at.to_string(), date: self.day.clone() },
             None => DatasetError::BadValue {
                 place,
                 column: "known_at".to_owned(),
@@ -278,4 +302,151 @@ impl TableDay {
 
 fn time(at: Timestamp) -> Expr {
     lit(at.nanos()).cast(DataType::Datetime(TimeUnit::Nanoseconds, Some(TimeZone::UTC)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::columns::Cell;
+    use crate::files::{read_parquet, write_parquet};
+    use crate::sample::{edit, file_of, history, write};
+
+    const DAY: &str = "2026-01-05";
+
+    /// A history of one minute, spoiled, and the error of opening and reading it.
+    fn refused(spoil: impl FnOnce(&Path)) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("history");
+        write(&dir, &history("2026-01-05T12:00:00Z", 1.0, 200.0));
+        spoil(&dir);
+        let read = || -> Result<(), DatasetError> {
+            History::open(&dir)?.records(None, None)?.try_for_each(|record| record.map(drop))
+        };
+        read().unwrap_err().to_string()
+    }
+
+    fn assert_says(error: &str, words: &[&str]) {
+        words.iter().for_each(|word| assert!(error.contains(word), "'{word}' is not in: {error}"));
+    }
+
+    fn spoiled(table: Table, column: &str, cell: Cell<'_>) -> String {
+        refused(|dir| edit(&file_of(dir, table, DAY), &table.specs(), column, 7, cell))
+    }
+
+    #[test]
+    fn a_missing_folder_is_named() {
+        let error = History::open(Path::new("/no/such/history")).err().unwrap();
+        assert_says(&error.to_string(), &["/no/such/history", "decisions/"]);
+    }
+
+    #[test]
+    fn a_missing_table_is_named() {
+        assert_says(&refused(|dir| std::fs::remove_dir_all(dir.join("outcomes")).unwrap()), &["outcomes"]);
+    }
+
+    #[test]
+    fn a_history_without_decisions_is_empty() {
+        let error = refused(|dir| std::fs::remove_dir_all(dir.join("decisions/date=2026-01-05")).unwrap());
+        assert_says(&error, &["no decisions"]);
+    }
+
+    #[test]
+    fn a_folder_that_is_no_day_is_named() {
+        assert_says(&refused(|dir| std::fs::create_dir(dir.join("market/2026")).unwrap()), &["market/2026", "date="]);
+    }
+
+    #[test]
+    fn a_file_cut_in_the_middle_is_named() {
+        let error = refused(|dir| {
+            let file = file_of(dir, Table::Outcomes, DAY);
+            let bytes = std::fs::read(&file).unwrap();
+            std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+        });
+        assert_says(&error, &["outcomes", "part-0000.parquet", "cut short"]);
+    }
+
+    #[test]
+    fn a_missing_column_is_named_with_its_type() {
+        let error = refused(|dir| {
+            let file = file_of(dir, Table::Decisions, DAY);
+            let mut frame = read_parquet(&file, None).unwrap().drop("propensity").unwrap();
+            write_parquet(&file, &mut frame).unwrap();
+        });
+        assert_says(&error, &["decisions", "propensity", "float64"]);
+    }
+
+    #[test]
+    fn a_column_of_the_wrong_type_is_named_with_both() {
+        let error = refused(|dir| {
+            let file = file_of(dir, Table::Outcomes, DAY);
+            let mut frame = read_parquet(&file, None).unwrap();
+            let cast = frame.column("exec_ms").unwrap().cast(&DataType::Float64).unwrap();
+            frame.with_column(cast).unwrap();
+            write_parquet(&file, &mut frame).unwrap();
+        });
+        assert_says(&error, &["outcomes", "exec_ms", "float64", "float32"]);
+    }
+
+    #[test]
+    fn times_without_a_zone_are_refused() {
+        let error = refused(|dir| {
+            let file = file_of(dir, Table::Market, DAY);
+            let mut frame = read_parquet(&file, None).unwrap();
+            let cast =
+                frame.column("known_at").unwrap().cast(&DataType::Datetime(TimeUnit::Nanoseconds, None)).unwrap();
+            frame.with_column(cast).unwrap();
+            write_parquet(&file, &mut frame).unwrap();
+        });
+        assert_says(&error, &["market", "known_at", "no zone", "timestamp[ns, UTC]"]);
+    }
+
+    #[test]
+    fn values_out_of_range_are_named_by_file_row_and_column() {
+        let place = ["part-0000.parquet, row 7"];
+        for (table, column, cell, words) in [
+            (Table::Decisions, "amount_usd", Cell::F64(f64::NAN), ["amount_usd", "NaN"]),
+            (Table::Decisions, "amount_usd", Cell::F64(-5.0), ["-5", "0 or more"]),
+            (Table::Decisions, "propensity", Cell::F64(0.0), ["propensity", "above 0"]),
+            (Table::Decisions, "propensity", Cell::F64(1.5), ["propensity", "1.5"]),
+            (Table::Decisions, "risk_level", Cell::Text("extreme"), ["'extreme'", "low, medium, high, critical"]),
+            (Table::Decisions, "router", Cell::Null, ["router", "null"]),
+            (Table::Decisions, "eligible", Cell::I64(-1), ["eligible", "-1"]),
+            (Table::Outcomes, "exec_ms", Cell::F32(f32::INFINITY), ["exec_ms", "inf"]),
+            (Table::Outcomes, "queue_ms", Cell::F32(-1.0), ["queue_ms", "-1"]),
+            (Table::Outcomes, "error_class", Cell::Text("odd"), ["'odd'", "failed, timeout, dropped"]),
+        ] {
+            let error = spoiled(table, column, cell);
+            assert_says(&error, &words);
+            assert_says(&error, &place);
+        }
+        assert_says(
+            &refused(|dir| {
+                let file = file_of(dir, Table::ShardReports, DAY);
+                edit(&file, &Table::ShardReports.specs(), "cpu", 1, Cell::F32(2.0));
+            }),
+            &["cpu", "row 1", "between 0 and 1"],
+        );
+    }
+
+    #[test]
+    fn a_row_without_a_time_or_of_another_day_is_named() {
+        assert_says(&spoiled(Table::Outcomes, "known_at", Cell::Null), &["row 7", "known_at", "null"]);
+        let next_day = Cell::I64(day_start("2026-01-06").nanos());
+        assert_says(&spoiled(Table::Outcomes, "known_at", next_day), &["row 7", "not on 2026-01-05"]);
+    }
+
+    #[test]
+    fn a_decision_id_that_is_there_twice_is_named() {
+        assert_says(&spoiled(Table::Decisions, "decision_id", Cell::I64(3)), &["decision 3", "twice"]);
+    }
+
+    #[test]
+    fn rows_that_nothing_orders_are_refused() {
+        let error = refused(|dir| {
+            let file = file_of(dir, Table::Market, DAY);
+            let frame = read_parquet(&file, None).unwrap();
+            write_parquet(&file, &mut frame.vstack(&frame).unwrap()).unwrap();
+        });
+        assert_says(&error, &["market", "sequence"]);
+    }
 }

@@ -183,3 +183,60 @@ fn same_key(a: &HistoryRecord, b: &HistoryRecord) -> bool {
             _ => false,
         }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::{read_parquet, write_parquet};
+    use crate::sample::{assert_same, at, file_of, history, write};
+
+    #[test]
+    fn the_order_does_not_depend_on_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("history");
+        let records = history("2026-01-05T12:00:00Z", 3.0, 200.0);
+        write(&dir, &records);
+        for table in Table::ALL {
+            let file = file_of(&dir, table, "2026-01-05");
+            let frame = read_parquet(&file, None).unwrap().reverse();
+            let third = frame.height() / 3;
+            write_parquet(&file, &mut frame.slice(third as i64, frame.height())).unwrap();
+            write_parquet(&file.with_file_name("another.parquet"), &mut frame.slice(0, third)).unwrap();
+        }
+        let opened = History::open(&dir).unwrap();
+        let read: Result<Vec<HistoryRecord>, _> = opened.records(None, None).unwrap().collect();
+        assert_same(&read.unwrap(), &records);
+    }
+
+    #[test]
+    fn a_range_gives_what_was_known_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("history");
+        let records = history("2026-01-05T23:58:00Z", 4.0, 200.0);
+        write(&dir, &records);
+        let (from, to) = (at("2026-01-05T23:59:00Z"), at("2026-01-06T00:01:00Z"));
+        let opened = History::open(&dir).unwrap();
+        let read: Result<Vec<HistoryRecord>, _> = opened.records(Some(from), Some(to)).unwrap().collect();
+        let expected: Vec<HistoryRecord> =
+            records.into_iter().filter(|record| (from..to).contains(&record.order().0)).collect();
+        assert_same(&read.unwrap(), &expected);
+        assert!(opened.records(Some(to), Some(from)).is_err());
+    }
+
+    #[test]
+    fn slices_cover_their_span_without_gaps() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("history");
+        write(&dir, &history("2026-01-05T12:00:00Z", 1.0, 200.0));
+        let opened = History::open(&dir).unwrap();
+        let day = opened.table_day(Table::Outcomes, "2026-01-05").unwrap();
+        let (first, last) = day.span(None).unwrap().unwrap();
+        let middle = first.plus_millis(last.millis_since(first) / 3.0);
+        let rows = |from, to| day.slice(from, to).unwrap().rows as u64;
+        let end = Timestamp::from_nanos(last.nanos() + 1);
+        assert_eq!(rows(first, middle) + rows(middle, end), day.rows);
+        let slices = slices(day, first, end);
+        assert_eq!((slices[0].0, slices[slices.len() - 1].1), (first, end));
+        assert!(slices.iter().zip(slices.iter().skip(1)).all(|(a, b)| a.1 == b.0));
+    }
+}

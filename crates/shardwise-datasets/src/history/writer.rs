@@ -154,7 +154,8 @@ impl PartFile {
     }
 
     fn add(&mut self, cells: Vec<Cell<'_>>) -> Result<(), DatasetError> {
-        self.floats += cells.iter().map(|cell| if let Cell::Floats(values) = cell { values.len() } else { 0 }).sum::<usize>();
+        self.floats +=
+            cells.iter().map(|cell| if let Cell::Floats(values) = cell { values.len() } else { 0 }).sum::<usize>();
         self.buffer.push(cells);
         if self.buffer.rows() >= ROWS_PER_GROUP || self.floats >= FLOATS_PER_GROUP {
             self.flush()?;
@@ -174,5 +175,101 @@ impl PartFile {
             self.flush()?;
         }
         self.writer.finish().map_err(DatasetError::unwritable(&self.path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::{assert_same, at, history, names, network, write};
+    use crate::{History, TABLES};
+
+    #[test]
+    fn a_history_comes_back_as_it_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("history");
+        let records = history("2026-01-05T23:57:00Z", 6.0, 500.0);
+        let mut writer = HistoryWriter::create(&dir, &network(), Some("{\"world\":1}")).unwrap();
+        records.iter().for_each(|record| writer.record(record.clone()).unwrap());
+        let summary = writer.finish().unwrap();
+
+        let opened = History::open(&dir).unwrap();
+        let read: Result<Vec<HistoryRecord>, _> = opened.records(None, None).unwrap().collect();
+        assert_same(&read.unwrap(), &records);
+        assert_eq!(opened.network(), &network());
+        assert_eq!(opened.world_json(), Some("{\"world\":1}"));
+        assert_eq!(summary.days, ["2026-01-05", "2026-01-06"]);
+        assert_eq!(opened.days(), summary.days);
+        assert_eq!(opened.row_counts(), summary.rows);
+        assert_eq!(summary.rows.values().sum::<u64>(), records.len() as u64);
+        assert_eq!(names(folder.path()), ["history"]);
+    }
+
+    #[test]
+    fn records_may_come_in_any_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("history");
+        let records = history("2026-01-05T23:58:00Z", 4.0, 500.0);
+        let backwards: Vec<HistoryRecord> = records.iter().rev().cloned().collect();
+        write(&dir, &backwards);
+        let opened = History::open(&dir).unwrap();
+        let read: Result<Vec<HistoryRecord>, _> = opened.records(None, None).unwrap().collect();
+        assert_same(&read.unwrap(), &records);
+    }
+
+    #[test]
+    fn a_folder_that_is_not_empty_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("notes.txt"), "mine").unwrap();
+        let error = HistoryWriter::create(folder.path(), &network(), None).err().unwrap();
+        assert!(matches!(error, DatasetError::NotEmpty { .. }), "{error}");
+        assert_eq!(names(folder.path()), ["notes.txt"]);
+    }
+
+    #[test]
+    fn what_is_not_finished_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = HistoryWriter::create(&folder.path().join("history"), &network(), None).unwrap();
+        for record in history("2026-01-05T12:00:00Z", 1.0, 500.0) {
+            writer.record(record).unwrap();
+        }
+        drop(writer);
+        assert!(names(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("file"), "in the way").unwrap();
+        let error = HistoryWriter::create(&folder.path().join("file/history"), &network(), None).err().unwrap();
+        assert!(error.to_string().contains("file"), "{error}");
+        assert_eq!(names(folder.path()), ["file"]);
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_when_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = HistoryWriter::create(&folder.path().join("history"), &network(), None).unwrap();
+        for mut record in history("2026-01-05T12:00:00Z", 1.0, 500.0) {
+            if let HistoryRecord::Decision(decision) = &mut record {
+                decision.propensity = 0.0;
+                let error = writer.record(record).unwrap_err().to_string();
+                assert!(error.contains("decisions.propensity") && error.contains("holds 0"), "{error}");
+                return;
+            }
+        }
+        unreachable!("the sample has decisions");
+    }
+
+    #[test]
+    fn days_are_those_of_utc() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("history");
+        write(&dir, &history("2026-01-05T23:59:59.990Z", 1.0, 100.0));
+        for table in TABLES {
+            let days = names(&dir.join(table.name));
+            assert!(days.iter().all(|day| ["date=2026-01-05", "date=2026-01-06"].contains(&day.as_str())), "{days:?}");
+        }
+        assert_eq!(at("2026-01-06").date_utc(), "2026-01-06");
     }
 }

@@ -1,0 +1,886 @@
+//! Builds a dataset from a history, day by day: replay, extract, label when the outcome comes, and cut time for training.
+//!
+//! Days that were built before from the same inputs are taken over. What was known later never changes an earlier row:
+//! features come from the replay alone, labels from outcomes, and service encodings from blocks of time that are over.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use shardwise_features::{FEATURES, ServiceObservations, fingerprint};
+use shardwise_types::{Response, Timestamp};
+
+use crate::card::{ALL_OBSERVATIONS_FILE, CARD_FILE, FORMAT_VERSION, TRAIN_OBSERVATIONS_FILE};
+use crate::day::{BlockGrid, DayBuilder};
+use crate::files::{self, StagedDir};
+use crate::history::{TOPOLOGY_FILE, check_range, day_start};
+use crate::rows::{PartRows, RowHasher, column, relabel};
+use crate::state::{Checkpoint, DayState, RowAt, STATE_DIR, bucket_end_ms, day_dir, part_file};
+use crate::{Blocks, DatasetCard, DatasetError, DayCard, FileSum, History, Replay, Splits, TimeRange};
+
+/// The shortest gap between training and test, in ms: a timeout and a report period.
+const MIN_LABEL_HORIZON_MS: f64 = 4_000.0;
+/// Share of outcomes that are known within the label horizon.
+const HORIZON_QUANTILE: f64 = 0.999;
+/// Share of the time after block 0 that is for training.
+const TRAIN_SHARE: f64 = 0.8;
+const DAY_MS: f64 = 86_400_000.0;
+
+/// How a dataset is asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BuildOptions {
+    /// Only decisions known from this instant on become rows; what was known before still counts as known.
+    pub from: Option<Timestamp>,
+    /// Nothing that was known at this instant or later is read.
+    pub to: Option<Timestamp>,
+    /// Share of decisions, by a hash of their ids, whose other eligible candidates become rows too.
+    pub candidate_share: f64,
+    /// Length of the blocks of the service encodings; `None` takes an hour, or a sixth of a first day that spans less
+    /// than six hours.
+    pub block_minutes: Option<u32>,
+}
+
+impl Default for BuildOptions {
+    fn default() -> Self {
+        Self { from: None, to: None, candidate_share: 0.02, block_minutes: None }
+    }
+}
+
+impl BuildOptions {
+    fn check(&self) -> Result<(), DatasetError> {
+        check_range(self.from, self.to)?;
+        if !(0.0..=1.0).contains(&self.candidate_share) {
+            let problem = format!("{} is not a share; it must lie between 0 and 1", self.candidate_share);
+            return Err(DatasetError::BadOption { option: "candidate_share", problem });
+        }
+        if self.block_minutes == Some(0) {
+            let problem = "a block must last a minute at least; leave it out to have it chosen".to_owned();
+            return Err(DatasetError::BadOption { option: "block_minutes", problem });
+        }
+        Ok(())
+    }
+}
+
+/// How far a build is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// The day that is worked on.
+    pub date: String,
+    /// Days before it.
+    pub days_done: usize,
+    /// All days.
+    pub days: usize,
+    /// Rows of this day so far.
+    pub rows: u64,
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (day {} of {}): {} rows", self.date, self.days_done + 1, self.days, self.rows)
+    }
+}
+
+/// Builds the dataset of a history at `out`, which must be free or hold a dataset, and returns its card.
+///
+/// One row per decision and chosen shard, and for a share of the decisions also one per other candidate: the logged
+/// shards where the decision logged them, else every healthy shard (`datasets` knows no policy's filters). `progress`
+/// hears how far it is and returns whether to go on.
+///
+/// # Errors
+/// Anything wrong with the history, the options or the disk; the dataset that stood there before still stands then.
+/// When `progress` says stop, finished days are kept beside `out` for the next build.
+pub fn build(
+    history: &Path,
+    out: &Path,
+    options: &BuildOptions,
+    progress: &mut dyn FnMut(Progress) -> bool,
+) -> Result<DatasetCard, DatasetError> {
+    options.check()?;
+    let history = History::open(history)?;
+    check_target(out)?;
+    let days = days_before(&history, options.to);
+    build_days(&history, out, options, &days, progress)
+}
+
+/// Builds the dataset of some days of a history.
+pub(crate) fn build_days(
+    history: &History,
+    out: &Path,
+    options: &BuildOptions,
+    days: &[String],
+    progress: &mut dyn FnMut(Progress) -> bool,
+) -> Result<DatasetCard, DatasetError> {
+    let grid = block_grid(history, options, days)?;
+    let staged = StagedDir::create(out)?;
+    files::create_dir(&staged.path().join(STATE_DIR))?;
+    let unfinished = unfinished_dir(out);
+    let sources = vec![unfinished.clone(), out.to_owned()];
+    let mut build = Build {
+        history,
+        options,
+        grid,
+        staged: staged.path().to_owned(),
+        earlier: sources,
+        days: Vec::new(),
+        reused: 0,
+    };
+    match build.run(days, progress) {
+        Ok(card) => {
+            staged.commit_replacing()?;
+            remove_unfinished(&unfinished)?;
+            Ok(card)
+        }
+        Err(DatasetError::Interrupted) => {
+            staged.park(&unfinished)?;
+            Err(DatasetError::Interrupted)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Where finished days of a build that was stopped are kept.
+fn unfinished_dir(out: &Path) -> PathBuf {
+    let name = out.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    out.with_file_name(format!(".{name}.unfinished"))
+}
+
+fn remove_unfinished(dir: &Path) -> Result<(), DatasetError> {
+    match dir.exists() {
+        true => std::fs::remove_dir_all(dir).map_err(DatasetError::io("remove", dir)),
+        false => Ok(()),
+    }
+}
+
+/// A build replaces only what a build wrote.
+fn check_target(out: &Path) -> Result<(), DatasetError> {
+    if files::is_free(out)? {
+        return Ok(());
+    }
+    let ours = |name: &str| {
+        [CARD_FILE, STATE_DIR, TRAIN_OBSERVATIONS_FILE, ALL_OBSERVATIONS_FILE].contains(&name)
+            || name.starts_with("date=")
+    };
+    let names = files::names_in(out)?;
+    if !names.iter().any(|name| name == CARD_FILE) {
+        return Err(DatasetError::NotEmpty { path: out.to_owned() });
+    }
+    match names.iter().find(|name| !ours(name)) {
+        Some(stranger) => Err(DatasetError::NotADataset {
+            path: out.to_owned(),
+            problem: format!("it also holds '{stranger}', which a new build would remove; move that away first"),
+        }),
+        None => Ok(()),
+    }
+}
+
+fn days_before(history: &History, to: Option<Timestamp>) -> Vec<String> {
+    history.days().iter().filter(|day| to.is_none_or(|to| day_start(day) < to)).cloned().collect()
+}
+
+/// The blocks, fixed by the first day with decisions.
+fn block_grid(history: &History, options: &BuildOptions, days: &[String]) -> Result<BlockGrid, DatasetError> {
+    for day in days {
+        if let Some((first, last)) = history.decision_span(day, options.to)? {
+            return Ok(BlockGrid::new(first, last, options.block_minutes));
+        }
+    }
+    Err(no_decisions(history, options))
+}
+
+fn no_decisions(history: &History, options: &BuildOptions) -> DatasetError {
+    let mut range = String::new();
+    if let Some(from) = options.from {
+        range += &format!(" from {from} on");
+    }
+    if let Some(to) = options.to {
+        range += &format!(" before {to}");
+    }
+    DatasetError::EmptyHistory { path: history.dir().to_owned(), range }
+}
+
+struct Build<'a> {
+    history: &'a History,
+    options: &'a BuildOptions,
+    grid: BlockGrid,
+    staged: PathBuf,
+    /// Where finished days may be taken from.
+    earlier: Vec<PathBuf>,
+    days: Vec<(String, DayState)>,
+    reused: u32,
+}
+
+impl Build<'_> {
+    fn run(
+        &mut self,
+        days: &[String],
+        progress: &mut dyn FnMut(Progress) -> bool,
+    ) -> Result<DatasetCard, DatasetError> {
+        let mut sources = vec![FileSum::of(self.history.dir(), TOPOLOGY_FILE)?];
+        let mut inputs = self.first_inputs(&sources[0]);
+        for (done, date) in days.iter().enumerate() {
+            let day_sources: Result<Vec<FileSum>, DatasetError> =
+                self.history.files_of(date).iter().map(|file| FileSum::of(self.history.dir(), file)).collect();
+            let day_sources = day_sources?;
+            inputs = self.inputs_of(&inputs, date, &day_sources);
+            sources.extend(day_sources);
+            let mut at = Progress { date: date.clone(), days_done: done, days: days.len(), rows: 0 };
+            let mut report = |rows: u64| {
+                at.rows = rows;
+                if progress(at.clone()) { Ok(()) } else { Err(DatasetError::Interrupted) }
+            };
+            report(0)?;
+            let state = match self.take_over(date, &inputs)? {
+                Some(state) => {
+                    self.reused += 1;
+                    state
+                }
+                None => self.build_day(date, &inputs, &mut report)?,
+            };
+            self.days.push((date.clone(), state));
+        }
+        self.settle_late_labels()?;
+        self.finish(sources)
+    }
+
+    /// Hash of what all days depend on.
+    fn first_inputs(&self, topology: &FileSum) -> String {
+        let options = (FORMAT_VERSION, fingerprint(), self.options.candidate_share.to_bits(), self.options.from);
+        hash_of(&(options, self.grid, &topology.blake3))
+    }
+
+    fn inputs_of(&self, before: &str, date: &str, sources: &[FileSum]) -> String {
+        let end = day_start(date).plus_millis(DAY_MS);
+        let cut = self.options.to.filter(|to| *to < end);
+        hash_of(&(before, date, cut, sources))
+    }
+
+    fn take_over(&self, date: &str, inputs: &str) -> Result<Option<DayState>, DatasetError> {
+        for earlier in &self.earlier {
+            if let Some(state) = DayState::take_over(earlier, &self.staged, date, inputs)? {
+                return Ok(Some(state));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The replay as it stood before a day.
+    fn checkpoint_before(&self, day: usize) -> Checkpoint {
+        let saved = day.checked_sub(1).and_then(|before| Checkpoint::load(&self.staged, &self.days[before].0));
+        saved.unwrap_or_else(|| Checkpoint {
+            replay: Replay::new(self.history.network().clone()).save(),
+            block: 0,
+            rows: BTreeMap::new(),
+        })
+    }
+
+    fn build_day(
+        &self,
+        date: &str,
+        inputs: &str,
+        report: &mut dyn FnMut(u64) -> Result<(), DatasetError>,
+    ) -> Result<DayState, DatasetError> {
+        let checkpoint = self.checkpoint_before(self.days.len());
+        let mut day = DayBuilder::new(date, &self.staged, self.options, self.grid, checkpoint);
+        let end = day_start(date).plus_millis(DAY_MS);
+        let to = self.options.to.map_or(end, |to| to.min(end));
+        let mut records = self.history.records(Some(day_start(date)), Some(to))?;
+        while let Some(record) = records.next() {
+            day.take(&record?, report).map_err(|error| error.at(records.place()))?;
+        }
+        let (mut state, checkpoint) = day.finish(inputs)?;
+        state.applied = hash_of(&no_late_labels());
+        state.content_hash = self.hash_day(date, &state)?.finish();
+        checkpoint.save(&self.staged, date)?;
+        state.save(&self.staged, date)?;
+        Ok(state)
+    }
+
+    fn hash_day(&self, date: &str, state: &DayState) -> Result<RowHasher, DatasetError> {
+        let mut hasher = RowHasher::default();
+        for part in 0..state.parts.len() as u32 {
+            hasher.add(&PartRows::read(&self.part(date, part))?);
+        }
+        Ok(hasher)
+    }
+
+    fn part(&self, date: &str, part: u32) -> PathBuf {
+        self.staged.join(day_dir(date)).join(part_file(part))
+    }
+
+    /// Brings outcomes that came after their row was written into the files, and takes out those of an earlier build
+    /// that are no longer so.
+    fn settle_late_labels(&mut self) -> Result<(), DatasetError> {
+        for day in 0..self.days.len() {
+            let (date, state) = &self.days[day];
+            let late = self.late_labels_of(day);
+            let applied = hash_of(&late);
+            if applied == state.applied {
+                continue;
+            }
+            let mut state = state.clone();
+            let date = date.clone();
+            self.relabel_day(&date, &mut state, &late)?;
+            state.applied = applied;
+            state.content_hash = self.hash_day(&date, &state)?.finish();
+            state.save(&self.staged, &date)?;
+            self.days[day].1 = state;
+        }
+        Ok(())
+    }
+
+    fn late_labels_of(&self, day: usize) -> BTreeMap<u64, Response> {
+        let date = &self.days[day].0;
+        let from_then_on = self.days[day..].iter().flat_map(|(_, state)| &state.late);
+        from_then_on.filter(|(_, at, _)| at.date == *date).map(|(id, _, response)| (*id, *response)).collect()
+    }
+
+    fn relabel_day(
+        &self,
+        date: &str,
+        state: &mut DayState,
+        late: &BTreeMap<u64, Response>,
+    ) -> Result<(), DatasetError> {
+        let mut changes: BTreeMap<u32, BTreeMap<u32, Option<Response>>> = BTreeMap::new();
+        for (decision, RowAt { part, row, .. }) in &state.open {
+            changes.entry(*part).or_default().insert(*row, late.get(decision).copied());
+        }
+        for (part, rows) in changes {
+            let path = self.part(date, part);
+            relabel(&path, &rows)?;
+            state.parts[part as usize] = files::digest(&path)?;
+        }
+        Ok(())
+    }
+
+    fn finish(&self, sources: Vec<FileSum>) -> Result<DatasetCard, DatasetError> {
+        let spans = self.days.iter().filter_map(|(_, state)| state.counts.span);
+        let Some((from, last)) = spans.reduce(|(first, _), (_, last)| (first, last)) else {
+            return Err(no_decisions(self.history, self.options));
+        };
+        let to = Timestamp::from_nanos(last.nanos().saturating_add(1));
+        let label_horizon_ms = self.label_horizon_ms();
+        let splits = self.splits(from, to, label_horizon_ms)?;
+        let observations = self.write_observations(splits.train.to)?;
+        let sum = |count: fn(&DayState) -> u64| self.days.iter().map(|(_, state)| count(state)).sum::<u64>();
+        let decisions = sum(|state| state.counts.decisions);
+        let late: usize = (0..self.days.len()).map(|day| self.late_labels_of(day).len()).sum();
+        let labelled = sum(|state| state.counts.labelled) + late as u64;
+        let content_hash = self.content_hash();
+        let card = DatasetCard {
+            format_version: FORMAT_VERSION,
+            id: format!("dataset-{}", &content_hash[..12]),
+            content_hash,
+            feature_fingerprint: fingerprint().to_owned(),
+            feature_names: FEATURES.iter().map(|feature| feature.name.to_owned()).collect(),
+            rows: sum(|state| state.counts.rows),
+            labelled,
+            censored: decisions - labelled,
+            decisions,
+            candidates_per_decision: sum(|state| state.counts.eligible) as f64 / decisions as f64,
+            from,
+            to,
+            splits,
+            label_horizon_ms,
+            blocks: self.grid.card(last),
+            days: self.day_cards(),
+            sources,
+            observations,
+            options: self.options.clone(),
+            remake: self.remake(),
+            days_reused: self.reused,
+            days_built: self.days.len() as u32 - self.reused,
+        };
+        let text = serde_json::to_vec_pretty(&card).expect("a card is plain data");
+        files::write(&self.staged.join(CARD_FILE), &text)?;
+        Ok(card)
+    }
+
+    fn label_horizon_ms(&self) -> f64 {
+        let mut buckets: BTreeMap<u16, u64> = BTreeMap::new();
+        for (bucket, n) in self.days.iter().flat_map(|(_, state)| &state.counts.total_ms) {
+            *buckets.entry(*bucket).or_default() += n;
+        }
+        let wanted = (buckets.values().sum::<u64>() as f64 * HORIZON_QUANTILE).ceil() as u64;
+        let mut below = 0;
+        let bucket = buckets.into_iter().find(|(_, n)| {
+            below += n;
+            below >= wanted
+        });
+        bucket.map_or(0.0, |(bucket, _)| bucket_end_ms(bucket)).max(MIN_LABEL_HORIZON_MS)
+    }
+
+    fn splits(&self, from: Timestamp, to: Timestamp, horizon_ms: f64) -> Result<Splits, DatasetError> {
+        // A history within one block has no encodings anywhere; its whole time is cut then.
+        let begin = Some(self.grid.end_of_first().max(from)).filter(|begin| *begin < to).unwrap_or(from);
+        let train_to = begin.plus_millis(to.millis_since(begin) * TRAIN_SHARE);
+        let test_from = train_to.plus_millis(horizon_ms).min(to);
+        let mut ranges = [(begin, train_to), (train_to, test_from), (test_from, to)].map(|(from, to)| TimeRange {
+            from,
+            to,
+            rows: 0,
+        });
+        for (date, state) in &self.days {
+            self.count_rows(date, state, &mut ranges)?;
+        }
+        let [train, gap, test] = ranges;
+        Ok(Splits { train, gap, test })
+    }
+
+    fn count_rows(&self, date: &str, state: &DayState, ranges: &mut [TimeRange; 3]) -> Result<(), DatasetError> {
+        let Some((first, last)) = state.counts.span else { return Ok(()) };
+        if let Some(range) = ranges.iter_mut().find(|range| range.contains(first) && range.contains(last)) {
+            range.rows += state.counts.rows;
+            return Ok(());
+        }
+        let known_at = column("known_at");
+        for part in 0..state.parts.len() as u32 {
+            let rows = PartRows::read(&self.part(date, part))?;
+            for row in 0..rows.rows {
+                let at = Timestamp::from_nanos(rows.i64(known_at, row));
+                if let Some(range) = ranges.iter_mut().find(|range| range.contains(at)) {
+                    range.rows += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write_observations(&self, train_to: Timestamp) -> Result<[FileSum; 2], DatasetError> {
+        let train = self.observations_before(train_to)?;
+        let all = Replay::restore(self.checkpoint_before(self.days.len()).replay);
+        self.write_bin(TRAIN_OBSERVATIONS_FILE, &train)?;
+        self.write_bin(ALL_OBSERVATIONS_FILE, all.observations())?;
+        Ok([FileSum::of(&self.staged, TRAIN_OBSERVATIONS_FILE)?, FileSum::of(&self.staged, ALL_OBSERVATIONS_FILE)?])
+    }
+
+    fn write_bin(&self, name: &str, observations: &ServiceObservations) -> Result<(), DatasetError> {
+        files::write(&self.staged.join(name), &postcard::to_stdvec(observations).expect("observations are plain data"))
+    }
+
+    /// What had been seen of service times at an instant: the day before it as saved, the rest replayed.
+    fn observations_before(&self, until: Timestamp) -> Result<ServiceObservations, DatasetError> {
+        let day = self.days.iter().position(|(date, _)| until <= day_start(date).plus_millis(DAY_MS));
+        let day = day.unwrap_or(self.days.len() - 1);
+        let mut replay = Replay::restore(self.checkpoint_before(day).replay);
+        let mut records = self.history.records(Some(day_start(&self.days[day].0)), Some(until))?;
+        while let Some(record) = records.next() {
+            replay.apply(&record?).map_err(|error| error.at(records.place()))?;
+        }
+        Ok(replay.observations().clone())
+    }
+
+    fn content_hash(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for (date, state) in self.days.iter().filter(|(_, state)| state.counts.rows > 0) {
+            hasher.update(format!("{date} {} {}\n", state.counts.rows, state.content_hash).as_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
+    fn day_cards(&self) -> Vec<DayCard> {
+        let card = |(date, state): &(String, DayState)| DayCard {
+            date: date.clone(),
+            rows: state.counts.rows,
+            parts: state.parts.len() as u32,
+            content_hash: state.content_hash.clone(),
+        };
+        self.days.iter().map(card).collect()
+    }
+
+    fn remake(&self) -> String {
+        let mut command = format!("shardwise dataset build --history {} --out DATASET", self.history.dir().display());
+        if let Some(from) = self.options.from {
+            command += &format!(" --from {from}");
+        }
+        if let Some(to) = self.options.to {
+            command += &format!(" --to {to}");
+        }
+        command
+    }
+}
+
+impl BlockGrid {
+    fn card(&self, last: Timestamp) -> Blocks {
+        Blocks { length_s: self.length_s(), count: self.block_of(last).cast_unsigned() + 1, first_at: self.first_at() }
+    }
+}
+
+fn no_late_labels() -> BTreeMap<u64, Response> {
+    BTreeMap::new()
+}
+
+fn hash_of<T: Serialize>(value: &T) -> String {
+    blake3::hash(&postcard::to_stdvec(value).expect("what is hashed is plain data")).to_hex().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::columns::Cell;
+    use crate::rows::{FIRST_FEATURE, dataset_columns, same};
+    use crate::sample::{at, edit, file_of, history, names, write};
+    use crate::schema::Table;
+    use crate::{load_card, load_observations};
+    use shardwise_features::position;
+    use shardwise_types::HistoryRecord;
+
+    /// A folder with a history of these records.
+    struct Bench {
+        folder: tempfile::TempDir,
+    }
+
+    impl Bench {
+        fn new(records: &[HistoryRecord]) -> Self {
+            let bench = Self { folder: tempfile::tempdir().unwrap() };
+            write(&bench.history(), records);
+            bench
+        }
+
+        fn history(&self) -> PathBuf {
+            self.folder.path().join("history")
+        }
+
+        fn out(&self) -> PathBuf {
+            self.folder.path().join("dataset")
+        }
+
+        fn rewrite(&self, records: &[HistoryRecord]) {
+            std::fs::remove_dir_all(self.history()).unwrap();
+            write(&self.history(), records);
+        }
+
+        fn try_build(&self) -> Result<DatasetCard, DatasetError> {
+            build(&self.history(), &self.out(), &options(), &mut |_| true)
+        }
+
+        fn build(&self) -> DatasetCard {
+            self.try_build().unwrap()
+        }
+
+        fn parts(&self) -> Vec<PartRows> {
+            let card = load_card(&self.out()).unwrap();
+            let part = |day: &DayCard, part| {
+                PartRows::read(&self.out().join(day_dir(&day.date)).join(part_file(part))).unwrap()
+            };
+            card.days.iter().flat_map(|day| (0..day.parts).map(|n| part(day, n)).collect::<Vec<_>>()).collect()
+        }
+    }
+
+    fn options() -> BuildOptions {
+        BuildOptions { candidate_share: 0.2, ..BuildOptions::default() }
+    }
+
+    /// Half an hour around midnight.
+    fn night() -> Vec<HistoryRecord> {
+        history("2026-01-05T23:45:00Z", 30.0, 1_000.0)
+    }
+
+    fn before(records: &[HistoryRecord], end: &str) -> Vec<HistoryRecord> {
+        records.iter().filter(|record| record.order().0 < at(end)).cloned().collect()
+    }
+
+    /// The same records with other outcomes from an instant on.
+    fn perturbed(records: &[HistoryRecord], from: Timestamp) -> Vec<HistoryRecord> {
+        let mut records = records.to_vec();
+        for record in &mut records {
+            if let HistoryRecord::Outcome(outcome) = record
+                && outcome.known_at >= from
+            {
+                outcome.response.exec_ms *= 3.0;
+                outcome.response.queue_len += 5;
+                outcome.response.error = None;
+            }
+        }
+        records
+    }
+
+    /// Rows decided before an instant, whose features are not the same bits in both.
+    fn changed_before(a: &[PartRows], b: &[PartRows], until: Timestamp, features: &[usize]) -> usize {
+        let mut changed = 0;
+        for (a, b) in a.iter().zip(b) {
+            for row in (0..a.rows).filter(|row| a.i64(column("known_at"), *row) < until.nanos()) {
+                assert!(same(a.cell(0, row), b.cell(0, row)), "the same decisions in the same order");
+                changed += usize::from(features.iter().any(|column| !same(a.cell(*column, row), b.cell(*column, row))));
+            }
+        }
+        changed
+    }
+
+    #[test]
+    fn every_decision_has_one_chosen_row_with_its_label() {
+        let bench = Bench::new(&night());
+        let card = bench.build();
+        assert_eq!(card.decisions, 1_800);
+        assert_eq!(card.labelled + card.censored, card.decisions);
+        // Every 97th is lost; the slow ones of the last two minutes are not known yet.
+        assert!((18..=25).contains(&card.censored), "{}", card.censored);
+        assert!(card.rows > card.decisions && card.rows < 2 * card.decisions);
+        assert_eq!(card.candidates_per_decision, 3.0);
+        let (mut chosen, mut labelled, mut last) = (0, 0, (i64::MIN, String::new()));
+        for part in bench.parts() {
+            for row in 0..part.rows {
+                let is_chosen = part.flag(column("chosen"), row);
+                chosen += u64::from(is_chosen);
+                labelled += u64::from(part.cell(column("exec_ms"), row) != Cell::Null);
+                let censored = is_chosen && part.cell(column("total_ms"), row) == Cell::Null;
+                assert_eq!(part.flag(column("censored"), row), censored);
+                let at = part.i64(column("known_at"), row);
+                assert!(at >= last.0, "rows are in the order of time");
+                last = (at, String::new());
+            }
+        }
+        assert_eq!((chosen, labelled), (card.decisions, card.labelled));
+        assert_eq!(load_card(&bench.out()).unwrap(), card);
+    }
+
+    #[test]
+    fn labels_are_those_of_the_outcome_even_after_midnight() {
+        let records = night();
+        let bench = Bench::new(&records);
+        bench.build();
+        let mut outcomes: BTreeMap<u64, Response> = records
+            .iter()
+            .filter_map(|record| match record {
+                HistoryRecord::Outcome(outcome) => Some((outcome.decision_id, outcome.response)),
+                _ => None,
+            })
+            .collect();
+        for part in bench.parts() {
+            for row in (0..part.rows).filter(|row| part.flag(column("chosen"), *row)) {
+                let outcome = outcomes.remove(&part.i64(column("decision_id"), row).cast_unsigned());
+                let expected = outcome.map_or(f32::NAN, |response| response.exec_ms);
+                assert!(same(Cell::F32(part.f32(column("exec_ms"), row)), Cell::F32(expected)));
+                if let Some(response) = outcome {
+                    let parts_ms = response.exec_ms + response.queue_ms + part.f32(column("net_ms"), row);
+                    assert!((parts_ms - response.total_ms).abs() < 0.02);
+                    assert_eq!(part.flag(column("ok"), row), response.is_ok());
+                }
+            }
+        }
+        assert!(outcomes.is_empty());
+    }
+
+    #[test]
+    fn a_day_more_gives_what_a_build_from_nothing_gives() {
+        // Decision 249, a slow one, is made a minute before midnight.
+        let records = history("2026-01-05T21:54:30Z", 27.0 * 60.0, 30_000.0);
+        let bench = Bench::new(&before(&records, "2026-01-06T00:00:00Z"));
+        let first = bench.build();
+        assert_eq!((first.days_built, first.days_reused), (1, 0));
+        bench.rewrite(&before(&records, "2026-01-07T00:00:00Z"));
+        let second = bench.build();
+        assert_eq!((second.days_built, second.days_reused), (1, 1));
+        assert_ne!(second.days[0].content_hash, first.days[0].content_hash, "labels that came after midnight");
+        bench.rewrite(&records);
+        let third = bench.build();
+        assert_eq!((third.days_built, third.days_reused), (1, 2));
+
+        let fresh = Bench::new(&records);
+        let whole = fresh.build();
+        assert_eq!((whole.days_built, whole.days_reused), (3, 0));
+        assert_eq!(third.content_hash, whole.content_hash);
+        assert_eq!((third.splits, third.labelled, third.blocks), (whole.splits, whole.labelled, whole.blocks));
+        assert_eq!(load_observations(&bench.out()).unwrap(), load_observations(&fresh.out()).unwrap());
+        assert_eq!(bench.build().days_reused, 3);
+    }
+
+    #[test]
+    fn a_later_day_that_changed_takes_its_labels_back() {
+        let records = night();
+        let bench = Bench::new(&records);
+        bench.build();
+        let midnight = at("2026-01-06T00:00:00Z");
+        let lost: Vec<HistoryRecord> = records
+            .into_iter()
+            .filter(|record| !matches!(record, HistoryRecord::Outcome(outcome) if outcome.known_at >= midnight))
+            .collect();
+        bench.rewrite(&lost);
+        let again = bench.build();
+        assert_eq!(again.days_reused, 1);
+        assert_eq!(again.content_hash, Bench::new(&lost).build().content_hash);
+    }
+
+    #[test]
+    fn the_hash_does_not_depend_on_files() {
+        let bench = Bench::new(&night());
+        let hash = bench.build().content_hash;
+        for table in Table::ALL {
+            let file = file_of(&bench.history(), table, "2026-01-05");
+            let frame = files::read_parquet(&file, None).unwrap().reverse();
+            files::write_parquet(&file, &mut frame.slice(5, frame.height())).unwrap();
+            files::write_parquet(&file.with_file_name("a.parquet"), &mut frame.slice(0, 5)).unwrap();
+        }
+        let again = bench.build();
+        assert_eq!((again.days_built, again.content_hash), (2, hash));
+    }
+
+    #[test]
+    fn what_came_later_does_not_change_earlier_rows() {
+        let records = night();
+        let then = at("2026-01-06T00:03:00Z");
+        let (a, b) = (Bench::new(&records), Bench::new(&perturbed(&records, then)));
+        (a.build(), b.build());
+        let all: Vec<usize> = (0..FIRST_FEATURE + FEATURES.len()).collect();
+        assert_eq!(changed_before(&a.parts(), &b.parts(), then, &all), 0);
+        assert!(changed_before(&a.parts(), &b.parts(), at("2026-01-06T00:15:00Z"), &all) > 100);
+    }
+
+    #[test]
+    fn encodings_know_only_earlier_blocks() {
+        let records = night();
+        let bench = Bench::new(&records);
+        let card = bench.build();
+        let of_table = ["function_ln_ms", "service_ln_ms", "pair_samples_ln", "protocol_ln_ms", "function_cold_ms"];
+        let of_table = of_table.map(|name| FIRST_FEATURE + position(name).unwrap());
+        let parts = bench.parts();
+        let (mut without, mut with) = (0, 0);
+        for part in &parts {
+            for row in 0..part.rows {
+                let known = of_table.iter().filter(|column| !part.f32(**column, row).is_nan()).count();
+                match part.i64(column("block"), row) {
+                    0 => without += known,
+                    _ => with += known,
+                }
+            }
+        }
+        assert_eq!(without, 0);
+        assert!(with > 1_000);
+
+        let length_ns = card.blocks.length_s as i64 * 1_000_000_000;
+        let border = (card.blocks.first_at.nanos() / length_ns + 3) * length_ns;
+        let other = Bench::new(&perturbed(&records, Timestamp::from_nanos(border)));
+        other.build();
+        let end = Timestamp::from_nanos(border + length_ns);
+        assert_eq!(changed_before(&parts, &other.parts(), end, &of_table), 0, "the table of a block is older than it");
+        let later = Timestamp::from_nanos(border + 2 * length_ns);
+        assert!(changed_before(&parts, &other.parts(), later, &of_table) > 0);
+    }
+
+    #[test]
+    fn splits_follow_time_and_leave_out_block_zero() {
+        let bench = Bench::new(&night());
+        let card = bench.build();
+        let Splits { train, gap, test } = card.splits;
+        assert_eq!(train.from.nanos() % (card.blocks.length_s as i64 * 1_000_000_000), 0);
+        assert_eq!((train.to, gap.to, test.to), (gap.from, test.from, card.to));
+        assert_eq!(gap.to.millis_since(gap.from).round(), card.label_horizon_ms.round());
+        assert!(card.label_horizon_ms > 100_000.0, "one outcome in fifty takes two minutes");
+        let outside: u64 = bench
+            .parts()
+            .iter()
+            .map(|part| {
+                (0..part.rows).filter(|row| part.i64(column("known_at"), *row) < train.from.nanos()).count() as u64
+            })
+            .sum();
+        assert_eq!(train.rows + gap.rows + test.rows + outside, card.rows);
+        let (of_train, of_all) = load_observations(&bench.out()).unwrap();
+        assert!(0.0 < of_train.samples() && of_train.samples() < of_all.samples());
+    }
+
+    #[test]
+    fn a_range_warms_up_on_what_came_before_it() {
+        let bench = Bench::new(&night());
+        let (from, to) = (at("2026-01-05T23:58:00Z"), at("2026-01-06T00:05:00Z"));
+        let range = BuildOptions { from: Some(from), to: Some(to), ..options() };
+        let card = build(&bench.history(), &bench.out(), &range, &mut |_| true).unwrap();
+        assert_eq!(card.decisions, 420);
+        assert!(card.from >= from && card.to <= to);
+        let residual = FIRST_FEATURE + position("response_ms_mean").unwrap();
+        assert!(!bench.parts()[0].f32(residual, 0).is_nan(), "the router had seen responses");
+        let nothing = BuildOptions { from: Some(at("2027-01-01")), ..options() };
+        let error = build(&bench.history(), &bench.out(), &nothing, &mut |_| true).unwrap_err();
+        assert!(error.to_string().contains("no decisions from 2027-01-01"), "{error}");
+    }
+
+    #[test]
+    fn a_build_that_was_stopped_goes_on() {
+        let bench = Bench::new(&night());
+        let stop = |progress: Progress| progress.days_done == 0;
+        let error = build(&bench.history(), &bench.out(), &options(), &mut { stop }).unwrap_err();
+        assert!(matches!(error, DatasetError::Interrupted));
+        assert!(!bench.out().exists());
+        let card = bench.build();
+        assert_eq!((card.days_built, card.days_reused), (1, 1));
+        assert_eq!(card.content_hash, Bench::new(&night()).build().content_hash);
+        assert_eq!(names(bench.folder.path()), ["dataset", "history"]);
+    }
+
+    #[test]
+    fn an_error_leaves_the_dataset_before_it_as_it_was() {
+        let bench = Bench::new(&night());
+        let card = bench.build();
+        let file = file_of(&bench.history(), Table::Outcomes, "2026-01-06");
+        edit(&file, &Table::Outcomes.specs(), "exec_ms", 600, Cell::F32(f32::NAN));
+        let error = bench.try_build().unwrap_err().to_string();
+        assert!(error.contains("exec_ms") && error.contains("row 600"), "{error}");
+        assert_eq!(load_card(&bench.out()).unwrap(), card);
+        assert_eq!(names(bench.folder.path()), ["dataset", "history"]);
+        let report = bench.parts().iter().map(|part| part.rows as u64).sum::<u64>();
+        assert_eq!(report, card.rows);
+    }
+
+    #[test]
+    fn an_error_leaves_nothing_where_nothing_was() {
+        let mut records = night();
+        records.retain(|record| !matches!(record, HistoryRecord::Decision(decision) if decision.decision_id == 700));
+        let bench = Bench::new(&records);
+        let error = bench.try_build().unwrap_err().to_string();
+        assert!(error.contains("outcome of decision 700") && error.contains("row "), "{error}");
+        assert_eq!(names(bench.folder.path()), ["history"]);
+    }
+
+    #[test]
+    fn a_shard_that_never_reported_is_named() {
+        let mut records = night();
+        records.retain(|record| !matches!(record, HistoryRecord::Report(report) if report.shard.as_str() == "shard-b"));
+        for record in &mut records {
+            if let HistoryRecord::Decision(decision) = record {
+                decision.logged_shards.clear();
+            }
+        }
+        let error = Bench::new(&records).try_build().unwrap_err().to_string();
+        assert!(error.contains("shard-b") && error.contains("report"), "{error}");
+    }
+
+    #[test]
+    fn only_datasets_are_replaced() {
+        let bench = Bench::new(&night());
+        std::fs::create_dir(bench.out()).unwrap();
+        std::fs::write(bench.out().join("thesis.txt"), "mine").unwrap();
+        assert!(matches!(bench.try_build().unwrap_err(), DatasetError::NotEmpty { .. }));
+        std::fs::remove_file(bench.out().join("thesis.txt")).unwrap();
+        bench.build();
+        std::fs::write(bench.out().join("thesis.txt"), "mine").unwrap();
+        assert!(bench.try_build().unwrap_err().to_string().contains("thesis.txt"));
+        assert_eq!(std::fs::read_to_string(bench.out().join("thesis.txt")).unwrap(), "mine");
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_named() {
+        let bench = Bench::new(&night());
+        let out = bench.history().join("topology.json/dataset");
+        let error = build(&bench.history(), &out, &options(), &mut |_| true).unwrap_err().to_string();
+        assert!(error.contains("topology.json"), "{error}");
+    }
+
+    #[test]
+    fn options_out_of_range_are_refused() {
+        let bench = Bench::new(&night());
+        let refused =
+            |options: BuildOptions| build(&bench.history(), &bench.out(), &options, &mut |_| true).unwrap_err();
+        assert!(refused(BuildOptions { candidate_share: 1.5, ..options() }).to_string().contains("candidate_share"));
+        assert!(refused(BuildOptions { block_minutes: Some(0), ..options() }).to_string().contains("block_minutes"));
+        assert_eq!(names(bench.folder.path()), ["history"]);
+    }
+
+    #[test]
+    fn files_hold_the_documented_columns() {
+        let bench = Bench::new(&night());
+        bench.build();
+        let file = bench.out().join(day_dir("2026-01-05")).join(part_file(0));
+        let frame = files::read_parquet(&file, None).unwrap();
+        let found: Vec<&str> = frame.get_column_names().into_iter().map(|name| name.as_str()).collect();
+        assert_eq!(found, dataset_columns().iter().map(|spec| spec.name).collect::<Vec<_>>());
+    }
+}

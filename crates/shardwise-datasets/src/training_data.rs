@@ -1,0 +1,286 @@
+//! Reads a dataset for training: the labelled rows of chosen shards as columns in memory, each day checked against the
+//! card on the way.
+
+use std::path::Path;
+
+use rustc_hash::FxHashMap;
+use shardwise_features::FEATURE_COUNT;
+use shardwise_types::{Timestamp, combine_keys, key_of};
+
+use crate::card::load_card;
+use crate::columns::Cell;
+use crate::rows::{FIRST_FEATURE, PartRows, RowHasher, column};
+use crate::state::{day_dir, part_file};
+use crate::{DatasetCard, DatasetError, DayCard, Splits};
+
+/// Rows of a function that thinning leaves in any case, as long as the limit allows.
+const ROWS_PER_FUNCTION: f64 = 200.0;
+
+/// What a row may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    /// To learn from.
+    Train,
+    /// Nothing: it lies in block 0, or between training and test.
+    Gap,
+    /// To measure on.
+    Test,
+}
+
+/// Labelled rows in columns, in the order of the dataset; every column has one value per row, `features` one vector.
+#[derive(Debug, Clone, Default)]
+pub struct TrainingData {
+    /// Feature vectors, row after row.
+    pub features: Vec<f32>,
+    /// When it was decided.
+    pub known_at: Vec<Timestamp>,
+    /// Block of time.
+    pub block: Vec<i32>,
+    /// Key of the function, see [`shardwise_types::key_of`].
+    pub function: Vec<u64>,
+    /// Execution, loading included, in ms; 0 when it never ran.
+    pub exec_ms: Vec<f32>,
+    /// In the shard's queue, in ms.
+    pub queue_ms: Vec<f32>,
+    /// From dispatch to response, in ms.
+    pub total_ms: Vec<f32>,
+    /// Whether the request succeeded.
+    pub ok: Vec<bool>,
+    /// Whether the function had to be loaded.
+    pub cold: Vec<bool>,
+    /// Probability with which the shard was drawn.
+    pub propensity: Vec<f64>,
+    /// What the row may be used for.
+    pub split: Vec<Split>,
+    /// Hashes by which rows are thinned.
+    order: Vec<u64>,
+}
+
+impl TrainingData {
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.known_at.len()
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.known_at.is_empty()
+    }
+}
+
+/// Reads the labelled rows of chosen shards.
+///
+/// With `max_rows`, rows are thinned by a hash of their decision: functions keep an equal share of their rows, but 200
+/// each where they have them, so that rare ones stay; time, shards and splits are thinned alike. The choice depends on
+/// nothing but the dataset and the limit.
+///
+/// # Errors
+/// No dataset there, other features, or files that do not match the card.
+pub fn training_data(dataset: &Path, max_rows: Option<usize>) -> Result<TrainingData, DatasetError> {
+    let card = load_card(dataset)?;
+    let thinning = match max_rows.filter(|max| (*max as u64) < card.labelled) {
+        Some(max) => Some(Thinning::plan(dataset, &card, max)?),
+        None => None,
+    };
+    let mut data = TrainingData::default();
+    for day in &card.days {
+        let mut hasher = RowHasher::default();
+        for part in 0..day.parts {
+            let rows = read_part(dataset, day, part)?;
+            hasher.add(&rows);
+            data.take(&rows, &card.splits, thinning.as_ref());
+        }
+        check_day(dataset, day, hasher.finish())?;
+    }
+    match max_rows {
+        Some(max) if data.len() > max => Ok(data.first_by_hash(max)),
+        _ => Ok(data),
+    }
+}
+
+fn read_part(dataset: &Path, day: &DayCard, part: u32) -> Result<PartRows, DatasetError> {
+    PartRows::read(&dataset.join(day_dir(&day.date)).join(part_file(part)))
+}
+
+fn check_day(dataset: &Path, day: &DayCard, found: String) -> Result<(), DatasetError> {
+    // A day without rows has no files to check.
+    if day.rows == 0 || found == day.content_hash {
+        return Ok(());
+    }
+    let path = dataset.join(day_dir(&day.date));
+    Err(DatasetError::Tampered { path, what: "hash of the rows", found, expected: day.content_hash.clone() })
+}
+
+fn is_labelled(rows: &PartRows, row: usize) -> bool {
+    rows.flag(column("chosen"), row) && !rows.flag(column("censored"), row)
+}
+
+fn function_key(rows: &PartRows, row: usize) -> u64 {
+    match rows.cell(column("function"), row) {
+        Cell::Text(function) => key_of(function),
+        _ => 0,
+    }
+}
+
+/// The share of its rows that each function keeps.
+struct Thinning(FxHashMap<u64, f64>);
+
+impl Thinning {
+    fn plan(dataset: &Path, card: &DatasetCard, max: usize) -> Result<Self, DatasetError> {
+        let mut counts: FxHashMap<u64, f64> = FxHashMap::default();
+        for day in &card.days {
+            for part in 0..day.parts {
+                let rows = read_part(dataset, day, part)?;
+                for row in (0..rows.rows).filter(|row| is_labelled(&rows, *row)) {
+                    *counts.entry(function_key(&rows, row)).or_default() += 1.0;
+                }
+            }
+        }
+        let floor = ROWS_PER_FUNCTION.min(max as f64 / counts.len().max(1) as f64);
+        let kept_anyway: f64 = counts.values().map(|n| n.min(floor)).sum();
+        let beyond: f64 = counts.values().map(|n| (n - floor).max(0.0)).sum();
+        let share = ((max as f64 - kept_anyway) / beyond.max(1.0)).clamp(0.0, 1.0);
+        let keep = |n: f64| (n.min(floor) + share * (n - floor).max(0.0)) / n;
+        Ok(Self(counts.into_iter().map(|(function, n)| (function, keep(n))).collect()))
+    }
+
+    fn keeps(&self, function: u64, hash: u64) -> bool {
+        self.0.get(&function).is_some_and(|share| ((hash >> 11) as f64) < share * (1_u64 << 53) as f64)
+    }
+}
+
+impl TrainingData {
+    fn take(&mut self, rows: &PartRows, splits: &Splits, thinning: Option<&Thinning>) {
+        const SALT: u64 = key_of("shardwise training rows");
+        for row in (0..rows.rows).filter(|row| is_labelled(rows, *row)) {
+            let function = function_key(rows, row);
+            let hash = combine_keys(rows.i64(column("decision_id"), row).cast_unsigned(), SALT);
+            if thinning.is_none_or(|thinning| thinning.keeps(function, hash)) {
+                self.push(rows, row, splits, function);
+                self.order.push(hash);
+            }
+        }
+    }
+
+    fn push(&mut self, rows: &PartRows, row: usize, splits: &Splits, function: u64) {
+        let known_at = Timestamp::from_nanos(rows.i64(column("known_at"), row));
+        self.features.extend((FIRST_FEATURE..FIRST_FEATURE + FEATURE_COUNT).map(|feature| rows.f32(feature, row)));
+        self.known_at.push(known_at);
+        self.block.push(i32::try_from(rows.i64(column("block"), row)).unwrap_or(i32::MAX));
+        self.function.push(function);
+        self.exec_ms.push(rows.f32(column("exec_ms"), row));
+        self.queue_ms.push(rows.f32(column("queue_ms"), row));
+        self.total_ms.push(rows.f32(column("total_ms"), row));
+        self.ok.push(rows.flag(column("ok"), row));
+        self.cold.push(rows.flag(column("cold"), row));
+        self.propensity.push(match rows.cell(column("propensity"), row) {
+            Cell::F64(propensity) => propensity,
+            _ => f64::NAN,
+        });
+        self.split.push(split_of(splits, known_at));
+    }
+
+    /// The rows with the smallest hashes, in their order.
+    fn first_by_hash(self, max: usize) -> Self {
+        let mut by_hash: Vec<(u64, usize)> = self.order.iter().copied().zip(0..).collect();
+        by_hash.sort_unstable();
+        let mut kept: Vec<usize> = by_hash[..max].iter().map(|(_, row)| *row).collect();
+        kept.sort_unstable();
+        let features = kept.iter().flat_map(|row| &self.features[row * FEATURE_COUNT..][..FEATURE_COUNT]).copied();
+        Self {
+            features: features.collect(),
+            known_at: pick(&self.known_at, &kept),
+            block: pick(&self.block, &kept),
+            function: pick(&self.function, &kept),
+            exec_ms: pick(&self.exec_ms, &kept),
+            queue_ms: pick(&self.queue_ms, &kept),
+            total_ms: pick(&self.total_ms, &kept),
+            ok: pick(&self.ok, &kept),
+            cold: pick(&self.cold, &kept),
+            propensity: pick(&self.propensity, &kept),
+            split: pick(&self.split, &kept),
+            order: pick(&self.order, &kept),
+        }
+    }
+}
+
+fn pick<T: Copy>(values: &[T], rows: &[usize]) -> Vec<T> {
+    rows.iter().map(|row| values[*row]).collect()
+}
+
+fn split_of(splits: &Splits, known_at: Timestamp) -> Split {
+    if splits.train.contains(known_at) {
+        Split::Train
+    } else if splits.test.contains(known_at) {
+        Split::Test
+    } else {
+        Split::Gap
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::{edit, history, write};
+    use crate::{BuildOptions, build, dataset_columns};
+    use std::collections::BTreeMap;
+    use std::path::PathBuf;
+
+    fn dataset() -> (tempfile::TempDir, PathBuf, DatasetCard) {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, out) = (folder.path().join("history"), folder.path().join("dataset"));
+        write(&source, &history("2026-01-05T23:45:00Z", 30.0, 1_000.0));
+        let card = build(&source, &out, &BuildOptions::default(), &mut |_| true).unwrap();
+        (folder, out, card)
+    }
+
+    #[test]
+    fn all_labelled_rows_of_chosen_shards_are_there() {
+        let (_folder, out, card) = dataset();
+        let data = training_data(&out, None).unwrap();
+        assert_eq!(data.len() as u64, card.labelled);
+        assert_eq!(data.features.len(), data.len() * FEATURE_COUNT);
+        assert!(data.exec_ms.iter().all(|ms| *ms > 0.0));
+        assert!(data.known_at.is_sorted());
+        for (at, split) in data.known_at.iter().zip(&data.split) {
+            assert_eq!(*split == Split::Train, card.splits.train.contains(*at));
+            assert_eq!(*split == Split::Test, card.splits.test.contains(*at));
+        }
+        assert!(data.split.contains(&Split::Train) && data.split.contains(&Split::Test));
+    }
+
+    #[test]
+    fn thinning_keeps_the_limit_and_every_function_and_repeats_itself() {
+        let (_folder, out, _) = dataset();
+        let all = training_data(&out, None).unwrap();
+        let thin = training_data(&out, Some(400)).unwrap();
+        let again = training_data(&out, Some(400)).unwrap();
+        assert!((300..=400).contains(&thin.len()), "{}", thin.len());
+        assert_eq!(thin.known_at, again.known_at);
+        let count = |data: &TrainingData| {
+            let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
+            data.function.iter().for_each(|function| *counts.entry(*function).or_default() += 1);
+            counts
+        };
+        assert_eq!(count(&all).len(), count(&thin).len());
+        let bits = |data: &TrainingData| data.features.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&thin), bits(&again));
+        assert_eq!(training_data(&out, Some(1_000_000)).unwrap().len(), all.len());
+    }
+
+    #[test]
+    fn a_changed_value_is_refused() {
+        let (_folder, out, card) = dataset();
+        let file = out.join(day_dir(&card.days[1].date)).join(part_file(0));
+        edit(&file, dataset_columns(), "exec_ms", 3, Cell::F32(0.001));
+        let error = training_data(&out, None).unwrap_err();
+        assert!(matches!(&error, DatasetError::Tampered { path, .. } if path.ends_with("date=2026-01-06")), "{error}");
+    }
+
+    #[test]
+    fn a_folder_without_a_card_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = training_data(folder.path(), None).unwrap_err();
+        assert!(error.to_string().contains("dataset.json"), "{error}");
+    }
+}

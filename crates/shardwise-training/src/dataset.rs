@@ -1,0 +1,51 @@
+//! Trains on a dataset that lies on disk: reads it, checks it, and hands its rows and its service times on.
+
+use std::path::Path;
+
+use shardwise_datasets::{DatasetCard, Split, TrainingData, load_card, load_observations, training_data};
+use shardwise_models::DatasetSource;
+
+use crate::{History, Part, Rows, TrainOptions, Trained, TrainingError, train_rows};
+
+/// Rows read at most: a few more than are trained on, because some failed or lie in the gap.
+const READ_FOR_EACH_TRAINED: usize = 2;
+
+/// Trains on a dataset. Rows and encodings of the training part decide the trees; the service table that is served is
+/// fitted on everything there is.
+///
+/// # Errors
+/// When the dataset cannot be read or does not match its card, and as [`train_rows`].
+pub fn train(dataset: &Path, options: &TrainOptions, progress: &mut dyn FnMut(&str)) -> Result<Trained, TrainingError> {
+    progress("reading the dataset");
+    let card = load_card(dataset)?;
+    let data = training_data(dataset, Some(options.max_rows.saturating_mul(READ_FOR_EACH_TRAINED)))?;
+    let (_, all) = load_observations(dataset)?;
+    let history = History { dataset: source(&card), service_table: all.fit() };
+    train_rows(&rows(data), history, options, progress)
+}
+
+fn source(card: &DatasetCard) -> DatasetSource {
+    DatasetSource {
+        id: card.id.clone(),
+        hash: card.content_hash.clone(),
+        rows: card.rows,
+        from: card.from,
+        to: card.to,
+    }
+}
+
+fn rows(data: TrainingData) -> Rows {
+    let part = |split: &Split| match split {
+        Split::Train => Part::Train,
+        Split::Gap => Part::Gap,
+        Split::Test => Part::Test,
+    };
+    Rows {
+        part: data.split.iter().map(part).collect(),
+        features: data.features,
+        known_at: data.known_at,
+        block: data.block,
+        exec_ms: data.exec_ms,
+        ok: data.ok,
+    }
+}
