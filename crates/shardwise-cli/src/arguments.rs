@@ -109,13 +109,13 @@ pub(crate) struct ReplayArguments {
     #[arg(long, default_value = "sed_tab_softmax")]
     pub(crate) policy: String,
     /// Shards in the fleet.
-    #[arg(long, default_value_t = 12)]
+    #[arg(long, default_value_t = 20)]
     pub(crate) shards: usize,
     /// Routers.
     #[arg(long, default_value_t = 2)]
     pub(crate) routers: usize,
-    /// Run times are multiplied by this.
-    #[arg(long, default_value_t = 1.0)]
+    /// Run times are multiplied by this: traced functions run for seconds, those of a trading runtime for tens of ms.
+    #[arg(long, default_value_t = 0.1)]
     pub(crate) duration_scale: f64,
     /// First instant, midnight UTC of the replayed day.
     #[arg(long, default_value = "2026-01-05")]

@@ -720,7 +720,8 @@ mod tests {
         let records = night();
         let then = at("2026-01-06T00:03:00Z");
         let (a, b) = (Bench::new(&records), Bench::new(&perturbed(&records, then)));
-        (a.build(), b.build());
+        a.build();
+        b.build();
         let all: Vec<usize> = (0..FIRST_FEATURE + FEATURES.len()).collect();
         assert_eq!(changed_before(&a.parts(), &b.parts(), then, &all), 0);
         assert!(changed_before(&a.parts(), &b.parts(), at("2026-01-06T00:15:00Z"), &all) > 100);
@@ -880,7 +881,7 @@ mod tests {
         bench.build();
         let file = bench.out().join(day_dir("2026-01-05")).join(part_file(0));
         let frame = files::read_parquet(&file, None).unwrap();
-        let found: Vec<&str> = frame.get_column_names().into_iter().map(|name| name.as_str()).collect();
+        let found: Vec<&str> = frame.get_column_names().into_iter().map(polars::prelude::PlSmallStr::as_str).collect();
         assert_eq!(found, dataset_columns().iter().map(|spec| spec.name).collect::<Vec<_>>());
     }
 }

@@ -134,7 +134,7 @@ impl<'a> DayBuilder<'a> {
             }
         }
         if let Some(answered) = self.replay.apply(record)? {
-            self.label(answered);
+            self.label(&answered);
         }
         Ok(())
     }
@@ -174,8 +174,8 @@ impl<'a> DayBuilder<'a> {
         Ok(())
     }
 
-    fn label(&mut self, answered: Answered) {
-        let Answered { decision_id, response, .. } = answered;
+    fn label(&mut self, answered: &Answered) {
+        let Answered { decision_id, response, .. } = *answered;
         *self.counts.total_ms.entry(bucket_of(response.total_ms)).or_default() += 1;
         // A decision before the range that was asked for has no row.
         let Some(at) = self.waiting.remove(&decision_id) else { return };

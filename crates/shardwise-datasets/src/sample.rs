@@ -112,7 +112,7 @@ fn decision(n: u64, known_at: Timestamp) -> DecisionRecord {
         router: router.into(),
         router_region: router_region.into(),
         request: PlacementRequest {
-            amount_usd: (n % 3 == 0).then(|| UsdAmount::new(100.0 * n as f64).unwrap()),
+            amount_usd: n.is_multiple_of(3).then(|| UsdAmount::new(100.0 * n as f64).unwrap()),
             data_complexity: 0.5 + fraction(n, 8),
             residency: (n % 50 == 7).then(|| "us-east".into()),
             market: (n % 20 == 3).then_some(MarketSnapshot { volatility: Some(3.0), trend: None }),
@@ -121,7 +121,7 @@ fn decision(n: u64, known_at: Timestamp) -> DecisionRecord {
         shard: shard.into(),
         propensity: 1.0 / 3.0,
         eligible: 3,
-        predicted_ms: (n % 2 == 0).then_some(12.5),
+        predicted_ms: n.is_multiple_of(2).then_some(12.5),
         policy: "random".to_owned(),
         decided_by: DecidedBy::Policy,
         fallback_reason: None,
@@ -141,7 +141,8 @@ fn outcome(n: u64, decision: &DecisionRecord) -> Option<HistoryRecord> {
     let total_ms = exec_ms + queue_ms + 3.0;
     let known_at = decision.known_at.plus_millis(f64::from(total_ms));
     let error = (n % 31 == 30).then_some(ErrorClass::Failed);
-    let response = Response { error, total_ms, exec_ms, queue_ms, queue_len: (n % 4) as u32, cold: n % 23 == 0 };
+    let response =
+        Response { error, total_ms, exec_ms, queue_ms, queue_len: (n % 4) as u32, cold: n.is_multiple_of(23) };
     (n % 97 != 96).then(|| {
         HistoryRecord::Outcome(OutcomeRecord {
             decision_id: n,

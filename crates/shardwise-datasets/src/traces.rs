@@ -93,7 +93,10 @@ pub fn read_market(path: &Path) -> Result<Vec<MarketBar>, DatasetError> {
         (true, _) => read_bars(path)?,
         (_, true) => read_pool(path)?,
         _ => {
-            return Err(bad(path, "it has neither a column 'close' (bars) nor 'closeTick' (a Uniswap pool)".to_owned()));
+            return Err(bad(
+                path,
+                "it has neither a column 'close' (bars) nor 'closeTick' (a Uniswap pool)".to_owned(),
+            ));
         }
     };
     bars.sort_by(|(a, _), (b, _)| a.cmp(b));

@@ -10,6 +10,7 @@ use shardwise_models::forest::Forest;
 
 use crate::figures::{mean, rounded};
 use crate::lightgbm_text::forest_from_lightgbm_text;
+use crate::options::THREADS;
 use crate::rows::{ExecSamples, Samples, known_feature};
 use crate::{TrainOptions, TrainingError};
 
@@ -100,7 +101,8 @@ fn lightgbm_dataset(offset: &Offset, samples: &Samples, reference: Option<&Datas
 /// Proves that the forest answers as LightGBM does, bit for bit, on training rows and on rows with odd values in them.
 fn check_parity(booster: &Booster, forest: &Forest, train: &Samples) -> Result<(), TrainingError> {
     let rows = parity_rows(train);
-    let trained = booster.raw_scores(&rows, FEATURE_COUNT as i32, true)?;
+    let trained =
+        booster.raw_scores_with_params(&rows, FEATURE_COUNT as i32, true, &format!("num_threads={THREADS}"))?;
     let differs = |(row, trained): (usize, &f64)| {
         let served = forest.predict(&rows[row * FEATURE_COUNT..][..FEATURE_COUNT]);
         (served.to_bits() != trained.to_bits()).then_some((row, *trained, served))

@@ -9,7 +9,7 @@ use crate::TrainingError;
 /// LightGBM adds up gradients per thread, so that the last bits of a model depend on the number of threads: it is fixed, and
 /// the same on every machine. One, because its threads spin while they wait for each other: two of them on a machine that is
 /// busy otherwise were measured to take more than ten times as long.
-const THREADS: u32 = 1;
+pub(crate) const THREADS: u32 = 1;
 /// Deeper trees cost every prediction and are seldom better.
 const MAX_DEPTH: u32 = 16;
 
@@ -38,7 +38,7 @@ pub struct TrainOptions {
     pub patience: u32,
     /// Most rows to train on; more are thinned evenly over time.
     pub max_rows: usize,
-    /// The command that makes the bundle again, for its manifest.
+    /// The command that makes the bundle again, for its manifest; empty for that of the command line.
     pub how_to_make_again: String,
 }
 
@@ -56,7 +56,7 @@ impl Default for TrainOptions {
             leaf_shrinkage: 5.0,
             patience: 25,
             max_rows: 400_000,
-            how_to_make_again: "shardwise train".to_owned(),
+            how_to_make_again: String::new(),
         }
     }
 }

@@ -21,7 +21,7 @@ const VALIDATION_SHARE: f64 = 0.15;
 pub enum Part {
     /// To learn from.
     Train,
-    /// Nothing: it lies between the others, so that neither tells of the other.
+    /// Nothing: it has no history to learn from, or lies between the others, so that neither tells of the other.
     Gap,
     /// To measure on.
     Test,
@@ -90,7 +90,7 @@ pub struct RowCounts {
     pub not_executed: usize,
     /// Executed rows for training whose features know nothing of history.
     pub without_history: usize,
-    /// Executed rows between training and test.
+    /// Executed rows that the dataset sets aside: in its first block, or between training and test.
     pub gap: usize,
 }
 
@@ -99,8 +99,8 @@ impl fmt::Display for RowCounts {
         let Self { all, not_executed, without_history, gap } = self;
         write!(
             f,
-            "of {all} rows {not_executed} failed or never ran, {without_history} lie in the first block, \
-             which has no history to learn from, and {gap} in the gap between training and test"
+            "of {all} rows {not_executed} failed or never ran, {without_history} have no history to learn from, and {gap} \
+             are set aside in the first block or between training and test"
         )
     }
 }
@@ -236,7 +236,7 @@ mod tests {
         failed.part[6] = Part::Gap;
         let said = refusal(&failed);
         assert!(said.contains("993 usable") && said.contains("of 1200 rows 5 failed"), "{said}");
-        assert!(said.contains("1 lie in the first block") && said.contains("and 1 in the gap"), "{said}");
+        assert!(said.contains("1 have no history") && said.contains("and 1 are set aside"), "{said}");
     }
 
     #[test]

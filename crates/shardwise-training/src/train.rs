@@ -49,17 +49,28 @@ pub fn train_rows(
     let metrics = measure(&head, &offset, &samples, (&early, &late), options.seed)?;
     let draft = BundleDraft {
         name: options.name.clone(),
-        dataset: history.dataset,
         trained_from: samples.trained_from,
         trained_to: samples.trained_to,
         seed: options.seed,
         code_version: env!("CARGO_PKG_VERSION").to_owned(),
         parameters: options.for_manifest(),
-        how_to_make_again: options.how_to_make_again.clone(),
+        how_to_make_again: how_to_make_again(options, &history.dataset.id),
         exec: Some(ExecDraft { head, metrics }),
+        dataset: history.dataset,
         service_table: history.service_table,
     };
     Ok(Trained { draft, metrics })
+}
+
+/// Names no folder: where a dataset lies must not change the version.
+fn how_to_make_again(options: &TrainOptions, dataset: &str) -> String {
+    let TrainOptions { name, seed, how_to_make_again, .. } = options;
+    if how_to_make_again.is_empty() {
+        return format!(
+            "shardwise train --dataset <folder of {dataset}> --models <folder> --name {name} --seed {seed}"
+        );
+    }
+    how_to_make_again.clone()
 }
 
 /// Measures the head and its rivals on the test rows.
@@ -141,9 +152,9 @@ mod tests {
             (0..FEATURE_COUNT).map(|_| if dice.unit() < missing { f32::NAN } else { dice.unit() as f32 }).collect();
         let service_ln_ms = 2.0 + dice.unit() * 2.0;
         let (load, is_burstable, is_cold) = (dice.unit(), dice.unit() < 0.5, dice.unit() < 0.2);
-        let slow_ln = if is_burstable == (load > 0.5) { 0.6 } else { 0.0 };
+        let slow_ln = if is_burstable && load > 0.5 { 0.6 } else { 0.0 };
         let exec_ms = (service_ln_ms + slow_ln).exp() + if is_cold { 40.0 } else { 0.0 };
-        let is_known = row % 5 != 0;
+        let is_known = !row.is_multiple_of(5);
         features[at("prior_service_ln_ms")] = if is_known { service_ln_ms as f32 } else { f32::NAN };
         features[at("function_ln_ms")] = service_ln_ms as f32;
         features[at("report_load")] = load as f32;
@@ -168,9 +179,12 @@ mod tests {
         let metrics = trained.metrics;
         assert!((NOISE * 0.9..NOISE * 1.5).contains(&metrics.rmse), "{metrics:?}");
         assert!(metrics.r2 > 0.9, "{metrics:?}");
+        // Neither knows that load matters on burstable shards only; the random forest finds it as well as the head does.
+        for rival in [metrics.table_rmse, metrics.elastic_net_rmse] {
+            assert!(rival > metrics.rmse * 1.5, "{metrics:?}");
+        }
         let rivals = [metrics.table_rmse, metrics.elastic_net_rmse, metrics.forest_rmse];
-        assert!(rivals.iter().all(|rival| *rival > metrics.rmse * 1.1), "{metrics:?}");
-        assert!(rivals.iter().all(|rival| *rival < 1.0), "rivals are given a chance: {metrics:?}");
+        assert!(rivals.iter().all(|rival| *rival < 0.5), "rivals are given a chance: {metrics:?}");
         let head = trained.draft.exec.expect("a head").head;
         assert!((NOISE * 0.9..NOISE * 1.6).contains(&head.residual_sd()));
         assert!((head.smearing() - (NOISE * NOISE / 2.0).exp()).abs() < 0.02);

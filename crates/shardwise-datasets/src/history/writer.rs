@@ -75,6 +75,7 @@ impl HistoryWriter {
     ///
     /// # Errors
     /// A value that its column does not allow, or a disk that does not take the rows.
+    #[expect(clippy::needless_pass_by_value, reason = "a recorder gives its records away")]
     pub fn record(&mut self, record: HistoryRecord) -> Result<(), DatasetError> {
         let table = Table::of(&record);
         let cells = cells(&record);
