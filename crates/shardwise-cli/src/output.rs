@@ -17,7 +17,9 @@ pub(crate) fn listen_for_interrupts() {
         if INTERRUPTED.swap(true, Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("interrupted: stopping at the next safe place; what is finished is kept, run the same command to go on");
+        eprintln!(
+            "interrupted: stopping at the next safe place; what is finished is kept, run the same command to go on"
+        );
     };
     if let Err(error) = ctrlc::set_handler(handler) {
         eprintln!("warning: Ctrl-C ends the process at once: {error}");

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 use shardwise_policies::Policy;
-use shardwise_simulator::{LatencyHistogram, NoRecorder, RunSummary, SimulateOptions, Workload, WorldSpec, simulate_with};
+use shardwise_simulator::{
+    LatencyHistogram, NoRecorder, RunSummary, SimulateOptions, Workload, WorldSpec, simulate_with,
+};
 
 use crate::numbers::{grouped, millis, percent};
 use crate::statistics::ratio_interval;
@@ -137,8 +139,10 @@ fn run_once(
     let policies: Vec<Box<dyn Policy>> = paths.world.routers.iter().map(|_| (contender.make)()).collect();
     let options = SimulateOptions { warm_up: paths.warm_up };
     let run = simulate_with(paths.world, paths.workload, seed, policies, &mut NoRecorder, &options);
-    let summary = run.map_err(|error| {
-        EvaluationError::Simulation { policy: contender.name.clone(), seed, problem: error.to_string() }
+    let summary = run.map_err(|error| EvaluationError::Simulation {
+        policy: contender.name.clone(),
+        seed,
+        problem: error.to_string(),
     })?;
     match summary.requests > 0 && summary.mean_ms > 0.0 {
         true => Ok(summary),

@@ -22,7 +22,13 @@ pub(crate) fn build(options: &BuildArguments, json: bool) -> miette::Result<()> 
             "hash": card.content_hash, "days_reused": card.days_reused, "days_built": card.days_built,
         }));
     }
-    println!("{}: {} rows of {} decisions, hash {}", options.out.display(), card.rows, card.decisions, &card.content_hash[..16]);
+    println!(
+        "{}: {} rows of {} decisions, hash {}",
+        options.out.display(),
+        card.rows,
+        card.decisions,
+        &card.content_hash[..16]
+    );
     Ok(())
 }
 
@@ -49,7 +55,12 @@ pub(crate) fn verify(options: &VerifyArguments, json: bool) -> miette::Result<()
 }
 
 /// Verifies with progress.
-pub(crate) fn verify_with(history: &Path, dataset: &Path, models: Option<&Path>, name: &str) -> miette::Result<VerifyReport> {
+pub(crate) fn verify_with(
+    history: &Path,
+    dataset: &Path,
+    models: Option<&Path>,
+    name: &str,
+) -> miette::Result<VerifyReport> {
     let stage = Stage::start("verifying the dataset");
     let registry = models.map(|models| Registry::open(models, name)).transpose().into_diagnostic()?;
     let table = |version: &str| -> Option<Arc<ServiceTable>> {
@@ -66,6 +77,7 @@ pub(crate) fn no_mismatch(report: &VerifyReport) -> miette::Result<()> {
     Err(miette!(
         help = "the dataset or the history was changed after it was written, or another version of shardwise wrote it: build the dataset again",
         "{} of {} rows differ; the first is {first}",
-        report.mismatches, report.rows
+        report.mismatches,
+        report.rows
     ))
 }

@@ -91,12 +91,20 @@ fn write(world: &WorldSpec, workload: &Workload, log: &Log<'_>, json: bool) -> m
 }
 
 fn policy(name: &str, world: &WorldSpec) -> miette::Result<Box<dyn Policy>> {
-    by_name(name, world.timing.runtime())
-        .ok_or_else(|| miette!(help = format!("choose one of {}", NAMES.join(", ")), "there is no policy '{name}' that places without a model"))
+    by_name(name, world.timing.runtime()).ok_or_else(|| {
+        miette!(
+            help = format!("choose one of {}", NAMES.join(", ")),
+            "there is no policy '{name}' that places without a model"
+        )
+    })
 }
 
 fn in_range(option: &str, value: f64, least: f64, most: f64) -> miette::Result<()> {
-    if (least..=most).contains(&value) { Ok(()) } else { Err(miette!("{option} {value} is out of range; it must lie between {least} and {most}")) }
+    if (least..=most).contains(&value) {
+        Ok(())
+    } else {
+        Err(miette!("{option} {value} is out of range; it must lie between {least} and {most}"))
+    }
 }
 
 /// Writes what happens as history; stops the run when the user or the disk says so.

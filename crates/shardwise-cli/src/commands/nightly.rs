@@ -18,9 +18,7 @@ use shardwise_models::{AliasMove, CHAMPION, HeadMetrics, ModelBundle, Registry};
 use shardwise_policies::sed::SedConfig;
 use shardwise_policies::{Runtime, Sed, by_name};
 use shardwise_simulator::{Workload, WorldSpec};
-use shardwise_types::{
-    FleetSnapshot, HistoryRecord, MarketRecord, PlacementRequest, ShardPrediction, Timestamp,
-};
+use shardwise_types::{FleetSnapshot, HistoryRecord, MarketRecord, PlacementRequest, ShardPrediction, Timestamp};
 
 use super::{dataset, files, predict, train};
 use crate::arguments::NightlyArguments;
@@ -53,7 +51,8 @@ pub(crate) fn run(options: &NightlyArguments, json: bool) -> miette::Result<()> 
     let card = dataset::build_with(&options.history, &night.dataset, &BuildOptions::default())?;
     output::stop_if_interrupted()?;
     let verified: Value = night.once("verify", &card.content_hash, || {
-        let report = dataset::verify_with(&options.history, &night.dataset, Some(night.models.as_path()), &options.name)?;
+        let report =
+            dataset::verify_with(&options.history, &night.dataset, Some(night.models.as_path()), &options.name)?;
         dataset::no_mismatch(&report)?;
         Ok(json!({ "rows": report.rows, "mismatches": report.mismatches }))
     })?;
@@ -79,7 +78,11 @@ pub(crate) fn run(options: &NightlyArguments, json: bool) -> miette::Result<()> 
         "report": report,
         "peak_memory_mib": peak_memory_mib(),
     });
-    if json { output::print_json(&result) } else { night.print(judged.as_ref(), published, &prediction, report.as_deref()) }
+    if json {
+        output::print_json(&result)
+    } else {
+        night.print(judged.as_ref(), published, &prediction, report.as_deref())
+    }
 }
 
 /// The folders of a night and its registry.
@@ -156,7 +159,9 @@ impl<'a> Night<'a> {
         let measured_ns = card.to.nanos() - test_from.nanos();
         let from = Timestamp::from_nanos(test_from.nanos() - WARM_UP_PERIODS * measured_ns).max(card.from);
         let (mut decisions, mut market) = (Vec::new(), Vec::<MarketRecord>::new());
-        let mut fleet = FleetSnapshot::new(Vec::new(), history.network().clone(), history.network().default_region.clone()).into_diagnostic()?;
+        let mut fleet =
+            FleetSnapshot::new(Vec::new(), history.network().clone(), history.network().default_region.clone())
+                .into_diagnostic()?;
         for record in history.records(Some(from), None).into_diagnostic()? {
             match record.into_diagnostic()? {
                 HistoryRecord::Decision(mut decision) => {
@@ -198,7 +203,10 @@ impl<'a> Night<'a> {
         };
         let champion = self.registry.alias(CHAMPION).into_diagnostic()?.filter(|champion| *champion != trained.version);
         let against = champion.as_deref().unwrap_or("none");
-        let key = format!("{} {} against {against}, {} replicates", card.content_hash, trained.version, self.options.replicates);
+        let key = format!(
+            "{} {} against {against}, {} replicates",
+            card.content_hash, trained.version, self.options.replicates
+        );
         let judged = self.once("evaluate", &key, || {
             let closed_loop = self.closed_loop(bundle, champion.as_deref(), &end)?;
             let verdict = judge(&Evidence {
@@ -213,7 +221,12 @@ impl<'a> Night<'a> {
         Ok(Some(judged))
     }
 
-    fn closed_loop(&self, bundle: &Arc<ModelBundle>, champion: Option<&str>, end: &EndOfHistory) -> miette::Result<ClosedLoop> {
+    fn closed_loop(
+        &self,
+        bundle: &Arc<ModelBundle>,
+        champion: Option<&str>,
+        end: &EndOfHistory,
+    ) -> miette::Result<ClosedLoop> {
         let runtime = end.world.timing.runtime();
         let mut contenders = vec![placer("shardwise", Arc::clone(bundle), runtime)];
         if let Some(version) = champion {
@@ -222,12 +235,20 @@ impl<'a> Night<'a> {
         }
         let table = bundle.service_table();
         contenders.push(Contender::new("sed_off_lambda", move || Box::new(Sed::offline(Arc::clone(&table), runtime))));
-        contenders.extend(RIVALS.map(|name| Contender::new(name, move || by_name(name, runtime).expect("rivals are known policies"))));
+        contenders.extend(
+            RIVALS.map(|name| Contender::new(name, move || by_name(name, runtime).expect("rivals are known policies"))),
+        );
         let seeds: Vec<u64> = (FIRST_SEED..FIRST_SEED + self.options.replicates).collect();
-        let stage = Stage::start(format!("closed loop: {} policies × {} seeds × {} requests", contenders.len(), seeds.len(), end.workload.arrivals.len()));
+        let stage = Stage::start(format!(
+            "closed loop: {} policies × {} seeds × {} requests",
+            contenders.len(),
+            seeds.len(),
+            end.workload.arrivals.len()
+        ));
         let progress = |policy: &str, done: usize, all: usize| eprintln!("  {policy}: {done} of {all} runs");
         let paths = SamplePaths { world: &end.world, workload: &end.workload, warm_up: end.warm_up, seeds: &seeds };
-        let closed_loop = run_closed_loop(&paths, &contenders, &progress, output::interrupt_flag()).into_diagnostic()?;
+        let closed_loop =
+            run_closed_loop(&paths, &contenders, &progress, output::interrupt_flag()).into_diagnostic()?;
         stage.done("all on the same sample paths");
         Ok(closed_loop)
     }
@@ -277,16 +298,32 @@ impl<'a> Night<'a> {
         let path = |path: &Path| path.display().to_string();
         format!(
             "shardwise nightly --history {} --work {} --name {} --seed {} --replicates {}",
-            path(&self.options.history), path(&self.options.work), self.options.name, self.options.seed, self.options.replicates
+            path(&self.options.history),
+            path(&self.options.work),
+            self.options.name,
+            self.options.seed,
+            self.options.replicates
         )
     }
 
-    fn print(&self, judged: Option<&Judged>, published: bool, prediction: &ShardPrediction, report: Option<&Path>) -> miette::Result<()> {
+    fn print(
+        &self,
+        judged: Option<&Judged>,
+        published: bool,
+        prediction: &ShardPrediction,
+        report: Option<&Path>,
+    ) -> miette::Result<()> {
         if let Some(judged) = judged {
             println!("{:<18}{:>10}{:>10}{:>11}", "policy", "mean ms", "p99 ms", "SLO missed");
             for policy in &judged.closed_loop.policies {
                 let figures = &policy.pooled;
-                println!("{:<18}{:>10.1}{:>10.1}{:>10.2}%", policy.name, figures.mean_ms, figures.p99_ms, figures.slo_miss * 100.0);
+                println!(
+                    "{:<18}{:>10.1}{:>10.1}{:>10.2}%",
+                    policy.name,
+                    figures.mean_ms,
+                    figures.p99_ms,
+                    figures.slo_miss * 100.0
+                );
             }
             for reason in &judged.verdict.reasons {
                 println!("{} {reason}", if reason.holds { "✓" } else { "✗" });

@@ -7,9 +7,7 @@ use miette::{IntoDiagnostic, miette};
 use shardwise_features::{DecisionContext, RouterState};
 use shardwise_inference::Placer;
 use shardwise_models::{CHAMPION, ModelBundle, Registry};
-use shardwise_types::{
-    FleetSnapshot, InvalidInput, MarketSnapshot, PlacementRequest, ShardPrediction, Timestamp,
-};
+use shardwise_types::{FleetSnapshot, InvalidInput, MarketSnapshot, PlacementRequest, ShardPrediction, Timestamp};
 
 use super::files;
 use crate::arguments::PredictArguments;
@@ -63,7 +61,10 @@ fn latest(request: &PlacementRequest, fleet: &FleetSnapshot) -> Timestamp {
 fn warn_of_the_unseen(bundle: &ModelBundle, request: &PlacementRequest) {
     let table = bundle.service_table();
     if table.function_ln_ms(request).is_none() {
-        eprintln!("note: function '{}' is not in the model's history; the cost leans on what the request itself says", request.function);
+        eprintln!(
+            "note: function '{}' is not in the model's history; the cost leans on what the request itself says",
+            request.function
+        );
     }
     let categories = [
         ("protocol", request.protocol.key(), request.protocol.as_str()),

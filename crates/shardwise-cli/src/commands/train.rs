@@ -25,9 +25,14 @@ pub(crate) fn run(options: &TrainArguments, json: bool) -> miette::Result<()> {
         registry.set_alias(CHAMPION, &version, by).into_diagnostic()?;
     }
     if json {
-        return output::print_json(&json!({ "version": version, "champion": first, "heads": { "exec": trained.metrics } }));
+        return output::print_json(
+            &json!({ "version": version, "champion": first, "heads": { "exec": trained.metrics } }),
+        );
     }
-    println!("version {version}: rmse {:.4} of ln ms against the table's {:.4}", trained.metrics.rmse, trained.metrics.table_rmse);
+    println!(
+        "version {version}: rmse {:.4} of ln ms against the table's {:.4}",
+        trained.metrics.rmse, trained.metrics.table_rmse
+    );
     if !first {
         println!("the champion stays; `shardwise nightly` judges whether this version may replace it");
     }
@@ -43,7 +48,8 @@ pub(crate) fn train_with(dataset: &Path, name: &str, seed: u64) -> miette::Resul
          shardwise train --dataset DATASET --models MODELS --name {name} --seed {seed}"
     );
     let options = TrainOptions { name: name.to_owned(), seed, how_to_make_again, ..TrainOptions::default() };
-    let trained = shardwise_training::train(dataset, &options, &mut |progress| stage.at(&progress)).into_diagnostic()?;
+    let trained =
+        shardwise_training::train(dataset, &options, &mut |progress| stage.at(&progress)).into_diagnostic()?;
     let metrics = &trained.metrics;
     stage.done(format!("rmse {:.4}, the table alone {:.4}", metrics.rmse, metrics.table_rmse));
     Ok(trained)
