@@ -5,7 +5,7 @@ use std::thread;
 use shardwise_features::ServiceTable;
 use shardwise_models::{BundleDraft, DatasetSource, ExecDraft, ExecHead, HeadMetrics};
 
-use crate::baselines::{elastic_net_ln_ms, random_forest_ln_ms, table_ln_ms};
+use crate::baselines::{TableRule, elastic_net_ln_ms, random_forest_ln_ms};
 use crate::exec::{Offset, fit_exec_head, predict};
 use crate::figures::{r2, rmse_of, rounded};
 use crate::rows::{ExecSamples, Rows, Samples};
@@ -93,7 +93,7 @@ fn measure(
         test_rows: test.len() as u64,
         rmse: rmse_of(test, &predicted),
         r2: rounded(r2(&test.ln_ms, &predicted)),
-        table_rmse: rmse_of(test, &table_ln_ms(offset, test)),
+        table_rmse: rmse_of(test, &TableRule::choose(offset, train).ln_ms(offset, test)),
         elastic_net_rmse: rmse_of(test, &elastic_net?),
         forest_rmse: rmse_of(test, &random_forest?),
     })
@@ -272,9 +272,14 @@ mod tests {
         let mut samples = Samples { features: row.repeat(3), ln_ms: vec![0.0; 3] };
         samples.features[at("since_dispatch_s") + FEATURE_COUNT] = 29.0;
         samples.features[at("since_dispatch_s") + 2 * FEATURE_COUNT] = 31.0;
-        let ms: Vec<f64> = table_ln_ms(&offset, &samples).into_iter().map(f64::exp).collect();
+        let rule = TableRule { warm_s: 30.0, with_residual: false };
+        let ms: Vec<f64> = rule.ln_ms(&offset, &samples).into_iter().map(f64::exp).collect();
         for (found, expected) in ms.iter().zip([100.0, 10.0, 100.0]) {
             assert!((found - expected).abs() < 1e-3, "{ms:?}");
         }
+        // Cold after half a minute, and slower by the residual: training rows say so, and the rule follows.
+        samples.ln_ms = [100.0_f64, 20.0, 110.0].map(f64::ln).to_vec();
+        (0..3).for_each(|row| samples.features[at("residual_ln") + row * FEATURE_COUNT] = 2.0_f32.ln());
+        assert_eq!(TableRule::choose(&offset, &samples), TableRule { warm_s: 30.0, with_residual: true });
     }
 }

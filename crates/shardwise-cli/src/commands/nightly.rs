@@ -180,7 +180,7 @@ impl<'a> Night<'a> {
             files::write_json(&self.fleet_file(), &fleet)?;
         }
         let Some(world) = history.world_json() else { return Ok(None) };
-        let world: WorldSpec = serde_json::from_str(&world).into_diagnostic()?;
+        let world: WorldSpec = serde_json::from_str(world).into_diagnostic()?;
         world.check().into_diagnostic()?;
         let workload = Workload::from_decisions(&world, decisions, market).into_diagnostic()?;
         let span_ns = (workload.end.nanos() - workload.start.nanos()).max(1);
