@@ -37,8 +37,9 @@ fn disturb(golden: &mut GoldenContext, rng: &mut StdRng) {
     }
     golden.request.amount_usd =
         [None, UsdAmount::new(0.0).ok(), UsdAmount::new(5e6).ok(), UsdAmount::new(1e300).ok()][rng.random_range(0..4)];
-    golden.request.residency = [None, Some("us-west".into()), Some("atlantis".into())][rng.random_range(0..3)].clone();
-    golden.request.memory_mb = [0.0, 128.0, 1e9][rng.random_range(0..3)];
+    golden.request.residency =
+        [None, None, None, None, Some("us-west".into()), Some("atlantis".into())][rng.random_range(0..6)].clone();
+    golden.request.memory_mb = [0.0, 128.0, 1e9][rng.random_range(0..9) / 4];
     golden.request.data_complexity = [1.0, f32::MIN_POSITIVE, f32::MAX][rng.random_range(0..3)];
     golden.request.protocol = ["uniswap", "unheard-of"][rng.random_range(0..2)].into();
     for _ in 0..rng.random_range(0..8) {
@@ -57,7 +58,7 @@ fn no_policy_leaves_the_eligible_shards() {
     let mut policies = all_policies();
     let (mut placed, mut refused) = (0, 0);
     for round in 0..600 {
-        let mut golden = contexts().remove(round % 3);
+        let mut golden = contexts().remove(1 + round % 2);
         disturb(&mut golden, &mut rng);
         let mut allowed = Vec::new();
         let verdict = eligible(&golden.context(), &Rules::default(), &mut allowed);

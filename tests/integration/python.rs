@@ -22,7 +22,7 @@ card = json.load(open(folder + "/dataset.json"))
 files = sorted(glob.glob(folder + "/date=*/*.parquet"))
 arrow = pyarrow.parquet.read_table(files[0], partitioning=None)
 frame = polars.read_parquet(files, hive_partitioning=False)
-rows = duckdb.sql(f"select count(*), count(distinct decision_id), sum(chosen::int) from read_parquet({files!r}, hive_partitioning=false)").fetchone()
+rows = duckdb.sql(f"select count(*), count(distinct decision_id), sum(chosen::int) from read_parquet({files!r}, hive_partitioning=false)").fetchall()[0]
 assert frame.height == rows[0], (frame.height, rows)
 assert rows[1] == rows[2], "one chosen row a decision"
 for name in ["decision_id", "router", "shard", "chosen", "known_at", "event_at", "block", "propensity", "exec_ms", "queue_ms", "net_ms", "total_ms", "cold", "ok", "censored"] + features:
@@ -60,7 +60,7 @@ for table, columns in [
     files = sorted(glob.glob(f"{sys.argv[1]}/{table}/date=*/*.parquet"))
     arrow = pyarrow.parquet.read_table(files[0], partitioning=None)
     assert polars.read_parquet(files[0], hive_partitioning=False).height == arrow.num_rows
-    assert duckdb.sql(f"select count(*) from read_parquet('{files[0]}', hive_partitioning=false)").fetchone()[0] == arrow.num_rows
+    assert duckdb.sql(f"select count(*) from read_parquet('{files[0]}', hive_partitioning=false)").fetchall()[0][0] == arrow.num_rows
     for column in columns:
         assert column in arrow.schema.names, (table, column)
 "#;

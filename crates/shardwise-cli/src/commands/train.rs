@@ -48,8 +48,7 @@ pub(crate) fn train_with(dataset: &Path, name: &str, seed: u64) -> miette::Resul
          shardwise train --dataset DATASET --models MODELS --name {name} --seed {seed}"
     );
     let options = TrainOptions { name: name.to_owned(), seed, how_to_make_again, ..TrainOptions::default() };
-    let trained =
-        shardwise_training::train(dataset, &options, &mut |progress| stage.at(progress)).into_diagnostic()?;
+    let trained = shardwise_training::train(dataset, &options, &mut |progress| stage.at(progress)).into_diagnostic()?;
     let metrics = &trained.metrics;
     stage.done(format!("rmse {:.4}, the table alone {:.4}", metrics.rmse, metrics.table_rmse));
     Ok(trained)
