@@ -21,6 +21,7 @@ const MS_PER_HOUR: f64 = 3.6e6;
 pub(crate) fn simulate(options: &SimulateArguments, json: bool) -> miette::Result<()> {
     in_range("--hours", options.hours, 1e-4, 24.0 * 366.0)?;
     in_range("--load", options.load, 1e-3, 2.0)?;
+    fleet_in_range(options.shards, options.routers)?;
     let fleet = FleetOptions { shards: options.shards, routers: options.routers, ..FleetOptions::default() };
     let world = WorldSpec::generate(options.fleet_seed, &fleet);
     let traffic = WorkloadOptions::new(options.start, options.hours * MS_PER_HOUR, options.load);
@@ -32,6 +33,7 @@ pub(crate) fn simulate(options: &SimulateArguments, json: bool) -> miette::Resul
 pub(crate) fn replay(options: &ReplayArguments, json: bool) -> miette::Result<()> {
     in_range("--hours", options.hours, 0.01, 24.0)?;
     in_range("--duration-scale", options.duration_scale, 1e-3, 1e3)?;
+    fleet_in_range(options.shards, options.routers)?;
     let reading = Stage::start("reading traces");
     let inputs = ReplayInputs {
         arrivals: traces::read_arrivals(&options.arrivals).into_diagnostic()?,
@@ -97,6 +99,11 @@ fn policy(name: &str, world: &WorldSpec) -> miette::Result<Box<dyn Policy>> {
             "there is no policy '{name}' that places without a model"
         )
     })
+}
+
+fn fleet_in_range(shards: usize, routers: usize) -> miette::Result<()> {
+    in_range("--shards", shards as f64, 1.0, 4_096.0)?;
+    in_range("--routers", routers as f64, 1.0, 64.0)
 }
 
 fn in_range(option: &str, value: f64, least: f64, most: f64) -> miette::Result<()> {
