@@ -1,6 +1,7 @@
 //! The shape of the workspace: who may depend on whom, and what the core must not touch.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::{contents, root};
@@ -15,7 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("simulator", &["types", "features", "policies"]),
     ("datasets", &["types", "features"]),
     ("training", &["types", "features", "models", "datasets"]),
-    ("evaluation", &["types", "features", "policies", "models", "inference", "simulator"]),
+    ("evaluation", &["types", "policies", "simulator"]),
     (
         "cli",
         &["types", "features", "policies", "models", "inference", "simulator", "datasets", "training", "evaluation"],
@@ -96,12 +97,30 @@ fn feature_vectors_are_made_in_one_place() {
 
 #[test]
 fn every_committed_model_says_how_to_make_it_again() {
-    let versions: Vec<_> =
-        contents(&root().join("models")).into_iter().filter(|(path, _)| path.ends_with("manifest.json")).collect();
+    let folders = |path: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        entries.map(|entry| entry.expect("an entry").path()).filter(|path| path.is_dir()).collect()
+    };
+    let models = folders(&root().join("models"));
+    let versions: Vec<PathBuf> = models.iter().flat_map(|model| folders(&model.join("versions"))).collect();
     assert!(!versions.is_empty(), "models/ holds no bundle");
-    for (path, bytes) in versions {
-        let manifest: serde_json::Value = serde_json::from_slice(&bytes).expect("a manifest is JSON");
+    for version in versions {
+        let manifest = std::fs::read(version.join("manifest.json"))
+            .unwrap_or_else(|error| panic!("{} has no manifest: {error}", version.display()));
+        let manifest: serde_json::Value = serde_json::from_slice(&manifest).expect("a manifest is JSON");
         let command = manifest["how_to_make_again"].as_str().unwrap_or_default();
-        assert!(command.contains("shardwise"), "{}: {command:?}", path.display());
+        assert!(command.contains("shardwise train"), "{}: {command:?}", version.display());
+    }
+}
+
+#[test]
+fn a_decision_waits_for_no_lock() {
+    for name in ["types", "features", "policies", "inference"] {
+        for (path, bytes) in contents(&root().join(format!("crates/shardwise-{name}/src"))) {
+            let text = String::from_utf8(bytes).expect("sources are UTF-8");
+            for lock in ["Mutex", "RwLock", "Condvar"] {
+                assert!(!text.contains(lock), "{} speaks of {lock}", path.display());
+            }
+        }
     }
 }

@@ -76,28 +76,36 @@ fn a_second_night_on_the_same_history_changes_nothing() {
     assert_eq!(first["model"]["published"], true, "a first model that beats its rivals goes live");
     assert_eq!(second["model"], first["model"]);
     assert_eq!(second["decision"], first["decision"]);
+    assert_eq!(second["closed_loop"], first["closed_loop"], "the judgement that made it champion stands");
 }
 
 #[test]
-fn an_interrupted_night_goes_on_where_it_was() {
+fn a_killed_night_goes_on_where_it_was() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (history, work) = (folder.path().join("history"), folder.path().join("work"));
     small_history(&history, "1");
     let arguments = ["nightly", "--history", text(&history), "--work", text(&work), "--replicates", "2", "--json"];
-    for wait_ms in [300, 900, 1_500] {
-        let mut child = Command::new(binary())
-            .args(arguments)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("it starts");
-        std::thread::sleep(Duration::from_millis(wait_ms));
-        child.kill().expect("it can be killed");
-        child.wait().expect("it ends");
+    let start = || Command::new(binary()).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = start().expect("it starts");
+    // Killed as soon as the model is there, in the middle of the evaluation.
+    let mut waits = 0;
+    while !work.join("stages/train.json").exists() {
+        std::thread::sleep(Duration::from_millis(20));
+        waits += 1;
+        assert!(waits < 15_000, "no model after five minutes");
     }
-    let result = json(&arguments[..arguments.len() - 1]);
+    child.kill().expect("it can be killed");
+    child.wait().expect("it ends");
+    let output = start().expect("it starts").wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&output.stderr);
+    for kept in ["1 kept", "verify: kept from the last run", "train: kept from the last run"] {
+        assert!(said.contains(kept), "'{kept}' is not in: {said}");
+    }
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let result: Value = serde_json::from_str(stdout.lines().last().expect("a result")).expect("JSON");
     assert_eq!(result["dataset"]["hash"], night().result["dataset"]["hash"]);
     assert_eq!(result["model"]["version"], night().result["model"]["version"]);
+    assert_eq!(result["closed_loop"], night().result["closed_loop"]);
 }
 
 #[test]

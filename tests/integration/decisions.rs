@@ -84,7 +84,9 @@ fn no_policy_leaves_the_eligible_shards() {
 fn an_empty_fleet_is_a_typed_refusal() {
     let mut golden = contexts().remove(1);
     golden.fleet.shards.clear();
-    let refusal = trained().predict_optimal_shard(&golden.context()).unwrap_err();
+    let placer = trained();
+    let refusal = placer.predict_optimal_shard(&golden.context()).unwrap_err();
+    assert_eq!(placer.counts().refused(), 1);
     assert_eq!(refusal, NoEligibleShard { shards: 0, unhealthy: 0, stale: 0, forbidden: 0, too_small: 0 });
 }
 
@@ -105,8 +107,10 @@ fn a_decision_says_who_why_and_what_else() {
 #[test]
 fn fallbacks_say_why() {
     let golden = contexts().remove(1);
-    let prediction = Placer::without_model().predict_optimal_shard(&golden.context()).expect("healthy shards");
+    let placer = Placer::without_model();
+    let prediction = placer.predict_optimal_shard(&golden.context()).expect("healthy shards");
     assert_eq!(prediction.fallback_reason, Some(shardwise_types::FallbackReason::NoModel));
+    assert_eq!(placer.counts().fallbacks(shardwise_types::FallbackReason::NoModel), 1);
     assert!(
         prediction.reasoning.iter().any(|reason| reason.contains("no model is loaded")),
         "{:?}",

@@ -83,12 +83,11 @@ impl Stage {
         }
     }
 
-    /// Ends the work with its result; returns the seconds that it took.
-    pub(crate) fn done(self, result: impl Display) -> f64 {
+    /// Ends the work with its result.
+    pub(crate) fn done(self, result: impl Display) {
         self.bar.finish_and_clear();
         let seconds = (now() - self.started).as_secs_f64();
         eprintln!("{}: {result} ({seconds:.1} s)", self.name);
-        seconds
     }
 }
 

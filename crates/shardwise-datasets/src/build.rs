@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use shardwise_features::{FEATURES, ServiceObservations, fingerprint};
 use shardwise_types::{Response, Timestamp};
 
-use crate::card::{ALL_OBSERVATIONS_FILE, CARD_FILE, FORMAT_VERSION, TRAIN_OBSERVATIONS_FILE};
+use crate::card::{CARD_FILE, FORMAT_VERSION, OBSERVATIONS_FILE};
 use crate::day::{BlockGrid, DayBuilder};
 use crate::files::{self, StagedDir};
 use crate::history::{TOPOLOGY_FILE, check_range, day_start};
@@ -157,10 +157,7 @@ fn check_target(out: &Path) -> Result<(), DatasetError> {
     if files::is_free(out)? {
         return Ok(());
     }
-    let ours = |name: &str| {
-        [CARD_FILE, STATE_DIR, TRAIN_OBSERVATIONS_FILE, ALL_OBSERVATIONS_FILE].contains(&name)
-            || name.starts_with("date=")
-    };
+    let ours = |name: &str| [CARD_FILE, STATE_DIR, OBSERVATIONS_FILE].contains(&name) || name.starts_with("date=");
     let names = files::names_in(out)?;
     if !names.iter().any(|name| name == CARD_FILE) {
         return Err(DatasetError::NotEmpty { path: out.to_owned() });
@@ -265,12 +262,15 @@ impl Build<'_> {
     }
 
     /// The replay as it stood before a day.
-    fn checkpoint_before(&self, day: usize) -> Checkpoint {
-        let saved = day.checked_sub(1).and_then(|before| Checkpoint::load(&self.staged, &self.days[before].0));
-        saved.unwrap_or_else(|| Checkpoint {
-            replay: Replay::new(self.history.network().clone()).save(),
-            block: 0,
-            rows: BTreeMap::new(),
+    fn checkpoint_before(&self, day: usize) -> Result<Checkpoint, DatasetError> {
+        let Some(before) = day.checked_sub(1) else {
+            let replay = Replay::new(self.history.network().clone()).save();
+            return Ok(Checkpoint { replay, block: 0, rows: BTreeMap::new() });
+        };
+        let date = &self.days[before].0;
+        Checkpoint::load(&self.staged, date).ok_or_else(|| DatasetError::Unreadable {
+            path: self.staged.join(STATE_DIR),
+            problem: format!("the routers' state after {date} is gone; remove the dataset and build it again"),
         })
     }
 
@@ -280,7 +280,7 @@ impl Build<'_> {
         inputs: &str,
         report: &mut dyn FnMut(u64) -> Result<(), DatasetError>,
     ) -> Result<DayState, DatasetError> {
-        let checkpoint = self.checkpoint_before(self.days.len());
+        let checkpoint = self.checkpoint_before(self.days.len())?;
         let mut day = DayBuilder::new(date, &self.staged, self.options, self.grid, checkpoint);
         let end = day_start(date).plus_millis(DAY_MS);
         let to = self.options.to.map_or(end, |to| to.min(end));
@@ -446,23 +446,18 @@ impl Build<'_> {
         Ok(())
     }
 
-    fn write_observations(&self, train_to: Timestamp) -> Result<[FileSum; 2], DatasetError> {
-        let train = self.observations_before(train_to)?;
-        let all = Replay::restore(self.checkpoint_before(self.days.len()).replay);
-        self.write_bin(TRAIN_OBSERVATIONS_FILE, &train)?;
-        self.write_bin(ALL_OBSERVATIONS_FILE, all.observations())?;
-        Ok([FileSum::of(&self.staged, TRAIN_OBSERVATIONS_FILE)?, FileSum::of(&self.staged, ALL_OBSERVATIONS_FILE)?])
-    }
-
-    fn write_bin(&self, name: &str, observations: &ServiceObservations) -> Result<(), DatasetError> {
-        files::write(&self.staged.join(name), &postcard::to_stdvec(observations).expect("observations are plain data"))
+    fn write_observations(&self, train_to: Timestamp) -> Result<FileSum, DatasetError> {
+        let observations = self.observations_before(train_to)?;
+        let bytes = postcard::to_stdvec(&observations).expect("observations are plain data");
+        files::write(&self.staged.join(OBSERVATIONS_FILE), &bytes)?;
+        FileSum::of(&self.staged, OBSERVATIONS_FILE)
     }
 
     /// What had been seen of service times at an instant: the day before it as saved, the rest replayed.
     fn observations_before(&self, until: Timestamp) -> Result<ServiceObservations, DatasetError> {
         let day = self.days.iter().position(|(date, _)| until <= day_start(date).plus_millis(DAY_MS));
         let day = day.unwrap_or(self.days.len() - 1);
-        let mut replay = Replay::restore(self.checkpoint_before(day).replay);
+        let mut replay = Replay::restore(self.checkpoint_before(day)?.replay);
         let mut records = self.history.records(Some(day_start(&self.days[day].0)), Some(until))?;
         while let Some(record) = records.next() {
             replay.apply(&record?).map_err(|error| error.at(records.place()))?;
@@ -775,8 +770,8 @@ mod tests {
             })
             .sum();
         assert_eq!(train.rows + gap.rows + test.rows + outside, card.rows);
-        let (of_train, of_all) = load_observations(&bench.out()).unwrap();
-        assert!(0.0 < of_train.samples() && of_train.samples() < of_all.samples());
+        let seen = load_observations(&bench.out()).unwrap().samples();
+        assert!(0.0 < seen && seen < card.labelled as f64, "what came after the training part is not in it");
     }
 
     #[test]

@@ -13,9 +13,7 @@ pub(crate) const FORMAT_VERSION: u32 = 1;
 /// The card's file.
 pub(crate) const CARD_FILE: &str = "dataset.json";
 /// What was seen of service times up to the end of the training split.
-pub(crate) const TRAIN_OBSERVATIONS_FILE: &str = "service_observations.train.bin";
-/// What was seen of service times in all.
-pub(crate) const ALL_OBSERVATIONS_FILE: &str = "service_observations.all.bin";
+pub(crate) const OBSERVATIONS_FILE: &str = "service_observations.bin";
 
 /// What a dataset is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,8 +54,8 @@ pub struct DatasetCard {
     pub days: Vec<DayCard>,
     /// The history's files.
     pub sources: Vec<FileSum>,
-    /// What was seen of service times: up to the end of the training split, and in all.
-    pub observations: [FileSum; 2],
+    /// What was seen of service times up to the end of the training split.
+    pub observations: FileSum,
     /// How it was asked for.
     pub options: BuildOptions,
     /// The command that makes it again.
@@ -174,22 +172,16 @@ pub fn load_card(dataset: &Path) -> Result<DatasetCard, DatasetError> {
     Ok(card)
 }
 
-/// What was seen of service times: up to the end of the training split, and in all.
+/// What was seen of service times up to the end of the training split.
 ///
 /// # Errors
 /// No dataset there, or a file that does not match the card.
-pub fn load_observations(dataset: &Path) -> Result<(ServiceObservations, ServiceObservations), DatasetError> {
-    let card = load_card(dataset)?;
-    let [train, all] = &card.observations;
-    Ok((load_sum(dataset, train)?, load_sum(dataset, all)?))
-}
-
-fn load_sum(dataset: &Path, expected: &FileSum) -> Result<ServiceObservations, DatasetError> {
+pub fn load_observations(dataset: &Path) -> Result<ServiceObservations, DatasetError> {
+    let expected = load_card(dataset)?.observations;
     let path = dataset.join(&expected.path);
     let found = files::digest(&path)?;
     if found != expected.blake3 {
-        let expected = expected.blake3.clone();
-        return Err(DatasetError::Tampered { path, what: "BLAKE3", found, expected });
+        return Err(DatasetError::Tampered { path, what: "BLAKE3", found, expected: expected.blake3 });
     }
     postcard::from_bytes(&files::read(&path)?)
         .map_err(|error| DatasetError::Unreadable { path, problem: error.to_string() })

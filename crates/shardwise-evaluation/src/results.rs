@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Name of the policy under test, unless the caller names another.
+/// Name of the policy under test.
 pub const CANDIDATE: &str = "shardwise";
 
 /// Name under which the present champion runs, when there is one.

@@ -80,6 +80,8 @@ pub struct Placer {
 struct Scored {
     position: usize,
     terms: CostTerms,
+    /// Cores wanted over cores, read once: other threads may dispatch while this one sorts.
+    utilisation: f64,
 }
 
 /// Buffers that live as long as their thread, so that a decision allocates nothing once they have grown.
@@ -158,11 +160,12 @@ impl Placer {
         scored.extend(positions.iter().map(|&position| {
             let candidate = Candidate::read(context, position);
             something_known |= candidate.service_ln_ms.is_some();
-            Scored { position, terms: candidate.cost(context, position, &self.config.cost) }
+            let terms = candidate.cost(context, position, &self.config.cost);
+            Scored { position, terms, utilisation: candidate.utilisation() }
         }));
         sort_by_cost(scored);
         if !something_known {
-            sort_by_load(context, scored);
+            sort_by_load(scored);
             let reason = if self.bundle.is_some() { FallbackReason::NothingKnown } else { FallbackReason::NoModel };
             return (DecidedBy::LeastLoaded, Some(reason));
         }
@@ -250,12 +253,18 @@ fn predict(
 
 /// Cheapest first; ties by shard id, which is the order of the fleet.
 fn sort_by_cost(scored: &mut [Scored]) {
-    scored.sort_unstable_by(|a, b| a.terms.total_ms().total_cmp(&b.terms.total_ms()).then(a.position.cmp(&b.position)));
+    sort_by(scored, |scored| scored.terms.total_ms());
 }
 
-fn sort_by_load(context: &DecisionContext<'_>, scored: &mut [Scored]) {
-    let load = |scored: &Scored| Candidate::read(context, scored.position).utilisation();
-    scored.sort_unstable_by(|a, b| load(a).total_cmp(&load(b)).then(a.position.cmp(&b.position)));
+/// Least loaded first; ties by shard id.
+fn sort_by_load(scored: &mut [Scored]) {
+    sort_by(scored, |scored| scored.utilisation);
+}
+
+/// Smallest first; what is not a number comes last.
+fn sort_by(scored: &mut [Scored], value: impl Fn(&Scored) -> f64) {
+    let key = |scored: &Scored| Some(value(scored)).filter(|value| !value.is_nan()).unwrap_or(f64::INFINITY);
+    scored.sort_unstable_by(|a, b| key(a).total_cmp(&key(b)).then(a.position.cmp(&b.position)));
 }
 
 /// The placer as a policy: the very object that routers embed runs in the simulator.

@@ -8,7 +8,9 @@ use crate::{Decision, Policy, Rules, eligible};
 
 fn in_flight_per_core(context: &DecisionContext<'_>, position: usize) -> f64 {
     let shard = &context.fleet.shards[position];
-    context.router.shard(&shard.id).in_flight / f64::from(shard.shape.cores)
+    let load = context.router.shard(&shard.id).in_flight / f64::from(shard.shape.cores);
+    // A shard whose cores are no number is as good as full.
+    if load.is_nan() { f64::INFINITY } else { load }
 }
 
 /// The least requests in flight per core; ties are drawn, so that an idle fleet is not filled from one end.

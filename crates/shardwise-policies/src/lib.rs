@@ -1,5 +1,4 @@
-//! Policies: filter → score → pick. One trait, which routers, the simulator and the arena all speak.
-
+//! Policies: filter → score → pick. One trait, which routers, the simulator and the evaluation all speak.
 //!
 //! Hard rules are filters ([`eligible`]): a shard that breaks one never reaches a scorer. The cost ([`sed`]) is shared by
 //! all policies of the shortest-expected-delay family, with and without a model.

@@ -26,9 +26,15 @@ impl Scored {
         Ok(())
     }
 
+    /// Cost of a candidate in ms; what is not a number is infinitely dear.
+    fn cost_ms(&self, index: usize) -> f64 {
+        let cost_ms = self.costs[index].total_ms();
+        if cost_ms.is_nan() { f64::INFINITY } else { cost_ms }
+    }
+
     /// Index of the cheapest; ties by shard id, which is the order of the fleet.
     fn cheapest(&self) -> usize {
-        let by_cost = |a: &usize, b: &usize| self.costs[*a].total_ms().total_cmp(&self.costs[*b].total_ms());
+        let by_cost = |a: &usize, b: &usize| self.cost_ms(*a).total_cmp(&self.cost_ms(*b));
         (0..self.costs.len()).min_by(by_cost).expect("score leaves at least one")
     }
 
@@ -115,10 +121,14 @@ impl Policy for SedSoftmax {
 
     fn decide(&mut self, context: &DecisionContext<'_>, rng: &mut dyn Rng) -> Result<Decision, NoEligibleShard> {
         self.scored.score(context, &self.config)?;
-        let least = self.scored.costs[self.scored.cheapest()].total_ms().max(f64::MIN_POSITIVE);
-        let weight = |terms: &CostTerms| (-(terms.total_ms() / least - 1.0) / self.temperature).exp();
+        let least = self.scored.cost_ms(self.scored.cheapest()).max(f64::MIN_POSITIVE);
+        // Relative to an infinite cost nothing is cheaper: all are equally likely.
+        let weight = |cost_ms: f64| match least.is_finite() {
+            true => (-(cost_ms / least - 1.0) / self.temperature).exp(),
+            false => 1.0,
+        };
         self.weights.clear();
-        self.weights.extend(self.scored.costs.iter().map(weight));
+        self.weights.extend((0..self.scored.costs.len()).map(|index| weight(self.scored.cost_ms(index))));
         let total: f64 = self.weights.iter().sum();
         let even = self.uniform / self.weights.len() as f64;
         self.weights.iter_mut().for_each(|weight| *weight = (1.0 - self.uniform) * *weight / total + even);

@@ -290,12 +290,12 @@ fn a_history_can_be_played_again() {
         }
     }
     decisions.reverse();
-    let again = Workload::from_decisions(&world, decisions.clone(), market).unwrap();
+    let again = Workload::from_decisions(&world, decisions.clone(), market, workload.start).unwrap();
     assert_eq!(first.counts.refused, 0);
     assert_eq!(again.arrivals, workload.arrivals);
     let mut smaller = world.clone();
     smaller.functions.truncate(1);
-    let error = Workload::from_decisions(&smaller, decisions, Vec::new()).unwrap_err();
+    let error = Workload::from_decisions(&smaller, decisions, Vec::new(), workload.start).unwrap_err();
     assert!(error.to_string().contains("the world has no function"), "{error}");
 }
 

@@ -242,7 +242,7 @@ impl<'a> Simulation<'a> {
         let arrivals = workload.arrivals.len();
         let measured_at = workload.start.plus_millis(options.warm_up * workload.end.millis_since(workload.start));
         let measured_from = workload.arrivals.partition_point(|arrival| arrival.at < measured_at);
-        let shard = |(index, spec)| Shard::new(spec, &world.functions, &world.timing, seed, index);
+        let shard = |(index, spec)| Shard::new(spec, world, seed, index, nanos(workload.elapsed_ms));
         let router = |(index, policy)| SimRouter::new(world, index, policy, seed);
         Ok(Self {
             world,

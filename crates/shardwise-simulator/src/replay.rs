@@ -292,7 +292,7 @@ fn workload(inputs: &ReplayInputs, options: &ReplayOptions, world: &WorldSpec, s
         maker.request(&mut rng, Timestamp::from_nanos(*at), *function, false, sigma)
     };
     let arrivals = moments.iter().enumerate().map(arrival).collect();
-    Workload { start: options.start, end, arrivals, market: market(inputs, options, world, end) }
+    Workload { start: options.start, end, elapsed_ms: 0.0, arrivals, market: market(inputs, options, world, end) }
 }
 
 /// Puts a function's invocations at random instants of their minutes; a timer at the same instant of each.

@@ -10,7 +10,7 @@ use shardwise_types::{ShardReport, Timestamp};
 
 use crate::constants::NANOS_PER_MS;
 use crate::streams::{KeyedStream, Purpose, stream};
-use crate::world::{FaultKind, FunctionSpec, ResourceClass, ShardSpec, Timing};
+use crate::world::{FaultKind, FunctionSpec, ResourceClass, ShardSpec, WorldSpec};
 
 /// Time of the simulation: nanoseconds since the start of the workload.
 pub(crate) type SimTime = u64;
@@ -28,6 +28,8 @@ pub(crate) fn millis(nanos: u64) -> f64 {
 /// A shard's state.
 pub(crate) struct Shard<'a> {
     spec: &'a ShardSpec,
+    /// How long the world had run when the workload began.
+    elapsed: SimTime,
     servers: u32,
     running: u32,
     /// Requests that wait, first come first served.
@@ -42,20 +44,16 @@ pub(crate) struct Shard<'a> {
 }
 
 impl<'a> Shard<'a> {
-    pub(crate) fn new(
-        spec: &'a ShardSpec,
-        functions: &[FunctionSpec],
-        timing: &Timing,
-        seed: u64,
-        index: usize,
-    ) -> Self {
+    pub(crate) fn new(spec: &'a ShardSpec, world: &WorldSpec, seed: u64, index: usize, elapsed: SimTime) -> Self {
+        let timing = &world.timing;
         let trace = |resource| spec.slowness.iter().find(|trace| trace.resource == resource);
         Self {
             spec,
+            elapsed,
             servers: spec.servers(),
             running: 0,
             queue: VecDeque::with_capacity(64),
-            warm: WarmSet::new(functions, f64::from(spec.shape.memory_mb), nanos(timing.warm_ttl_ms)),
+            warm: WarmSet::new(&world.functions, f64::from(spec.shape.memory_mb), nanos(timing.warm_ttl_ms)),
             antagonist: spec.antagonist.map(|spec| Visitor::new(spec, seed, index)),
             traces: [ResourceClass::Compute, ResourceClass::Memory, ResourceClass::Io].map(trace),
             memory_pressure: timing.memory_pressure,
@@ -162,7 +160,7 @@ impl<'a> Shard<'a> {
 
     fn trace(&self, now: SimTime, resource: ResourceClass) -> f64 {
         self.traces[resource as usize].map_or(1.0, |trace| {
-            let step = (millis(now) / trace.step_ms) as usize;
+            let step = (millis(self.elapsed + now) / trace.step_ms) as usize;
             f64::from(trace.values[step % trace.values.len()])
         })
     }
@@ -176,7 +174,7 @@ impl<'a> Shard<'a> {
     }
 
     fn faults(&self, now: SimTime) -> impl Iterator<Item = FaultKind> + use<'_> {
-        let now_ms = millis(now);
+        let now_ms = millis(self.elapsed + now);
         self.spec.faults.iter().filter(move |fault| (fault.from_ms..fault.until_ms).contains(&now_ms)).map(|f| f.kind)
     }
 }

@@ -35,6 +35,8 @@ pub struct Workload {
     pub start: Timestamp,
     /// When arrivals end.
     pub end: Timestamp,
+    /// How long the world had run when it begins, in ms: slowness and faults of the shards go on from there.
+    pub elapsed_ms: f64,
     /// The requests, in the order of time.
     pub arrivals: Vec<Arrival>,
     /// The market, in the order in which it becomes known; sequence numbers are given by the run.
@@ -103,11 +105,12 @@ impl Workload {
         let times = arrival_times(&mut rng, world, options, &spells, &mixes);
         let maker = RequestMaker::new(world, seed, options);
         let arrivals = times.iter().enumerate().map(|(index, event)| maker.arrival(index as u64, event)).collect();
-        Ok(Self { start: options.start, end, arrivals, market })
+        Ok(Self { start: options.start, end, elapsed_ms: 0.0, arrivals, market })
     }
 
     /// The arrivals of a history, so that a closed loop can be run on real or held-out ones.
     ///
+    /// `history_from` is when the history begins: records may be its end only, and the world goes on as it was then.
     /// Where they went and what became of them is left out: that is the policy's and the simulator's to say. Records
     /// may come in any order.
     ///
@@ -117,6 +120,7 @@ impl Workload {
         world: &WorldSpec,
         mut records: Vec<DecisionRecord>,
         mut market: Vec<MarketRecord>,
+        history_from: Timestamp,
     ) -> Result<Self, WorldError> {
         records.sort_by_key(|record| (record.known_at, record.sequence));
         market.sort_by_key(|record| (record.known_at, record.sequence));
@@ -134,7 +138,8 @@ impl Workload {
             .into_iter()
             .map(|record| arrival_of(world, &by_name, record))
             .collect::<Result<Vec<Arrival>, WorldError>>()?;
-        Ok(Self { start, end, arrivals, market })
+        let elapsed_ms = start.millis_since(history_from).max(0.0);
+        Ok(Self { start, end, elapsed_ms, arrivals, market })
     }
 
     /// Core time that the arrivals want over the cores of the fleet, were each function spread over all shards: with

@@ -5,13 +5,13 @@ use std::path::Path;
 use shardwise_datasets::{DatasetCard, Split, TrainingData, load_card, load_observations, training_data};
 use shardwise_models::DatasetSource;
 
-use crate::{History, Part, Rows, TrainOptions, Trained, TrainingError, train_rows};
+use crate::{Origin, Part, Rows, TrainOptions, Trained, TrainingError, train_rows};
 
 /// Rows read at most: a few more than are trained on, because some failed or lie in the gap.
 const READ_FOR_EACH_TRAINED: usize = 2;
 
-/// Trains on a dataset. Rows and encodings of the training part decide the trees; the service table that is served is
-/// fitted on everything there is.
+/// Trains on a dataset. Both the trees and the service table that is served know the training part only, so that the later
+/// part is held out from all that is judged on it.
 ///
 /// # Errors
 /// When the dataset cannot be read or does not match its card, and as [`train_rows`].
@@ -19,9 +19,8 @@ pub fn train(dataset: &Path, options: &TrainOptions, progress: &mut dyn FnMut(&s
     progress("reading the dataset");
     let card = load_card(dataset)?;
     let data = training_data(dataset, Some(options.max_rows.saturating_mul(READ_FOR_EACH_TRAINED)))?;
-    let (_, all) = load_observations(dataset)?;
-    let history = History { dataset: source(&card), service_table: all.fit() };
-    train_rows(&rows(data), history, options, progress)
+    let origin = Origin { dataset: source(&card), service_table: load_observations(dataset)?.fit() };
+    train_rows(&rows(data), origin, options, progress)
 }
 
 fn source(card: &DatasetCard) -> DatasetSource {

@@ -20,4 +20,4 @@ pub use error::TrainingError;
 pub use lightgbm_text::{ConversionError, forest_from_lightgbm_text};
 pub use options::TrainOptions;
 pub use rows::{Part, Rows};
-pub use train::{History, Trained, train_rows};
+pub use train::{Origin, Trained, train_rows};

@@ -13,10 +13,10 @@ use crate::{TrainOptions, TrainingError};
 
 /// What a model takes from a dataset beside its rows.
 #[derive(Debug, Clone)]
-pub struct History {
+pub struct Origin {
     /// Which dataset it is.
     pub dataset: DatasetSource,
-    /// The service table to serve, fitted on everything there is; training rows must have been made with earlier ones.
+    /// The service table to serve; training rows must have been made with earlier ones.
     pub service_table: ServiceTable,
 }
 
@@ -35,7 +35,7 @@ pub struct Trained {
 /// Says what is missing when there are too few rows, and refuses a model that would not be served as it was trained.
 pub fn train_rows(
     rows: &Rows,
-    history: History,
+    origin: Origin,
     options: &TrainOptions,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Trained, TrainingError> {
@@ -54,10 +54,10 @@ pub fn train_rows(
         seed: options.seed,
         code_version: env!("CARGO_PKG_VERSION").to_owned(),
         parameters: options.for_manifest(),
-        how_to_make_again: how_to_make_again(options, &history.dataset.id),
+        how_to_make_again: how_to_make_again(options, &origin.dataset.id),
         exec: Some(ExecDraft { head, metrics }),
-        dataset: history.dataset,
-        service_table: history.service_table,
+        dataset: origin.dataset,
+        service_table: origin.service_table,
     };
     Ok(Trained { draft, metrics })
 }
@@ -164,9 +164,9 @@ mod tests {
         (features, (exec_ms * (NOISE * dice.normal()).exp()) as f32)
     }
 
-    fn history() -> History {
+    fn history() -> Origin {
         let example = BundleDraft::example();
-        History { dataset: example.dataset, service_table: example.service_table }
+        Origin { dataset: example.dataset, service_table: example.service_table }
     }
 
     fn trained(rows: &Rows) -> Trained {

@@ -89,7 +89,7 @@ pub struct ShardReport {
 const QUEUE_HALF_PER_CORE: f32 = 4.0;
 
 impl ShardReport {
-    /// Overall load in [0, 1]: the fullest of CPU, memory and queue (S7, `LoadFormula::Bottleneck`).
+    /// Overall load in [0, 1]: the fullest of CPU, memory and queue, because that one makes requests wait.
     pub fn load(&self, cores: f32) -> f32 {
         let queue_per_core = self.queue_len as f32 / cores.max(f32::MIN_POSITIVE);
         let queue = queue_per_core / (queue_per_core + QUEUE_HALF_PER_CORE);
@@ -251,7 +251,7 @@ impl FleetSnapshot {
         Self::new(raw.shards, raw.network, raw.router_region)
     }
 
-    /// Takes in a shard's report; the first one makes the shard known.
+    /// Takes in a shard's report; the first one makes the shard known. Whoever makes the record has checked its values.
     pub fn apply_report(&mut self, record: &ReportRecord) {
         match self.shards.binary_search_by(|shard| shard.id.cmp(&record.shard)) {
             Ok(known) => self.shards[known].report = Some(record.report.clone()),

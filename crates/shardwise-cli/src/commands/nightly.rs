@@ -10,15 +10,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shardwise_datasets::{BuildOptions, DatasetCard, History};
 use shardwise_evaluation::{
-    ClosedLoop, Contender, DatasetFacts, Evidence, ExecScore, ModelFacts, ReportInput, SampleDecision, SamplePaths,
-    Verdict, judge, run as run_closed_loop, write_report,
+    CANDIDATE, CHAMPION as CHAMPION_ROW, ClosedLoop, Contender, DatasetFacts, Evidence, ExecScore, ModelFacts,
+    ReportInput, SampleDecision, SamplePaths, Verdict, judge, run as run_closed_loop, write_report,
 };
 use shardwise_inference::{Placer, PlacerConfig};
-use shardwise_models::{AliasMove, CHAMPION, HeadMetrics, ModelBundle, Registry};
+use shardwise_models::{AliasMove, BundleError, CHAMPION, HeadMetrics, ModelBundle, Registry, RegistryError};
 use shardwise_policies::sed::SedConfig;
 use shardwise_policies::{Runtime, Sed, by_name};
 use shardwise_simulator::{Workload, WorldSpec};
-use shardwise_types::{FleetSnapshot, HistoryRecord, MarketRecord, PlacementRequest, ShardPrediction, Timestamp};
+use shardwise_types::{
+    FleetSnapshot, HistoryRecord, MarketRecord, PlacementRequest, ShardPrediction, Timestamp, key_of,
+};
 
 use super::{dataset, files, predict, train};
 use crate::arguments::NightlyArguments;
@@ -47,24 +49,21 @@ struct Judged {
 }
 
 pub(crate) fn run(options: &NightlyArguments, json: bool) -> miette::Result<()> {
-    let night = Night::new(options)?;
+    let history = History::open(&options.history).into_diagnostic()?;
+    let night = Night::new(options, history)?;
     let card = dataset::build_with(&options.history, &night.dataset, &BuildOptions::default())?;
     output::stop_if_interrupted()?;
-    let verified: Value = night.once("verify", &card.content_hash, || {
-        let report =
-            dataset::verify_with(&options.history, &night.dataset, Some(night.models.as_path()), &options.name)?;
-        dataset::no_mismatch(&report)?;
-        Ok(json!({ "rows": report.rows, "mismatches": report.mismatches }))
-    })?;
+    let key = night.key(&card);
+    let verified: Value = night.once("verify", &key, |_| true, || night.verify())?;
     output::stop_if_interrupted()?;
-    let trained = night.train(&card)?;
+    let trained = night.train(&key)?;
     output::stop_if_interrupted()?;
     let bundle = Arc::new(night.registry.load(&trained.version).into_diagnostic()?);
     let end = night.end_of_history(&card)?;
-    let prediction = predict::decide(Arc::clone(&bundle), &night.request_file(), &night.fleet_file())?;
-    let judged = night.evaluate(&card, &trained, &bundle, end)?;
+    let prediction = night.decide(&bundle, end.as_ref());
+    let judged = night.evaluate(&key, &trained, &bundle, end)?;
     let published = night.publish(&trained, judged.as_ref())?;
-    let report = night.report(&card, &trained, judged.as_ref(), published, &prediction)?;
+    let report = night.report(&card, &trained, judged.as_ref(), published, prediction.as_ref())?;
     let result = json!({
         "dataset": {
             "rows": card.rows, "candidates_per_decision": card.candidates_per_decision,
@@ -81,13 +80,15 @@ pub(crate) fn run(options: &NightlyArguments, json: bool) -> miette::Result<()> 
     if json {
         output::print_json(&result)
     } else {
-        night.print(judged.as_ref(), published, &prediction, report.as_deref())
+        print(judged.as_ref(), published, prediction.as_ref(), report.as_deref());
+        Ok(())
     }
 }
 
 /// The folders of a night and its registry.
 struct Night<'a> {
     options: &'a NightlyArguments,
+    history: History,
     dataset: PathBuf,
     models: PathBuf,
     registry: Registry,
@@ -102,11 +103,19 @@ struct EndOfHistory {
 }
 
 impl<'a> Night<'a> {
-    fn new(options: &'a NightlyArguments) -> miette::Result<Self> {
+    fn new(options: &'a NightlyArguments, history: History) -> miette::Result<Self> {
         let models = options.models.clone().unwrap_or_else(|| options.work.join("models"));
-        History::open(&options.history).into_diagnostic()?;
         let registry = Registry::open_or_create(&models, &options.name).into_diagnostic()?;
-        Ok(Self { options, dataset: options.work.join("dataset"), models, registry })
+        Ok(Self { options, history, dataset: options.work.join("dataset"), models, registry })
+    }
+
+    /// What every stage depends on: the history's files, its world, the dataset, and this build of shardwise.
+    fn key(&self, card: &DatasetCard) -> String {
+        let sources: Vec<&str> = card.sources.iter().map(|source| source.blake3.as_str()).collect();
+        let world = self.history.world_json().unwrap_or_default();
+        let program = std::env::current_exe().and_then(std::fs::metadata);
+        let program = program.map(|program| (program.len(), program.modified().ok())).ok();
+        format!("{} {:016x}", card.content_hash, key_of(&format!("{sources:?} {world} {program:?}")))
     }
 
     fn request_file(&self) -> PathBuf {
@@ -117,11 +126,13 @@ impl<'a> Night<'a> {
         self.options.work.join("decision/fleet.json")
     }
 
-    /// The value of a finished stage, when it was made from the same key, else the value that is made now.
+    /// The value of a finished stage, when it was made from the same key and still serves, else the value that is made
+    /// now.
     fn once<T: Serialize + DeserializeOwned>(
         &self,
         stage: &str,
         key: &str,
+        serves: impl Fn(&T) -> bool,
         make: impl FnOnce() -> miette::Result<T>,
     ) -> miette::Result<T> {
         #[derive(Serialize, Deserialize)]
@@ -131,7 +142,7 @@ impl<'a> Night<'a> {
         }
         let file = self.options.work.join("stages").join(format!("{stage}.json"));
         let earlier = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice::<Finished<T>>(&bytes).ok());
-        if let Some(finished) = earlier.filter(|finished| finished.key == key) {
+        if let Some(finished) = earlier.filter(|finished| finished.key == key && serves(&finished.value)) {
             eprintln!("{stage}: kept from the last run");
             return Ok(finished.value);
         }
@@ -140,59 +151,73 @@ impl<'a> Night<'a> {
         Ok(finished.value)
     }
 
-    fn train(&self, card: &DatasetCard) -> miette::Result<TrainedVersion> {
-        let make = || {
+    fn verify(&self) -> miette::Result<Value> {
+        let (history, models) = (&self.options.history, Some(self.models.as_path()));
+        let report = dataset::verify_with(history, &self.dataset, models, &self.options.name)?;
+        dataset::no_mismatch(&report)?;
+        Ok(json!({ "rows": report.rows, "mismatches": report.mismatches }))
+    }
+
+    fn train(&self, key: &str) -> miette::Result<TrainedVersion> {
+        let key = format!("{key} seed {} {}", self.options.seed, self.options.name);
+        // The models folder may have been emptied since.
+        let is_there = |trained: &TrainedVersion| self.registry.resolve(&trained.version).is_ok();
+        self.once("train", &key, is_there, || {
             let trained = train::train_with(&self.dataset, &self.options.name, self.options.seed)?;
             let version = self.registry.publish(&trained.draft).into_diagnostic()?;
             Ok(TrainedVersion { version, metrics: trained.metrics })
-        };
-        let key = format!("{} seed {} {}", card.content_hash, self.options.seed, self.options.name);
-        let trained = self.once("train", &key, make)?;
-        // The models folder may have been emptied since.
-        if self.registry.resolve(&trained.version).is_ok() { Ok(trained) } else { make() }
+        })
+    }
+
+    /// Decides the history's last request; a refusal is said and does not end the night.
+    fn decide(&self, bundle: &Arc<ModelBundle>, end: Option<&EndOfHistory>) -> Option<ShardPrediction> {
+        let runtime = end.map_or_else(Runtime::default, |end| end.world.timing.runtime());
+        predict::decide(Arc::clone(bundle), &self.request_file(), &self.fleet_file(), runtime)
+            .inspect_err(|refusal| eprintln!("note: no sample decision: {refusal}"))
+            .ok()
     }
 
     /// Reads the end of the history: arrivals for the closed loop, and the last request and fleet for a decision.
     fn end_of_history(&self, card: &DatasetCard) -> miette::Result<Option<EndOfHistory>> {
-        let history = History::open(&self.options.history).into_diagnostic()?;
         let test_from = card.splits.test.from;
         let measured_ns = card.to.nanos() - test_from.nanos();
         let from = Timestamp::from_nanos(test_from.nanos() - WARM_UP_PERIODS * measured_ns).max(card.from);
-        let (mut decisions, mut market) = (Vec::new(), Vec::<MarketRecord>::new());
+        let (mut decisions, mut market, mut reports) = (Vec::new(), Vec::<MarketRecord>::new(), Vec::new());
+        let network = self.history.network();
         let mut fleet =
-            FleetSnapshot::new(Vec::new(), history.network().clone(), history.network().default_region.clone())
-                .into_diagnostic()?;
-        for record in history.records(Some(from), None).into_diagnostic()? {
+            FleetSnapshot::new(Vec::new(), network.clone(), network.default_region.clone()).into_diagnostic()?;
+        for record in self.history.records(Some(from), None).into_diagnostic()? {
             match record.into_diagnostic()? {
                 HistoryRecord::Decision(mut decision) => {
-                    decision.logged_shards = Vec::new();
-                    decision.logged_features = Vec::new();
+                    // The fleet is kept as the last decision saw it.
+                    reports.drain(..).for_each(|report| fleet.apply_report(&report));
+                    fleet.router_region.clone_from(&decision.router_region);
+                    (decision.logged_shards, decision.logged_features) = (Vec::new(), Vec::new());
                     decisions.push(*decision);
                 }
-                HistoryRecord::Report(report) => fleet.apply_report(&report),
+                HistoryRecord::Report(report) => reports.push(*report),
                 HistoryRecord::Market(minute) => market.push(minute),
                 HistoryRecord::Outcome(_) => {}
             }
         }
         if let Some(last) = decisions.last() {
-            fleet.router_region = last.router_region.clone();
             files::write_json(&self.request_file(), &last.request)?;
             files::write_json(&self.fleet_file(), &fleet)?;
         }
-        let Some(world) = history.world_json() else { return Ok(None) };
+        let Some(world) = self.history.world_json() else { return Ok(None) };
         let world: WorldSpec = serde_json::from_str(world).into_diagnostic()?;
         world.check().into_diagnostic()?;
-        let workload = Workload::from_decisions(&world, decisions, market).into_diagnostic()?;
+        let workload = Workload::from_decisions(&world, decisions, market, card.from).into_diagnostic()?;
         let span_ns = (workload.end.nanos() - workload.start.nanos()).max(1);
         let warm_up = (test_from.nanos() - workload.start.nanos()).max(0) as f64 / span_ns as f64;
         Ok(Some(EndOfHistory { workload, world, warm_up }))
     }
 
     /// Plays the held-out end of the history with the model and its rivals. A version that is champion already was
-    /// judged when it became so, and is not judged against itself.
+    /// judged when it became so, and that judgement stands.
     fn evaluate(
         &self,
-        card: &DatasetCard,
+        key: &str,
         trained: &TrainedVersion,
         bundle: &Arc<ModelBundle>,
         end: Option<EndOfHistory>,
@@ -201,38 +226,49 @@ impl<'a> Night<'a> {
             eprintln!("note: the history has no world.json, so there is no closed loop and the model is not promoted");
             return Ok(None);
         };
-        let champion = self.registry.alias(CHAMPION).into_diagnostic()?.filter(|champion| *champion != trained.version);
-        let against = champion.as_deref().unwrap_or("none");
-        let key = format!(
-            "{} {} against {against}, {} replicates",
-            card.content_hash, trained.version, self.options.replicates
-        );
-        let judged = self.once("evaluate", &key, || {
-            let closed_loop = self.closed_loop(bundle, champion.as_deref(), &end)?;
+        let alias = self.registry.alias(CHAMPION).into_diagnostic()?;
+        let is_champion = alias.as_deref() == Some(trained.version.as_str());
+        let champion = if is_champion { None } else { self.champion()? };
+        let against = champion.as_ref().map(|champion| champion.version().to_owned());
+        let key = format!("{key} {}, {} replicates", trained.version, self.options.replicates);
+        let still_stands = |judged: &Judged| is_champion || judged.champion == against;
+        let judged = self.once("evaluate", &key, still_stands, || {
+            let closed_loop = self.closed_loop(bundle, champion, &end)?;
             let verdict = judge(&Evidence {
                 closed_loop: &closed_loop,
                 candidate_version: &trained.version,
-                champion_version: champion.as_deref(),
+                champion_version: if is_champion { alias.as_deref() } else { against.as_deref() },
                 exec_rmse: Some(trained.metrics.rmse),
                 table_rmse: Some(trained.metrics.table_rmse),
             });
-            Ok(Judged { closed_loop, verdict, champion: champion.clone() })
+            Ok(Judged { closed_loop, verdict, champion: against.clone() })
         })?;
         Ok(Some(judged))
+    }
+
+    /// The present champion; `None` when there is none, or when it was made for other features, so that no router of this
+    /// version could serve it.
+    fn champion(&self) -> miette::Result<Option<Arc<ModelBundle>>> {
+        match self.registry.load(CHAMPION) {
+            Ok(champion) => Ok(Some(Arc::new(champion))),
+            Err(RegistryError::NoSuchAlias { .. }) => Ok(None),
+            Err(RegistryError::Bundle(error @ BundleError::Fingerprint { .. })) => {
+                eprintln!("note: the champion is left out: {error}");
+                Ok(None)
+            }
+            Err(error) => Err(error).into_diagnostic(),
+        }
     }
 
     fn closed_loop(
         &self,
         bundle: &Arc<ModelBundle>,
-        champion: Option<&str>,
+        champion: Option<Arc<ModelBundle>>,
         end: &EndOfHistory,
     ) -> miette::Result<ClosedLoop> {
         let runtime = end.world.timing.runtime();
-        let mut contenders = vec![placer("shardwise", Arc::clone(bundle), runtime)];
-        if let Some(version) = champion {
-            let champion = Arc::new(self.registry.load(version).into_diagnostic()?);
-            contenders.push(placer(CHAMPION, champion, runtime));
-        }
+        let mut contenders = vec![placer(CANDIDATE, Arc::clone(bundle), runtime)];
+        contenders.extend(champion.map(|champion| placer(CHAMPION_ROW, champion, runtime)));
         let table = bundle.service_table();
         contenders.push(Contender::new("sed_off_lambda", move || Box::new(Sed::offline(Arc::clone(&table), runtime))));
         contenders.extend(
@@ -276,18 +312,18 @@ impl<'a> Night<'a> {
         trained: &TrainedVersion,
         judged: Option<&Judged>,
         published: bool,
-        prediction: &ShardPrediction,
+        prediction: Option<&ShardPrediction>,
     ) -> miette::Result<Option<PathBuf>> {
         let Some(judged) = judged else { return Ok(None) };
         let request = PlacementRequest::from_json(&files::read(&self.request_file())?).into_diagnostic()?;
         let input = ReportInput {
             title: format!("shardwise · {} · {}", self.options.name, trained.version),
             command: self.command(),
-            dataset: dataset_facts(card, &self.options.history),
+            dataset: dataset_facts(card, &trained.metrics, &self.options.history),
             model: model_facts(&self.options.name, trained, judged, published),
             closed_loop: judged.closed_loop.clone(),
             verdict: judged.verdict.clone(),
-            decision: Some(SampleDecision::new(&request, prediction)),
+            decision: prediction.map(|prediction| SampleDecision::new(&request, prediction)),
             notes: notes(),
         };
         let paths = write_report(&self.options.work.join("report"), &input).into_diagnostic()?;
@@ -295,46 +331,31 @@ impl<'a> Night<'a> {
     }
 
     fn command(&self) -> String {
-        let path = |path: &Path| path.display().to_string();
+        let Self { options, models, .. } = self;
+        let (history, work, models) = (options.history.display(), options.work.display(), models.display());
+        let NightlyArguments { name, seed, replicates, .. } = options;
         format!(
-            "shardwise nightly --history {} --work {} --name {} --seed {} --replicates {}",
-            path(&self.options.history),
-            path(&self.options.work),
-            self.options.name,
-            self.options.seed,
-            self.options.replicates
+            "shardwise nightly --history {history} --work {work} --models {models} --name {name} --seed {seed} \
+             --replicates {replicates}"
         )
     }
+}
 
-    fn print(
-        &self,
-        judged: Option<&Judged>,
-        published: bool,
-        prediction: &ShardPrediction,
-        report: Option<&Path>,
-    ) -> miette::Result<()> {
-        if let Some(judged) = judged {
-            println!("{:<18}{:>10}{:>10}{:>11}", "policy", "mean ms", "p99 ms", "SLO missed");
-            for policy in &judged.closed_loop.policies {
-                let figures = &policy.pooled;
-                println!(
-                    "{:<18}{:>10.1}{:>10.1}{:>10.2}%",
-                    policy.name,
-                    figures.mean_ms,
-                    figures.p99_ms,
-                    figures.slo_miss * 100.0
-                );
-            }
-            for reason in &judged.verdict.reasons {
-                println!("{} {reason}", if reason.holds { "✓" } else { "✗" });
-            }
+fn print(judged: Option<&Judged>, published: bool, prediction: Option<&ShardPrediction>, report: Option<&Path>) {
+    if let Some(judged) = judged {
+        println!("{:<18}{:>10}{:>10}{:>11}", "policy", "mean ms", "p99 ms", "SLO missed");
+        for policy in &judged.closed_loop.policies {
+            let (mean_ms, p99_ms) = (policy.pooled.mean_ms, policy.pooled.p99_ms);
+            println!("{:<18}{mean_ms:>10.1}{p99_ms:>10.1}{:>10.2}%", policy.name, policy.pooled.slo_miss * 100.0);
         }
-        println!("{}\n", if published { "The model is live (champion)." } else { "The model is not live." });
-        predict::print(prediction);
-        if let Some(report) = report {
-            println!("\nreport: {}", report.display());
+        for reason in &judged.verdict.reasons {
+            println!("{} {reason}", if reason.holds { "✓" } else { "✗" });
         }
-        Ok(())
+    }
+    println!("{}\n", if published { "The model is live (champion)." } else { "The model is not live." });
+    prediction.into_iter().for_each(predict::print);
+    if let Some(report) = report {
+        println!("\nreport: {}", report.display());
     }
 }
 
@@ -353,13 +374,13 @@ fn table(closed_loop: &ClosedLoop) -> Vec<Value> {
     closed_loop.policies.iter().map(row).collect()
 }
 
-fn dataset_facts(card: &DatasetCard, history: &Path) -> DatasetFacts {
+fn dataset_facts(card: &DatasetCard, metrics: &HeadMetrics, history: &Path) -> DatasetFacts {
     DatasetFacts {
         id: card.id.clone(),
         source: history.display().to_string(),
         rows: card.rows,
-        earlier_rows: card.splits.train.rows,
-        later_rows: card.splits.test.rows,
+        earlier_rows: metrics.train_rows,
+        later_rows: metrics.test_rows,
         from_utc: card.from.to_string(),
         to_utc: card.to.to_string(),
         features: card.feature_names.len() as u64,
@@ -379,15 +400,15 @@ fn model_facts(name: &str, trained: &TrainedVersion, judged: &Judged, published:
         exec: Some(score("boosted trees on the service table", metrics.rmse, Some(metrics.r2))),
         table: Some(score("service table alone", metrics.table_rmse, None)),
         others: vec![
-            score("elastic net", metrics.elastic_net_rmse, None),
-            score("random forest", metrics.forest_rmse, None),
+            score("elastic net on 20,000 rows", metrics.elastic_net_rmse, None),
+            score("random forest on 20,000 rows", metrics.forest_rmse, None),
         ],
     }
 }
 
 fn notes() -> Vec<String> {
     vec![
-        "The closed loop plays the history's held-out arrivals in the simulated world that the history names; service noise, neighbours and faults are drawn anew per seed and are the same for all policies.".to_owned(),
+        "The closed loop plays the history's held-out arrivals in the simulated world that the history names; service noise, failures and neighbours are drawn anew per seed and are the same for all policies; traced slowness of machines goes on as it was.".to_owned(),
         "Routers learn online through the traffic before the held-out period, and only that period is measured.".to_owned(),
         "Confidence is not calibrated yet: it takes the spread of a single execution for the doubt about its mean, and so errs on the low side.".to_owned(),
     ]

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use miette::{IntoDiagnostic, miette};
 use shardwise_features::{DecisionContext, RouterState};
-use shardwise_inference::Placer;
+use shardwise_inference::{Placer, PlacerConfig};
 use shardwise_models::{CHAMPION, ModelBundle, Registry};
+use shardwise_policies::Runtime;
+use shardwise_policies::sed::SedConfig;
 use shardwise_types::{FleetSnapshot, InvalidInput, MarketSnapshot, PlacementRequest, ShardPrediction, Timestamp};
 
 use super::files;
@@ -16,7 +18,7 @@ use crate::output;
 pub(crate) fn run(options: &PredictArguments, json: bool) -> miette::Result<()> {
     let registry = Registry::open(&options.models, &options.name).into_diagnostic()?;
     let bundle = Arc::new(registry.load(CHAMPION).into_diagnostic()?);
-    let prediction = decide(bundle, &options.request, &options.fleet)?;
+    let prediction = decide(bundle, &options.request, &options.fleet, Runtime::default())?;
     if json {
         output::print_json(&prediction)
     } else {
@@ -26,7 +28,12 @@ pub(crate) fn run(options: &PredictArguments, json: bool) -> miette::Result<()> 
 }
 
 /// Decides the request in one file for the fleet in another, as a router would that has nothing in flight.
-pub(crate) fn decide(bundle: Arc<ModelBundle>, request: &Path, fleet: &Path) -> miette::Result<ShardPrediction> {
+pub(crate) fn decide(
+    bundle: Arc<ModelBundle>,
+    request: &Path,
+    fleet: &Path,
+    runtime: Runtime,
+) -> miette::Result<ShardPrediction> {
     let wrong = |path: &Path| {
         let path = path.display().to_string();
         move |error: InvalidInput| miette!("{path}: {error}")
@@ -44,7 +51,8 @@ pub(crate) fn decide(bundle: Arc<ModelBundle>, request: &Path, fleet: &Path) -> 
         market: &market,
         service_table: None,
     };
-    let placer = Placer::with_model(bundle);
+    let config = PlacerConfig { cost: SedConfig { runtime, ..SedConfig::default() }, ..PlacerConfig::default() };
+    let placer = Placer::with_model(bundle).with_config(config);
     placer.predict_optimal_shard(&context).map_err(|refusal| {
         let help = format!("run it locally, or look at the shards' health, amounts and memory in {}", fleet.display());
         miette!(help = help, "{refusal}")
