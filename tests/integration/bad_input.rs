@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{binary, contents, json, night, refused, small_history, text};
+use crate::support::{binary, contents, json, night, refused, skipped, small_history, text};
 
 /// Runs `dataset build` on a history that must be refused; the words and the absence of output are checked.
 fn build_refused(history: &Path, words: &[&str]) {
@@ -204,7 +204,7 @@ fn a_full_disk_leaves_nothing_half() {
     );
     let output = Command::new("unshare").args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]).output();
     let Some(output) = output.ok().filter(|output| String::from_utf8_lossy(&output.stdout).contains("mounted")) else {
-        eprintln!("skipped: this machine allows no mount namespaces, so there is no small disk to fill");
+        skipped("this machine allows no mount namespaces, so there is no small disk to fill");
         return;
     };
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{binary, json, night, root, shardwise, small_history, text};
+use crate::support::{binary, json, night, root, shardwise, skipped, small_history, text};
 
 fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("{value} is not a number"))
@@ -103,6 +103,9 @@ fn a_killed_night_goes_on_where_it_was() {
     }
     let stdout = String::from_utf8_lossy(&output.stdout);
     let result: Value = serde_json::from_str(stdout.lines().last().expect("a result")).expect("JSON");
+    let left = std::fs::read_dir(&work).expect("readable").map(|entry| entry.expect("an entry").file_name());
+    let left: Vec<_> = left.filter(|name| name.to_string_lossy().starts_with('.')).collect();
+    assert!(left.is_empty(), "left over: {left:?}");
     assert_eq!(result["dataset"]["hash"], night().result["dataset"]["hash"]);
     assert_eq!(result["model"]["version"], night().result["model"]["version"]);
     assert_eq!(result["closed_loop"], night().result["closed_loop"]);
@@ -146,7 +149,7 @@ fn help_is_given_for_every_command() {
 #[test]
 fn a_real_day_replays_when_the_traces_are_there() {
     let Some(traces) = std::env::var_os("SHARDWISE_TRACES").map(std::path::PathBuf::from) else {
-        eprintln!("skipped: SHARDWISE_TRACES is not set, so there are no real traces to replay");
+        skipped("SHARDWISE_TRACES is not set, so there are no real traces to replay");
         return;
     };
     let folder = tempfile::tempdir().expect("a temporary folder");

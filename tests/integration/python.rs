@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::support::night;
+use crate::support::{night, skipped};
 
 /// The environment's Python that `cargo dev setup` made; `None` when tests run without it.
 fn python() -> Option<PathBuf> {
     let python = std::env::var_os("SHARDWISE_PYTHON").map(PathBuf::from);
     if python.is_none() {
-        eprintln!("skipped: SHARDWISE_PYTHON is not set; run the tests with cargo dev test");
+        skipped("SHARDWISE_PYTHON is not set; run the tests with cargo dev test");
     }
     python
 }

@@ -1,5 +1,6 @@
 //! What the tests share: the repository, the built binary, runs of it, and one small finished night.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::LazyLock;
@@ -18,6 +19,12 @@ pub(crate) fn binary() -> PathBuf {
     let binary = test.ancestors().nth(2).expect("target/PROFILE/deps/test").join("shardwise");
     assert!(binary.exists(), "{} is not built; run cargo build --release --workspace first", binary.display());
     binary
+}
+
+/// Says that a test was skipped; straight to the terminal, for the test runner swallows what passing tests print.
+pub(crate) fn skipped(why: &str) {
+    // Nothing is lost but the note when standard error is closed.
+    let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }
 
 /// Runs `shardwise`.

@@ -48,17 +48,12 @@ pub(crate) enum DatasetCommand {
     Verify(VerifyArguments),
 }
 
+/// What simulated and replayed histories have in common.
 #[derive(Args)]
-pub(crate) struct SimulateArguments {
-    /// Seed of the fleet: shards, functions, distances.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) fleet_seed: u64,
-    /// Seed of the traffic and of all chance.
+pub(crate) struct RunArguments {
+    /// Seed of the traffic and of all else that is left to chance.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Hours of traffic.
-    #[arg(long, default_value_t = 0.02)]
-    pub(crate) hours: f64,
     /// The policy that places: sed_tab_softmax explores, so that the history can teach.
     #[arg(long, default_value = "sed_tab_softmax")]
     pub(crate) policy: String,
@@ -68,18 +63,30 @@ pub(crate) struct SimulateArguments {
     /// Routers.
     #[arg(long, default_value_t = 2)]
     pub(crate) routers: usize,
-    /// Offered core time over the fleet's core time.
-    #[arg(long, default_value_t = 0.6)]
-    pub(crate) load: f64,
-    /// First instant, such as 2026-01-05T12:00:00Z.
-    #[arg(long, default_value = "2026-01-05T12:00:00Z")]
-    pub(crate) start: Timestamp,
     /// Share of decisions whose candidates are logged with all features.
     #[arg(long, default_value_t = 0.01)]
     pub(crate) log_share: f64,
     /// Folder to write; must not exist or be empty.
     #[arg(long)]
     pub(crate) out: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct SimulateArguments {
+    /// Seed of the fleet: shards, functions, distances.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) fleet_seed: u64,
+    /// Hours of traffic.
+    #[arg(long, default_value_t = 0.02)]
+    pub(crate) hours: f64,
+    /// Offered core time over the fleet's core time.
+    #[arg(long, default_value_t = 0.6)]
+    pub(crate) load: f64,
+    /// First instant, such as 2026-01-05T12:00:00Z.
+    #[arg(long, default_value = "2026-01-05T12:00:00Z")]
+    pub(crate) start: Timestamp,
+    #[command(flatten)]
+    pub(crate) run: RunArguments,
 }
 
 #[derive(Args)]
@@ -102,30 +109,14 @@ pub(crate) struct ReplayArguments {
     /// Hours to replay, 24 at most.
     #[arg(long, default_value_t = 24.0)]
     pub(crate) hours: f64,
-    /// Seed of all that the traces leave open.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) seed: u64,
-    /// The policy that places.
-    #[arg(long, default_value = "sed_tab_softmax")]
-    pub(crate) policy: String,
-    /// Shards in the fleet.
-    #[arg(long, default_value_t = 20)]
-    pub(crate) shards: usize,
-    /// Routers.
-    #[arg(long, default_value_t = 2)]
-    pub(crate) routers: usize,
     /// Run times are multiplied by this: traced functions run for seconds, those of a trading runtime for tens of ms.
     #[arg(long, default_value_t = 0.1)]
     pub(crate) duration_scale: f64,
     /// First instant, midnight UTC of the replayed day.
     #[arg(long, default_value = "2026-01-05")]
     pub(crate) start: Timestamp,
-    /// Share of decisions whose candidates are logged with all features.
-    #[arg(long, default_value_t = 0.01)]
-    pub(crate) log_share: f64,
-    /// Folder to write; must not exist or be empty.
-    #[arg(long)]
-    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) run: RunArguments,
 }
 
 #[derive(Args)]

@@ -13,7 +13,12 @@ pub(crate) struct StagedDir {
     holder: tempfile::TempDir,
     content: PathBuf,
     target: PathBuf,
+    /// Held while its process lives, so that what a killed process left can be told and cleared.
+    _lock: fs::File,
 }
+
+const LOCK_FILE: &str = "lock";
+const OLD: &str = "old";
 
 impl StagedDir {
     /// Starts a folder that will become `target`.
@@ -25,6 +30,7 @@ impl StagedDir {
         fs::create_dir_all(parent).map_err(DatasetError::io("create", parent))?;
         let name = target.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let prefix = format!(".{name}.new-");
+        clear_leftovers(parent, &prefix, target)?;
         let holder = tempfile::Builder::new()
             .prefix(&prefix)
             .tempdir_in(parent)
@@ -32,7 +38,10 @@ impl StagedDir {
         // The folder of tempfile is private to its owner; what users get is an ordinary one inside it.
         let content = holder.path().join("content");
         fs::create_dir(&content).map_err(DatasetError::io("create", &content))?;
-        Ok(Self { holder, content, target: target.to_owned() })
+        let lock_file = holder.path().join(LOCK_FILE);
+        let lock = fs::File::create(&lock_file).map_err(DatasetError::io("create", &lock_file))?;
+        lock.lock().map_err(DatasetError::io("lock", &lock_file))?;
+        Ok(Self { holder, content, target: target.to_owned(), _lock: lock })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -60,16 +69,33 @@ impl StagedDir {
         if !self.target.exists() {
             return self.commit_new();
         }
-        let old = self.holder.path().join("old");
+        let old = self.holder.path().join(OLD);
         fs::rename(&self.target, &old).map_err(DatasetError::io("move aside", &self.target))?;
         let Err(error) = fs::rename(&self.content, &self.target) else { return Ok(()) };
         // The old one goes back, so that a failure changes nothing; if even that fails it stays where it is.
         if fs::rename(&old, &self.target).is_err() {
-            let kept = self.holder.keep().join("old");
+            let kept = self.holder.keep().join(OLD);
             return Err(DatasetError::io("move the finished folder to its place; the one before is now", &kept)(error));
         }
         Err(DatasetError::io("move the finished folder to", &self.target)(error))
     }
+}
+
+/// Clears what killed processes left beside the target; a target that one had moved aside goes back to its place.
+fn clear_leftovers(parent: &Path, prefix: &str, target: &Path) -> Result<(), DatasetError> {
+    for name in names_in(parent)?.iter().filter(|name| name.starts_with(prefix)) {
+        let leftover = parent.join(name);
+        let is_dead = fs::File::open(leftover.join(LOCK_FILE)).is_ok_and(|lock| lock.try_lock().is_ok());
+        if !is_dead {
+            continue;
+        }
+        let old = leftover.join(OLD);
+        if old.exists() && !target.exists() {
+            fs::rename(&old, target).map_err(DatasetError::io("put back", target))?;
+        }
+        fs::remove_dir_all(&leftover).map_err(DatasetError::io("clear", &leftover))?;
+    }
+    Ok(())
 }
 
 /// Whether a folder is missing or empty.
@@ -157,4 +183,33 @@ pub(crate) fn write_parquet(path: &Path, frame: &mut DataFrame) -> Result<(), Da
 pub(crate) fn read_parquet(path: &Path, columns: Option<Vec<String>>) -> Result<DataFrame, DatasetError> {
     let file = fs::File::open(path).map_err(DatasetError::io("open", path))?;
     ParquetReader::new(file).with_columns(columns).finish().map_err(DatasetError::unreadable(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_process_left_is_cleared_and_what_it_moved_aside_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (target, dead) = (folder.path().join("dataset"), folder.path().join(".dataset.new-dead"));
+        fs::create_dir_all(dead.join("content")).unwrap();
+        fs::create_dir(dead.join(OLD)).unwrap();
+        fs::write(dead.join(OLD).join("dataset.json"), "{}").unwrap();
+        fs::write(dead.join(LOCK_FILE), "").unwrap();
+        let staged = StagedDir::create(&target).unwrap();
+        assert!(!dead.exists());
+        assert!(target.join("dataset.json").exists());
+        drop(staged);
+        assert_eq!(names_in(folder.path()).unwrap(), ["dataset"]);
+    }
+
+    #[test]
+    fn a_living_process_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("dataset");
+        let first = StagedDir::create(&target).unwrap();
+        let second = StagedDir::create(&target).unwrap();
+        assert!(first.path().exists() && second.path().exists());
+    }
 }

@@ -251,7 +251,11 @@ mod tests {
     fn trace(name: &str) -> Option<PathBuf> {
         let folder = std::env::var_os("SHARDWISE_TRACES").map(PathBuf::from);
         if folder.is_none() {
-            eprintln!("skipped: SHARDWISE_TRACES names no folder with real traces");
+            // Straight to the terminal: the test runner swallows what passing tests print.
+            let _ = std::io::Write::write_all(
+                &mut std::io::stderr(),
+                b"skipped: SHARDWISE_TRACES names no folder with real traces\n",
+            );
         }
         folder.map(|folder| folder.join(name))
     }

@@ -1,39 +1,39 @@
 //! `shardwise history …`: a simulated fleet under generated or real traffic, written as history.
 
 use std::ops::ControlFlow;
-use std::path::Path;
 
 use miette::{IntoDiagnostic, miette};
 use serde_json::json;
 use shardwise_datasets::{DatasetError, HistoryWriter, traces};
 use shardwise_policies::{NAMES, Policy, by_name};
 use shardwise_simulator::{
-    FleetOptions, Recorder, ReplayInputs, ReplayOptions, Workload, WorkloadOptions, WorldSpec, simulate as run,
+    FleetOptions, Recorder, ReplayInputs, ReplayOptions, Workload, WorkloadOptions, WorldSpec, simulate as play,
     world_and_workload,
 };
 use shardwise_types::{HistoryRecord, combine_keys};
 
-use crate::arguments::{ReplayArguments, SimulateArguments};
+use crate::arguments::{ReplayArguments, RunArguments, SimulateArguments};
 use crate::output::{self, Stage};
 
 const MS_PER_HOUR: f64 = 3.6e6;
 
 pub(crate) fn simulate(options: &SimulateArguments, json: bool) -> miette::Result<()> {
+    let run = &options.run;
+    run_in_range(run)?;
     in_range("--hours", options.hours, 1e-4, 24.0 * 366.0)?;
     in_range("--load", options.load, 1e-3, 2.0)?;
-    fleet_in_range(options.shards, options.routers)?;
-    let fleet = FleetOptions { shards: options.shards, routers: options.routers, ..FleetOptions::default() };
+    let fleet = FleetOptions { shards: run.shards, routers: run.routers, ..FleetOptions::default() };
     let world = WorldSpec::generate(options.fleet_seed, &fleet);
     let traffic = WorkloadOptions::new(options.start, options.hours * MS_PER_HOUR, options.load);
-    let workload = Workload::generate(&world, options.seed, &traffic).into_diagnostic()?;
-    let log = Log { policy: &options.policy, share: options.log_share, seed: options.seed, out: &options.out };
-    write(&world, &workload, &log, json)
+    let workload = Workload::generate(&world, run.seed, &traffic).into_diagnostic()?;
+    write(&world, &workload, run, json)
 }
 
 pub(crate) fn replay(options: &ReplayArguments, json: bool) -> miette::Result<()> {
+    let run = &options.run;
+    run_in_range(run)?;
     in_range("--hours", options.hours, 0.01, 24.0)?;
     in_range("--duration-scale", options.duration_scale, 1e-3, 1e3)?;
-    fleet_in_range(options.shards, options.routers)?;
     let reading = Stage::start("reading traces");
     let inputs = ReplayInputs {
         arrivals: traces::read_arrivals(&options.arrivals).into_diagnostic()?,
@@ -44,34 +44,24 @@ pub(crate) fn replay(options: &ReplayArguments, json: bool) -> miette::Result<()
     };
     reading.done(format!("{} functions, {} minutes of market", inputs.arrivals.len(), inputs.market.len()));
     let replayed = ReplayOptions {
-        shards: options.shards,
-        routers: options.routers,
+        shards: run.shards,
+        routers: run.routers,
         duration_scale: options.duration_scale,
-        ..ReplayOptions::new(options.seed, options.start, options.hours)
+        ..ReplayOptions::new(run.seed, options.start, options.hours)
     };
     let (world, workload) = world_and_workload(&inputs, &replayed).into_diagnostic()?;
-    let log = Log { policy: &options.policy, share: options.log_share, seed: options.seed, out: &options.out };
-    write(&world, &workload, &log, json)
+    write(&world, &workload, run, json)
 }
 
-/// How a run is logged.
-struct Log<'a> {
-    policy: &'a str,
-    share: f64,
-    seed: u64,
-    out: &'a Path,
-}
-
-fn write(world: &WorldSpec, workload: &Workload, log: &Log<'_>, json: bool) -> miette::Result<()> {
-    in_range("--log-share", log.share, 0.0, 1.0)?;
-    let policies = (0..world.routers.len()).map(|_| policy(log.policy, world)).collect::<miette::Result<Vec<_>>>()?;
+fn write(world: &WorldSpec, workload: &Workload, run: &RunArguments, json: bool) -> miette::Result<()> {
+    let policies = (0..world.routers.len()).map(|_| policy(&run.policy, world)).collect::<miette::Result<Vec<_>>>()?;
     let world_json = serde_json::to_string(world).into_diagnostic()?;
-    let writer = HistoryWriter::create(log.out, &world.network, Some(&world_json)).into_diagnostic()?;
+    let writer = HistoryWriter::create(&run.out, &world.network, Some(&world_json)).into_diagnostic()?;
     let requests = workload.arrivals.len();
     let load = workload.offered_load(world);
-    let stage = Stage::start(format!("simulating {requests} requests under {}, offered load {load:.2}", log.policy));
-    let mut recording = Recording { writer, stage, share: log.share, decisions: 0, failed: None };
-    let summary = run(world, workload, log.seed, policies, &mut recording).into_diagnostic()?;
+    let stage = Stage::start(format!("simulating {requests} requests under {}, offered load {load:.2}", run.policy));
+    let mut recording = Recording { writer, stage, share: run.log_share, decisions: 0, failed: None };
+    let summary = play(world, workload, run.seed, policies, &mut recording).into_diagnostic()?;
     if let Some(error) = recording.failed {
         return Err(error).into_diagnostic();
     }
@@ -82,13 +72,13 @@ fn write(world: &WorldSpec, workload: &Workload, log: &Log<'_>, json: bool) -> m
     recording.stage.done(format!("{decisions} decisions, mean {mean_ms:.1} ms, p99 {p99_ms:.1} ms"));
     if json {
         return output::print_json(&json!({
-            "history": log.out, "decisions": decisions, "outcomes": rows("outcomes"),
+            "history": run.out, "decisions": decisions, "outcomes": rows("outcomes"),
             "shard_reports": rows("shard_reports"), "market": rows("market"), "days": written.days, "bytes": written.bytes,
             "mean_ms": mean_ms, "p99_ms": p99_ms, "core_use": summary.core_use, "offered_load": load,
         }));
     }
     let mebibytes = written.bytes as f64 / 1_048_576.0;
-    println!("{}: {decisions} decisions, {} outcomes, {mebibytes:.1} MiB", log.out.display(), rows("outcomes"));
+    println!("{}: {decisions} decisions, {} outcomes, {mebibytes:.1} MiB", run.out.display(), rows("outcomes"));
     Ok(())
 }
 
@@ -101,9 +91,10 @@ fn policy(name: &str, world: &WorldSpec) -> miette::Result<Box<dyn Policy>> {
     })
 }
 
-fn fleet_in_range(shards: usize, routers: usize) -> miette::Result<()> {
-    in_range("--shards", shards as f64, 1.0, 4_096.0)?;
-    in_range("--routers", routers as f64, 1.0, 64.0)
+fn run_in_range(run: &RunArguments) -> miette::Result<()> {
+    in_range("--shards", run.shards as f64, 1.0, 4_096.0)?;
+    in_range("--routers", run.routers as f64, 1.0, 64.0)?;
+    in_range("--log-share", run.log_share, 0.0, 1.0)
 }
 
 fn in_range(option: &str, value: f64, least: f64, most: f64) -> miette::Result<()> {
