@@ -79,9 +79,9 @@ pub struct Placer {
 #[derive(Clone, Copy)]
 struct Scored {
     position: usize,
+    /// Read once: other threads may dispatch while this one decides.
+    candidate: Candidate,
     terms: CostTerms,
-    /// Cores wanted over cores, read once: other threads may dispatch while this one sorts.
-    utilisation: f64,
 }
 
 /// Buffers that live as long as their thread, so that a decision allocates nothing once they have grown.
@@ -161,7 +161,7 @@ impl Placer {
             let candidate = Candidate::read(context, position);
             something_known |= candidate.service_ln_ms.is_some();
             let terms = candidate.cost(context, position, &self.config.cost);
-            Scored { position, terms, utilisation: candidate.utilisation() }
+            Scored { position, candidate, terms }
         }));
         sort_by_cost(scored);
         if !something_known {
@@ -181,7 +181,7 @@ impl Placer {
         }
         for (scored, ln_ms) in scored[..cut].iter_mut().zip(ln_ms.iter()) {
             let execution_ms = ln_ms.exp() * head.smearing();
-            scored.terms = Candidate::read(context, scored.position).cost_given(execution_ms, &self.config.cost);
+            scored.terms = scored.candidate.cost_given(execution_ms, &self.config.cost);
         }
         sort_by_cost(&mut scored[..cut]);
         (DecidedBy::Model, None)
@@ -209,12 +209,12 @@ impl Placer {
             expected_latency: scored.terms.latency_ms(),
             probability_best: best(uncertain(scored), others_of(rank)),
         });
-        let wanted = context.router.shard(&shard(chosen).id).cores_wanted();
+        let wanted = chosen.candidate.local.cores_wanted();
         ShardPrediction {
             recommended_shard: shard(chosen).id.clone(),
             confidence: close_to_best(uncertain(chosen), others_of(0)),
             expected_latency: chosen.terms.latency_ms(),
-            expected_load: (wanted + 1.0) / f64::from(shard(chosen).shape.cores),
+            expected_load: (wanted + 1.0) / chosen.candidate.cores,
             reasoning: explain((&shard(chosen).id, &chosen.terms), runner_up, decided_by, fallback),
             alternative_shards: alternatives.collect(),
             cost: chosen.terms,
@@ -258,7 +258,7 @@ fn sort_by_cost(scored: &mut [Scored]) {
 
 /// Least loaded first; ties by shard id.
 fn sort_by_load(scored: &mut [Scored]) {
-    sort_by(scored, |scored| scored.utilisation);
+    sort_by(scored, |scored| scored.candidate.utilisation());
 }
 
 /// Smallest first; what is not a number comes last.

@@ -216,11 +216,6 @@ impl Registry {
         &self.folder
     }
 
-    /// The name of the model.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// All versions, in the order of their names, which says nothing about age.
     ///
     /// # Errors

@@ -59,6 +59,7 @@ impl Default for SedConfig {
 }
 
 /// A candidate's state, read once and used by every term.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
     /// What this router saw of it.
     pub local: ShardLocal,

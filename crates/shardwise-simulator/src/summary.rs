@@ -40,8 +40,6 @@ pub struct RunSummary {
     pub cold_rate: f64,
     /// Busy core time over core capacity until arrivals end.
     pub core_use: f64,
-    /// Core time per measured request, in ms: less is better use of the same fleet.
-    pub core_ms_per_request: f64,
     /// Jain's index over the shards' use: 1 is even, 1/n is one shard alone. A diagnosis, not a goal.
     pub jain: f64,
     /// Use of the busiest shard over the mean.
@@ -169,7 +167,6 @@ impl Tally {
             error_rate: share(self.errors, requests),
             cold_rate: share(self.cold, self.executions),
             core_use: usage.mean,
-            core_ms_per_request: usage.busy_ms / (requests.max(1) as f64),
             jain: usage.jain,
             max_over_mean: usage.max_over_mean,
             end: run.end,
@@ -212,7 +209,6 @@ pub(crate) struct RunFacts<'a> {
 
 struct Usage {
     mean: f64,
-    busy_ms: f64,
     jain: f64,
     max_over_mean: f64,
 }
@@ -228,7 +224,6 @@ impl Usage {
         let nothing = total == 0.0;
         Self {
             mean: if nothing { 0.0 } else { total / (measured_ns * cores.iter().sum::<f64>()) },
-            busy_ms: total / 1e6,
             jain: if nothing { 1.0 } else { sum * sum / (n * squares) },
             max_over_mean: if nothing { 1.0 } else { by_core.iter().copied().fold(0.0, f64::max) * n / sum },
         }
