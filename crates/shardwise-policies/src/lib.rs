@@ -93,6 +93,31 @@ pub struct Observed<'a> {
     pub known_at: Timestamp,
 }
 
+/// What a shard says when it is probed.
+#[derive(Debug, Clone, Copy)]
+pub struct ProbeAnswer<'a> {
+    /// The shard.
+    pub shard: &'a ShardId,
+    /// Requests that wait or run there.
+    pub in_flight: u32,
+    /// The shard's own estimate of how long a request takes there at that many in flight, in ms: the median of its
+    /// recent ones. `None` before the first.
+    pub latency_ms: Option<f64>,
+    /// When the answer reached the router.
+    pub known_at: Timestamp,
+}
+
+/// A request that was sent and is not answered.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Outstanding {
+    /// Position of its shard in the context's fleet.
+    pub position: usize,
+    /// When it was sent.
+    pub sent_at: Timestamp,
+    /// Whether the shard's notice that it has begun to run has arrived.
+    pub started: bool,
+}
+
 /// A way to place requests. Whoever runs it keeps the [`RouterState`](shardwise_features::RouterState) up to date for
 /// all policies alike, so every rival sees the same signals; a policy keeps only what is its own.
 pub trait Policy: Send {
@@ -110,6 +135,32 @@ pub trait Policy: Send {
 
     /// Learns from a report; the fleet snapshot holds it already.
     fn on_report(&mut self, _shard: &ShardId, _report: &ShardReport) {}
+
+    /// Puts positions of the context's fleet into `out` that should be probed beside the request just placed. Each
+    /// answer comes to [`on_probe`](Self::on_probe) a round trip later.
+    fn probe(&mut self, _context: &DecisionContext<'_>, _rng: &mut dyn Rng, _out: &mut Vec<usize>) {}
+
+    /// Learns from a probe.
+    fn on_probe(&mut self, _answer: &ProbeAnswer<'_>) {}
+
+    /// Whether shards should say when they have a core to spare; asked once.
+    fn wants_idle_notices(&self) -> bool {
+        false
+    }
+
+    /// Hears that a shard has a core to spare. It tells one router, drawn at random.
+    fn on_idle(&mut self, _shard: &ShardId) {}
+
+    /// In how many ms the request just placed should be looked at again if it is still out; `None` for never.
+    /// Functions are pure, so a copy may be sent elsewhere.
+    fn look_again_ms(&mut self, _context: &DecisionContext<'_>, _decision: &Decision) -> Option<f64> {
+        None
+    }
+
+    /// Where a copy of a request that is still out should go. The first good answer counts, the other is cancelled.
+    fn copy_to(&mut self, _context: &DecisionContext<'_>, _outstanding: &Outstanding) -> Option<usize> {
+        None
+    }
 
     /// The service table that contexts for this policy carry, if it has one.
     fn service_table(&self) -> Option<Arc<ServiceTable>> {
