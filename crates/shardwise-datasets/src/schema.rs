@@ -44,7 +44,7 @@ const DECIDERS: Rule = Rule::OneOf(|| DecidedBy::ALL.iter().map(|by| by.as_str()
 const REASONS: Rule = Rule::OneOf(|| FallbackReason::ALL.iter().map(|reason| reason.as_str()).collect());
 const CLASSES: Rule = Rule::OneOf(|| HardwareClass::ALL.iter().map(|class| class.as_str()).collect());
 const ERRORS: Rule = Rule::OneOf(|| {
-    [ErrorClass::Failed, ErrorClass::Timeout, ErrorClass::Dropped].iter().map(|class| class.as_str()).collect()
+    ErrorClass::ALL.iter().map(|class| class.as_str()).collect()
 });
 
 table! { DECISIONS of DecisionRecord;

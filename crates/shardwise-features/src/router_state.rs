@@ -77,6 +77,8 @@ pub struct RouterState {
     response_ms: AtomicU64,
     error_rate: AtomicU64,
     responses: AtomicU64,
+    /// When the last ejection of any shard ends.
+    last_ejection_ends: AtomicU64,
 }
 
 /// What a router knows of one shard from its own traffic.
@@ -147,7 +149,7 @@ pub struct RouterImage {
     functions: Vec<SlotImage>,
     ratios: Vec<SlotImage>,
     dispatched: Vec<SlotImage>,
-    totals: [u64; 5],
+    totals: [u64; 6],
 }
 
 impl Default for RouterState {
@@ -170,6 +172,7 @@ impl RouterState {
             response_ms: AtomicU64::new(0),
             error_rate: AtomicU64::new(0),
             responses: AtomicU64::new(0),
+            last_ejection_ends: AtomicU64::new(0),
         }
     }
 
@@ -194,8 +197,18 @@ impl RouterState {
         }
     }
 
+    /// Own requests that have not come back from a shard; the same as in [`shard`](Self::shard), for those who need
+    /// nothing else.
+    pub fn in_flight(&self, id: &ShardId) -> f64 {
+        self.shards.find(id.key()).map_or(0.0, |fields| get(&fields[shard::IN_FLIGHT]))
+    }
+
     /// Whether the shard is ejected at `now`.
     pub fn breaker(&self, id: &ShardId, now: Timestamp) -> BreakerState {
+        // Most of the time no shard is, and then there is nothing to look up.
+        if instant(self.last_ejection_ends.load(Relaxed)).is_none_or(|until| now >= until) {
+            return BreakerState::Closed;
+        }
         let ejected_until =
             self.shards.find(id.key()).and_then(|fields| instant(fields[shard::EJECTED_UNTIL].load(Relaxed)));
         match ejected_until {
@@ -294,6 +307,9 @@ impl RouterState {
         settle(&fields[shard::IN_FLIGHT], 1.0);
         settle(&fields[shard::IN_FLIGHT_CORES], ticket.cores);
         settle(&fields[shard::PENDING_MS], ticket.service_ln_ms.exp());
+        if response.error == Some(shardwise_types::ErrorClass::Cancelled) {
+            return;
+        }
         let failed = f64::from(u8::from(!response.is_ok()));
         let first = update(&fields[shard::RESPONSES], |n| n + 1.0) == 1.0;
         smooth(&fields[shard::ERROR_RATE], failed, ERROR_WEIGHT);
@@ -303,7 +319,7 @@ impl RouterState {
             set(&fields[shard::ERRORS_IN_A_ROW], 0.0);
             set(&fields[shard::EJECTIONS], 0.0);
         } else {
-            eject_after_errors(fields, known_at);
+            self.eject_after_errors(fields, known_at);
         }
         // A request that the shard never answered carries no queue length.
         if response.error != Some(shardwise_types::ErrorClass::Timeout) {
@@ -350,8 +366,15 @@ impl RouterState {
         state
     }
 
-    fn totals(&self) -> [&AtomicU64; 5] {
-        [&self.last_arrival, &self.arrivals_per_s, &self.response_ms, &self.error_rate, &self.responses]
+    fn totals(&self) -> [&AtomicU64; 6] {
+        [
+            &self.last_arrival,
+            &self.arrivals_per_s,
+            &self.response_ms,
+            &self.error_rate,
+            &self.responses,
+            &self.last_ejection_ends,
+        ]
     }
 
     fn ratio(&self, request: &PlacementRequest, id: &ShardId) -> f64 {
@@ -368,6 +391,17 @@ impl RouterState {
         let weight = if update(&self.responses, |n| n + 1.0) == 1.0 { 1.0 } else { TRAFFIC_WEIGHT };
         smooth(&self.response_ms, f64::from(response.total_ms), weight);
         smooth(&self.error_rate, failed, weight);
+    }
+
+    fn eject_after_errors(&self, fields: &[AtomicU64; shard::FIELDS], now: Timestamp) {
+        if update(&fields[shard::ERRORS_IN_A_ROW], |n| n + 1.0) >= BREAKER_ERRORS {
+            let power = get(&fields[shard::EJECTIONS]).min(BREAKER_MAX_POWER);
+            let until = stamp(now.plus_millis(1000.0 * power.exp2()));
+            fields[shard::EJECTED_UNTIL].store(until, Relaxed);
+            self.last_ejection_ends.fetch_max(until, Relaxed);
+            set(&fields[shard::ERRORS_IN_A_ROW], 0.0);
+            update(&fields[shard::EJECTIONS], |n| n + 1.0);
+        }
     }
 
     fn learn_cold(&self, ticket: &Ticket, exec_ms: f64) {
@@ -412,15 +446,6 @@ fn core_share(context: &DecisionContext<'_>, chosen: usize, service_ms: f64) -> 
 /// Takes a request's part back; rounding must not leave an empty shard a little busy or below zero.
 fn settle(field: &AtomicU64, part: f64) {
     update(field, |sum| if sum - part < 1e-9 { 0.0 } else { sum - part });
-}
-
-fn eject_after_errors(fields: &[AtomicU64; shard::FIELDS], now: Timestamp) {
-    if update(&fields[shard::ERRORS_IN_A_ROW], |n| n + 1.0) >= BREAKER_ERRORS {
-        let power = get(&fields[shard::EJECTIONS]).min(BREAKER_MAX_POWER);
-        fields[shard::EJECTED_UNTIL].store(stamp(now.plus_millis(1000.0 * power.exp2())), Relaxed);
-        set(&fields[shard::ERRORS_IN_A_ROW], 0.0);
-        update(&fields[shard::EJECTIONS], |n| n + 1.0);
-    }
 }
 
 /// An instant as a field: its nanoseconds, with zero bits kept for "never".

@@ -53,6 +53,17 @@ pub fn eligible(context: &DecisionContext<'_>, rules: &Rules, out: &mut Vec<usiz
     if out.is_empty() { Err(refusal) } else { Ok(()) }
 }
 
+/// Whether [`eligible`] lets in the shard at a position: what is asked of a choice after it was made.
+pub fn is_eligible(context: &DecisionContext<'_>, rules: &Rules, position: usize) -> bool {
+    match judge(context, rules, &context.fleet.shards[position]) {
+        Verdict::Eligible => true,
+        Verdict::Doubtful => {
+            !context.fleet.shards.iter().any(|shard| matches!(judge(context, rules, shard), Verdict::Eligible))
+        }
+        _ => false,
+    }
+}
+
 fn judge(context: &DecisionContext<'_>, rules: &Rules, shard: &ShardSnapshot) -> Verdict {
     let (request, shape) = (context.request, &shard.shape);
     if request.residency.as_ref().is_some_and(|region| *region != shape.region) {

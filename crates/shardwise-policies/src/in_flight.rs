@@ -8,7 +8,7 @@ use crate::{Decision, Policy, Rules, eligible};
 
 fn in_flight_per_core(context: &DecisionContext<'_>, position: usize) -> f64 {
     let shard = &context.fleet.shards[position];
-    let load = context.router.shard(&shard.id).in_flight / f64::from(shard.shape.cores);
+    let load = context.router.in_flight(&shard.id) / f64::from(shard.shape.cores);
     // A shard whose cores are no number is as good as full.
     if load.is_nan() { f64::INFINITY } else { load }
 }

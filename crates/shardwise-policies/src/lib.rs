@@ -26,7 +26,7 @@ use rand::Rng;
 use shardwise_features::{DecisionContext, ServiceTable, Ticket};
 use shardwise_types::{DecidedBy, FallbackReason, NoEligibleShard, Response, ShardId, ShardReport, Timestamp};
 
-pub use eligible::{Rules, eligible};
+pub use eligible::{Rules, eligible, is_eligible};
 pub use in_flight::{LeastInFlight, TwoChoicesInFlight};
 pub use random::Random;
 pub use sed::Runtime;

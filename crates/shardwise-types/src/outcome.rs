@@ -14,15 +14,21 @@ pub enum ErrorClass {
     Timeout,
     /// The shard dropped it: its deadline had passed in the queue.
     Dropped,
+    /// The router called it off, because a copy of it was answered first. It says nothing about the shard.
+    Cancelled,
 }
 
 impl ErrorClass {
+    /// All classes.
+    pub const ALL: [Self; 4] = [Self::Failed, Self::Timeout, Self::Dropped, Self::Cancelled];
+
     /// The class as it is written in the history.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Failed => "failed",
             Self::Timeout => "timeout",
             Self::Dropped => "dropped",
+            Self::Cancelled => "cancelled",
         }
     }
 
@@ -31,10 +37,10 @@ impl ErrorClass {
     /// # Errors
     /// Anything but the listed words is refused.
     pub fn parse(text: &str) -> Result<Self, InvalidInput> {
-        [Self::Failed, Self::Timeout, Self::Dropped]
-            .into_iter()
-            .find(|class| class.as_str() == text)
-            .ok_or_else(|| InvalidInput::new("error_class", format!("'{text}' is not one of failed, timeout, dropped")))
+        Self::ALL.into_iter().find(|class| class.as_str() == text).ok_or_else(|| {
+            let all = Self::ALL.map(Self::as_str).join(", ");
+            InvalidInput::new("error_class", format!("'{text}' is not one of {all}"))
+        })
     }
 }
 
