@@ -137,7 +137,7 @@ fn run_once(
         return Err(EvaluationError::Interrupted);
     }
     let policies: Vec<Box<dyn Policy>> = paths.world.routers.iter().map(|_| (contender.make)()).collect();
-    let options = SimulateOptions { warm_up: paths.warm_up };
+    let options = SimulateOptions { warm_up: paths.warm_up, ..SimulateOptions::default() };
     let run = simulate_with(paths.world, paths.workload, seed, policies, &mut NoRecorder, &options);
     let summary = run.map_err(|error| EvaluationError::Simulation {
         policy: contender.name.clone(),

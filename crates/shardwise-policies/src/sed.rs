@@ -103,7 +103,7 @@ impl Candidate {
             cold_ms: 0.0,
             wait_ms: self.wait_ms(execution_ms),
             error_ms: if errors > ERROR_FLOOR { errors * config.runtime.timeout_ms } else { 0.0 },
-            congestion_ms: config.lambda * execution_ms * (self.utilisation() - CONGESTION_FROM).max(0.0),
+            congestion_ms: congestion_ms(config.lambda, execution_ms, self.utilisation()),
         }
     }
 
@@ -130,6 +130,11 @@ impl Candidate {
         };
         ahead * mean_ms
     }
+}
+
+/// The price of a busy shard: `lambda` times the execution for every core wanted beyond 0.7 per core.
+pub fn congestion_ms(lambda: f64, execution_ms: f64, utilisation: f64) -> f64 {
+    lambda * execution_ms * (utilisation - CONGESTION_FROM).max(0.0)
 }
 
 /// Whether this router sent the function there so recently that it must still be loaded.

@@ -355,7 +355,7 @@ fn faults_are_felt_and_end() {
     let fault = |kind| vec![Fault { from_ms: 0.0, until_ms: 10_000.0, kind }];
     let workload = poisson(&world, 1, 20_000.0, 0.2);
     let run = |world: &WorldSpec| {
-        let whole = SimulateOptions { warm_up: 0.0 };
+        let whole = SimulateOptions { warm_up: 0.0, ..SimulateOptions::default() };
         simulate_with(world, &workload, 1, vec![RoundRobin::boxed(1)], &mut NoRecorder, &whole).unwrap()
     };
     let sound = run(&world);

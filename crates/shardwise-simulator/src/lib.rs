@@ -4,31 +4,39 @@
 //! every time. Worlds are generated ([`WorldSpec::generate`]) or built around real traces ([`world_and_workload`]).
 //! See [`simulate`] for an example.
 
+mod audit;
 #[cfg(test)]
 mod conformance;
 mod constants;
 mod engine;
+mod events;
 mod fleet;
 mod market;
+mod notices;
+mod player;
 mod recorder;
 mod replay;
+mod requests;
 mod router;
 mod shard;
 mod streams;
 mod summary;
 mod tables;
+mod truth;
 mod workload;
 mod world;
 
+pub use audit::{Bug, Finding};
 pub use engine::{SimulateOptions, SimulationError, simulate, simulate_with};
 pub use fleet::FleetOptions;
 pub use market::{generate_bars, records_of_bars};
+pub use player::{NO_QUEUE_BOUND, ORACLES, Player};
 pub use recorder::{KeepAll, NoRecorder, Recorder};
 pub use replay::{ReplayInputs, ReplayOptions, world_and_workload};
 pub use streams::{KeyedStream, Purpose, stream};
 pub use summary::{Counts, LatencyHistogram, RunSummary, TimelineBin};
 pub use workload::{Arrival, ArrivalProcess, Workload, WorkloadOptions};
 pub use world::{
-    Antagonist, Fault, FaultKind, FunctionSpec, ResourceClass, RouterSpec, ServiceNoise, ShardSpec, ShardSpeed,
+    Antagonist, Discipline, Fault, FaultKind, FunctionSpec, ResourceClass, RouterSpec, ServiceNoise, ShardSpec, ShardSpeed,
     SlownessTrace, Timing, WorldError, WorldSpec,
 };

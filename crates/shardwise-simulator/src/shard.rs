@@ -2,7 +2,8 @@
 //!
 //! It knows no network and no router; the engine tells it when things happen.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 
 use rand::RngExt;
 use rand_distr::{Exp1, StandardNormal};
@@ -10,7 +11,7 @@ use shardwise_types::{ShardReport, Timestamp};
 
 use crate::constants::NANOS_PER_MS;
 use crate::streams::{KeyedStream, Purpose, stream};
-use crate::world::{FaultKind, FunctionSpec, ResourceClass, ShardSpec, WorldSpec};
+use crate::world::{Discipline, FaultKind, FunctionSpec, ResourceClass, ShardSpec, WorldSpec};
 
 /// Time of the simulation: nanoseconds since the start of the workload.
 pub(crate) type SimTime = u64;
@@ -31,16 +32,20 @@ pub(crate) struct Shard<'a> {
     /// How long the world had run when the workload began.
     elapsed: SimTime,
     servers: u32,
-    running: u32,
-    /// Requests that wait, first come first served.
+    /// Attempts on the cores.
+    running: Vec<u32>,
+    /// Attempts that wait, first come first served.
     queue: VecDeque<u32>,
+    sharing: Sharing,
     warm: WarmSet,
     antagonist: Option<Visitor>,
     traces: [Option<&'a crate::world::SlownessTrace>; 3],
     memory_pressure: f64,
     memory_slowdown: f64,
     busy: BusyTime,
+    present: Presence,
     since_report: Interval,
+    recent: RecentLatencies,
 }
 
 impl<'a> Shard<'a> {
@@ -51,48 +56,158 @@ impl<'a> Shard<'a> {
             spec,
             elapsed,
             servers: spec.servers(),
-            running: 0,
+            running: Vec::with_capacity(8),
             queue: VecDeque::with_capacity(64),
+            sharing: Sharing::new(timing.discipline),
             warm: WarmSet::new(&world.functions, f64::from(spec.shape.memory_mb), nanos(timing.warm_ttl_ms)),
             antagonist: spec.antagonist.map(|spec| Visitor::new(spec, seed, index)),
             traces: [ResourceClass::Compute, ResourceClass::Memory, ResourceClass::Io].map(trace),
             memory_pressure: timing.memory_pressure,
             memory_slowdown: timing.memory_slowdown,
             busy: BusyTime::default(),
+            present: Presence::default(),
             since_report: Interval::default(),
+            recent: RecentLatencies::default(),
         }
     }
 
-    /// Whether a core is free.
+    /// Whether another attempt can begin at once: a core is free, or cores are shared.
     pub(crate) fn has_free_core(&self) -> bool {
-        self.running < self.servers
+        self.sharing.discipline == Discipline::ProcessorSharing || self.has_spare_core()
     }
 
-    pub(crate) fn enqueue(&mut self, request: u32) {
-        self.queue.push_back(request);
+    /// Whether a core has nothing to do.
+    pub(crate) fn has_spare_core(&self) -> bool {
+        (self.running.len() as u32) < self.servers
+    }
+
+    pub(crate) fn servers(&self) -> u32 {
+        self.servers
+    }
+
+    /// An attempt arrives.
+    pub(crate) fn enter(&mut self, now: SimTime) {
+        self.present.enter(now);
+    }
+
+    /// An attempt that came at `reached` leaves the queue or the core for good.
+    pub(crate) fn leave(&mut self, now: SimTime, reached: SimTime) {
+        self.present.leave(now, reached);
+    }
+
+    pub(crate) fn enqueue(&mut self, attempt: u32) {
+        self.queue.push_back(attempt);
     }
 
     pub(crate) fn dequeue(&mut self) -> Option<u32> {
         self.queue.pop_front()
     }
 
-    /// Requests that wait or run.
+    /// Attempts that wait, first come first.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = u32> + '_ {
+        self.queue.iter().copied()
+    }
+
+    /// Attempts on the cores.
+    pub(crate) fn running(&self) -> &[u32] {
+        &self.running
+    }
+
+    /// Takes an attempt out of the queue.
+    pub(crate) fn forget_waiting(&mut self, attempt: u32) {
+        self.queue.retain(|waiting| *waiting != attempt);
+    }
+
+    /// Attempts that wait or run.
     pub(crate) fn occupancy(&self) -> u32 {
-        self.queue.len() as u32 + self.running
+        (self.queue.len() + self.running.len()) as u32
     }
 
     /// Takes a core for a function; returns whether it must be loaded first.
-    pub(crate) fn begin(&mut self, now: SimTime, function: u32) -> bool {
-        self.busy.advance(now, self.running);
-        self.running += 1;
+    pub(crate) fn begin(&mut self, now: SimTime, attempt: u32, function: u32) -> bool {
+        self.busy.advance(now, self.busy_cores());
+        self.running.push(attempt);
         self.warm.begin(now, function)
     }
 
     /// Frees the core.
-    pub(crate) fn finish(&mut self, now: SimTime, function: u32) {
-        self.busy.advance(now, self.running);
-        self.running -= 1;
+    pub(crate) fn finish(&mut self, now: SimTime, attempt: u32, function: u32) {
+        self.busy.advance(now, self.busy_cores());
+        let place = self.running.iter().position(|running| *running == attempt);
+        self.running.swap_remove(place.expect("what finishes was begun"));
         self.warm.finish(now, function);
+    }
+
+    /// Whether the function would be found warm at an instant.
+    pub(crate) fn is_warm(&self, at: SimTime, function: u32) -> bool {
+        self.warm.is_warm(at, function)
+    }
+
+    /// All that waits or runs is gone, and so is what was loaded. Returns the attempts.
+    pub(crate) fn fail(&mut self, now: SimTime) -> Vec<u32> {
+        self.busy.advance(now, self.busy_cores());
+        self.warm.unload_all();
+        self.sharing.clear();
+        self.running.drain(..).chain(self.queue.drain(..)).collect()
+    }
+
+    /// Whether it answers nothing right now: it failed, or has not joined.
+    pub(crate) fn is_silent(&self, now: SimTime) -> bool {
+        self.faults(now).any(|kind| matches!(kind, FaultKind::Down | FaultKind::Absent))
+    }
+
+    /// Charges core time that no attempt used.
+    pub(crate) fn charge(&mut self, core_ns: u64) {
+        self.busy.total_ns += core_ns;
+    }
+
+    /// Whether attempts were here, summed over time, for as long as they say they stayed (Little's law).
+    pub(crate) fn stays_add_up(&mut self, now: SimTime, still_here_ns: u128) -> bool {
+        self.present.adds_up(now, still_here_ns)
+    }
+
+    /// Notes how long an attempt took that found so many others.
+    pub(crate) fn note_latency(&mut self, in_flight_then: u32, on_shard_ms: f32) {
+        self.recent.note(in_flight_then, on_shard_ms);
+    }
+
+    /// What it answers to a probe: how long an attempt takes at the present occupancy.
+    pub(crate) fn latency_estimate_ms(&self) -> Option<f64> {
+        self.recent.median_at(self.occupancy())
+    }
+
+    // ── processor sharing ──
+
+    /// An attempt begins to share the cores, with so much work.
+    pub(crate) fn share(&mut self, now: SimTime, attempt: u32, work_ns: u64) {
+        // The attempt has been begun, so it counts already; the time before was shared without it.
+        self.sharing.advance(now, self.servers, self.running.len() - 1);
+        self.sharing.add(attempt, work_ns);
+    }
+
+    /// The next instant at which a sharing attempt is done, if nothing comes or goes, and a number that names this
+    /// state of affairs.
+    pub(crate) fn next_shared(&mut self, now: SimTime) -> Option<(SimTime, u16)> {
+        self.sharing.next(now, self.servers, self.running.len())
+    }
+
+    /// The attempts that are done, if nothing came or went since `state`.
+    pub(crate) fn shared_done(&mut self, now: SimTime, state: u16) -> Option<u32> {
+        if state != self.sharing.state {
+            return None;
+        }
+        self.sharing.advance(now, self.servers, self.running.len());
+        self.sharing.pop_done()
+    }
+
+    /// Takes an attempt out before its work is done.
+    pub(crate) fn stop_sharing(&mut self, now: SimTime, attempt: u32) {
+        self.sharing.advance(now, self.servers, self.running.len());
+        self.sharing.remove(attempt);
+    }
+
+    fn busy_cores(&self) -> u32 {
+        (self.running.len() as u32).min(self.servers)
     }
 
     /// Counts an answer for the next report.
@@ -104,7 +219,7 @@ impl<'a> Shard<'a> {
 
     /// Core time that was used until now, in ns.
     pub(crate) fn busy_ns(&mut self, now: SimTime) -> u64 {
-        self.busy.advance(now, self.running);
+        self.busy.advance(now, self.busy_cores());
         self.busy.total_ns
     }
 
@@ -139,7 +254,7 @@ impl<'a> Shard<'a> {
             cpu: noisy(cpu).clamp(0.0, 1.0) as f32,
             memory: noisy(self.warm.share()).clamp(0.0, 1.0) as f32,
             queue_len: self.queue.len() as u32,
-            running: self.running,
+            running: self.running.len() as u32,
             error_rate: (f64::from(interval.failures) / answers) as f32,
             mean_latency_ms: noisy(interval.latency_ms / answers) as f32,
         }
@@ -173,6 +288,12 @@ impl<'a> Shard<'a> {
         self.faults(now).filter_map(|kind| slow(&kind)).product()
     }
 
+    /// When faults begin that end all work here, from now on.
+    pub(crate) fn failures(&self) -> impl Iterator<Item = SimTime> + '_ {
+        let begins = |fault: &crate::world::Fault| nanos(fault.from_ms).checked_sub(self.elapsed);
+        self.spec.faults.iter().filter(|fault| matches!(fault.kind, FaultKind::Down)).filter_map(begins)
+    }
+
     fn faults(&self, now: SimTime) -> impl Iterator<Item = FaultKind> + use<'_> {
         let now_ms = millis(self.elapsed + now);
         self.spec.faults.iter().filter(move |fault| (fault.from_ms..fault.until_ms).contains(&now_ms)).map(|f| f.kind)
@@ -190,6 +311,120 @@ impl BusyTime {
     fn advance(&mut self, now: SimTime, running: u32) {
         self.total_ns += (now - self.until) * u64::from(running);
         self.until = now;
+    }
+}
+
+/// How many are present, integrated over time, and how long those that left say they stayed.
+#[derive(Default)]
+pub(crate) struct Presence {
+    count: u64,
+    until: SimTime,
+    area_ns: u128,
+    stayed_ns: u128,
+}
+
+impl Presence {
+    pub(crate) fn enter(&mut self, now: SimTime) {
+        self.pass(now);
+        self.count += 1;
+    }
+
+    pub(crate) fn leave(&mut self, now: SimTime, since: SimTime) {
+        self.pass(now);
+        self.count -= 1;
+        self.stayed_ns += u128::from(now - since);
+    }
+
+    /// Little's law, to the nanosecond; `still_here_ns` is how long those that are present have stayed by now.
+    pub(crate) fn adds_up(&mut self, now: SimTime, still_here_ns: u128) -> bool {
+        self.pass(now);
+        self.area_ns == self.stayed_ns + still_here_ns
+    }
+
+    fn pass(&mut self, now: SimTime) {
+        self.area_ns += u128::from(now - self.until) * u128::from(self.count);
+        self.until = now;
+    }
+}
+
+/// Attempts that share the cores equally, none faster than one core. Virtual time is the work that each has got.
+struct Sharing {
+    discipline: Discipline,
+    virtual_ns: f64,
+    until: SimTime,
+    /// By the virtual time at which they are done.
+    jobs: BinaryHeap<Reverse<(u64, u32)>>,
+    state: u16,
+}
+
+impl Sharing {
+    fn new(discipline: Discipline) -> Self {
+        Self { discipline, virtual_ns: 0.0, until: 0, jobs: BinaryHeap::new(), state: 0 }
+    }
+
+    fn rate(servers: u32, sharers: usize) -> f64 {
+        (f64::from(servers) / sharers.max(1) as f64).min(1.0)
+    }
+
+    fn advance(&mut self, now: SimTime, servers: u32, sharers: usize) {
+        self.virtual_ns += (now - self.until) as f64 * Self::rate(servers, sharers);
+        self.until = now;
+    }
+
+    fn add(&mut self, attempt: u32, work_ns: u64) {
+        self.jobs.push(Reverse(((self.virtual_ns + work_ns as f64) as u64, attempt)));
+    }
+
+    fn next(&mut self, now: SimTime, servers: u32, sharers: usize) -> Option<(SimTime, u16)> {
+        self.state = self.state.wrapping_add(1);
+        let Reverse((done_at, _)) = self.jobs.peek()?;
+        let left_ns = (*done_at as f64 - self.virtual_ns).max(0.0);
+        Some((now + (left_ns / Self::rate(servers, sharers)).ceil() as u64, self.state))
+    }
+
+    /// Rounding to whole ns may leave a little less than was waited for.
+    fn pop_done(&mut self) -> Option<u32> {
+        let Reverse((done_at, attempt)) = *self.jobs.peek()?;
+        (done_at as f64 <= self.virtual_ns + 1.0).then(|| {
+            self.jobs.pop();
+            attempt
+        })
+    }
+
+    fn remove(&mut self, attempt: u32) {
+        self.jobs.retain(|Reverse((_, job))| *job != attempt);
+    }
+
+    fn clear(&mut self) {
+        self.jobs.clear();
+        self.state = self.state.wrapping_add(1);
+    }
+}
+
+/// Answers that a probe's estimate is taken from.
+const RECENT: usize = 128;
+
+/// The last answers, with the number of attempts that each found when it came (Prequal, NSDI 2024, section 4).
+#[derive(Default)]
+struct RecentLatencies {
+    answers: VecDeque<(u32, f32)>,
+}
+
+impl RecentLatencies {
+    fn note(&mut self, in_flight_then: u32, on_shard_ms: f32) {
+        if self.answers.len() == RECENT {
+            self.answers.pop_front();
+        }
+        self.answers.push_back((in_flight_then, on_shard_ms));
+    }
+
+    /// Median of the answers that found the number nearest to this one.
+    fn median_at(&self, in_flight: u32) -> Option<f64> {
+        let nearest = self.answers.iter().map(|(then, _)| then.abs_diff(in_flight)).min()?;
+        let near = self.answers.iter().filter(|(then, _)| then.abs_diff(in_flight) == nearest);
+        let mut latencies: Vec<f32> = near.map(|(_, ms)| *ms).collect();
+        let middle = latencies.len() / 2;
+        Some(f64::from(*latencies.select_nth_unstable_by(middle, f32::total_cmp).1))
     }
 }
 
@@ -330,6 +565,18 @@ impl WarmSet {
         {
             self.unload(self.longest_unused);
         }
+    }
+
+    fn is_warm(&self, at: SimTime, function: u32) -> bool {
+        let entry = self.functions[function as usize];
+        entry.loaded && (entry.running > 0 || entry.unused_since.saturating_add(self.ttl) > at)
+    }
+
+    fn unload_all(&mut self) {
+        for entry in &mut self.functions {
+            (entry.loaded, entry.running, entry.before, entry.after) = (false, 0, NONE, NONE);
+        }
+        (self.longest_unused, self.last_used, self.used_mb) = (NONE, NONE, 0.0);
     }
 
     fn unload(&mut self, function: u32) {

@@ -35,6 +35,8 @@ pub enum Purpose {
     Replay = 11,
     /// Speed traces of a replay, by shard.
     SpeedTraces = 12,
+    /// Which router hears of an idle core, by shard and notice.
+    IdleNotices = 20,
 }
 
 /// `SplitMix64` (Steele, Lea, Flood 2014) from a hashed key: making one costs a few nanoseconds.

@@ -1,13 +1,18 @@
 //! What a run amounts to: latencies as users feel them, errors, use of the fleet, over the measured part of the run.
 
 use serde::{Deserialize, Serialize};
-use shardwise_types::Timestamp;
+use shardwise_types::{PlacementRequest, RiskLevel, Timestamp, combine_keys};
+
+use crate::audit::Finding;
+use crate::shard::{Presence, SimTime};
 
 /// Buckets of a latency histogram, and bins of a timeline.
 const BUCKETS: usize = 120;
 const BINS: usize = 200;
 /// Lower edge of the first bucket, in ms.
 const LEAST_EDGE_MS: f64 = 0.5;
+/// Requests that a risk tier must have before its share of missed objectives says anything.
+const LEAST_IN_TIER: u64 = 100;
 
 /// The result of a run. Latency is *effective*: a failed or refused request counts as the timeout, so failing fast
 /// wins nothing. All but the counts of whole requests cover the measured part, after the warm-up.
@@ -44,6 +49,17 @@ pub struct RunSummary {
     pub jain: f64,
     /// Use of the busiest shard over the mean.
     pub max_over_mean: f64,
+    /// Objectives missed in the worst risk tier less those in the best, in percentage points.
+    pub risk_gap_pp: f64,
+    /// How much later than on the best eligible shard a request was foreseen to be done when it was placed, in ms: the
+    /// mean over the requests looked at. `None` when none was.
+    pub regret_ms: Option<f64>,
+    /// Median and 99th percentile of the time that a decision took, in µs; `None` without a stopwatch.
+    pub decide_us: Option<[f64; 2]>,
+    /// Every end of a request in order, as a hash: the same for the same run.
+    pub log_hash: u64,
+    /// Bugs of the policy that the run brought to light.
+    pub findings: Vec<Finding>,
     /// When the last request was settled.
     pub end: Timestamp,
     /// Latencies, fine enough to draw their distribution.
@@ -68,6 +84,14 @@ pub struct Counts {
     pub refused: u64,
     /// Neither answered nor given up when the run ended; 0 unless it was interrupted.
     pub in_flight: u64,
+    /// Sent once more after an error or a timeout.
+    pub retries: u64,
+    /// Copies sent while the first was out.
+    pub copies: u64,
+    /// Called off because another copy was answered.
+    pub cancelled: u64,
+    /// Probes sent.
+    pub probes: u64,
     /// Dropped by a shard because their time was up; they are among the timeouts.
     pub dropped: u64,
 }
@@ -108,12 +132,19 @@ pub(crate) struct Tally {
     slo_misses: u64,
     executions: u64,
     cold: u64,
+    /// Measured requests and missed objectives by risk tier.
+    tiers: [(u64, u64); RiskLevel::ALL.len()],
+    regret: (f64, u64),
+    /// Times that decisions took, in ns; `None` when nobody looks.
+    decide_ns: Option<Vec<u32>>,
+    log_hash: u64,
+    in_system: Presence,
     /// Core time of each shard at the beginning and the end of the measured time, in ns.
     pub(crate) busy_ns: [Vec<u64>; 2],
 }
 
 impl Tally {
-    pub(crate) fn new(arrivals: usize, first_measured: usize, timeout_ms: f64) -> Self {
+    pub(crate) fn new(arrivals: usize, first_measured: usize, timeout_ms: f64, is_timed: bool) -> Self {
         Self {
             counts: Counts::default(),
             latency_ms: vec![f32::NAN; arrivals],
@@ -123,17 +154,28 @@ impl Tally {
             slo_misses: 0,
             executions: 0,
             cold: 0,
+            tiers: Default::default(),
+            regret: (0.0, 0),
+            decide_ns: is_timed.then(Vec::new),
+            log_hash: 0,
+            in_system: Presence::default(),
             busy_ns: [Vec::new(), Vec::new()],
         }
     }
 
     /// Settles an arrival: `Some` latency of a good answer, `None` for everything else.
-    pub(crate) fn settle(&mut self, arrival: usize, good_ms: Option<f32>, objective_ms: f64) {
+    pub(crate) fn settle(&mut self, arrival: usize, good_ms: Option<f32>, request: &PlacementRequest, shard: u16) {
         let effective_ms = good_ms.unwrap_or(self.timeout_ms);
         self.latency_ms[arrival] = effective_ms;
+        let end = (u64::from(shard) << 32) | u64::from(effective_ms.to_bits());
+        self.log_hash = combine_keys(self.log_hash, combine_keys(arrival as u64, end));
         if arrival >= self.first_measured {
+            let missed =
+                u64::from(good_ms.is_none() || f64::from(effective_ms) > request.urgency.objective_ms());
             self.errors += u64::from(good_ms.is_none());
-            self.slo_misses += u64::from(good_ms.is_none() || f64::from(effective_ms) > objective_ms);
+            self.slo_misses += missed;
+            let tier = &mut self.tiers[usize::from(request.risk.rank())];
+            *tier = (tier.0 + 1, tier.1 + missed);
         }
     }
 
@@ -143,6 +185,31 @@ impl Tally {
             self.executions += 1;
             self.cold += u64::from(cold);
         }
+    }
+
+    /// Notes a measured decision.
+    pub(crate) fn count_decision(&mut self, regret_ms: Option<f64>, decide_ns: Option<u64>) {
+        if let Some(ms) = regret_ms {
+            self.regret = (self.regret.0 + ms, self.regret.1 + 1);
+        }
+        if let (Some(times), Some(ns)) = (&mut self.decide_ns, decide_ns) {
+            times.push(u32::try_from(ns).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// A request comes into the system.
+    pub(crate) fn open(&mut self, now: SimTime) {
+        self.in_system.enter(now);
+    }
+
+    /// A request that came at `since` leaves the system.
+    pub(crate) fn close(&mut self, now: SimTime, since: SimTime) {
+        self.in_system.leave(now, since);
+    }
+
+    /// Whether requests were in the system, summed over time, for as long as they say they stayed (Little's law).
+    pub(crate) fn stays_add_up(&mut self, now: SimTime, still_out_ns: u128) -> bool {
+        self.in_system.adds_up(now, still_out_ns)
     }
 
     pub(crate) fn summarise(&self, run: &RunFacts<'_>) -> RunSummary {
@@ -169,10 +236,28 @@ impl Tally {
             core_use: usage.mean,
             jain: usage.jain,
             max_over_mean: usage.max_over_mean,
+            risk_gap_pp: self.risk_gap_pp(),
+            regret_ms: (self.regret.1 > 0).then(|| self.regret.0 / self.regret.1 as f64),
+            decide_us: self.decide_us(),
+            log_hash: self.log_hash,
+            findings: run.findings.clone(),
             end: run.end,
             histogram,
             timeline: self.timeline(run.arrival_ms),
         }
+    }
+
+    fn risk_gap_pp(&self) -> f64 {
+        let known = self.tiers.iter().filter(|(requests, _)| *requests >= LEAST_IN_TIER);
+        let misses = known.map(|(requests, missed)| share(*missed, *requests));
+        let (least, most) = misses.fold((1.0_f64, 0.0_f64), |(least, most), miss| (least.min(miss), most.max(miss)));
+        100.0 * (most - least).max(0.0)
+    }
+
+    fn decide_us(&self) -> Option<[f64; 2]> {
+        let mut us: Vec<f32> = self.decide_ns.as_ref()?.iter().map(|ns| *ns as f32 / 1e3).collect();
+        let [p99, p50] = percentiles(&mut us, [0.99, 0.5]);
+        Some([p50, p99])
     }
 
     fn timeline(&self, arrival_ms: &dyn Fn(usize) -> f64) -> Vec<TimelineBin> {
@@ -205,6 +290,7 @@ pub(crate) struct RunFacts<'a> {
     pub(crate) measured_ns: f64,
     pub(crate) end: Timestamp,
     pub(crate) arrival_ms: &'a dyn Fn(usize) -> f64,
+    pub(crate) findings: Vec<Finding>,
 }
 
 struct Usage {
@@ -301,9 +387,10 @@ mod tests {
 
     #[test]
     fn failing_fast_wins_nothing() {
-        let mut tally = Tally::new(2, 0, 3_000.0);
-        tally.settle(0, Some(10.0), 400.0);
-        tally.settle(1, None, 400.0);
+        let request = shardwise_features::golden::contexts().remove(0).request;
+        let mut tally = Tally::new(2, 0, 3_000.0, false);
+        tally.settle(0, Some(10.0), &request, 0);
+        tally.settle(1, None, &request, 0);
         let facts = RunFacts {
             policy: "p",
             seed: 1,
@@ -311,6 +398,7 @@ mod tests {
             measured_ns: 1.0,
             end: Timestamp::default(),
             arrival_ms: &|i| i as f64,
+            findings: Vec::new(),
         };
         let summary = tally.summarise(&facts);
         assert_eq!((summary.mean_ms, summary.error_rate, summary.slo_miss), (1_505.0, 0.5, 0.5));

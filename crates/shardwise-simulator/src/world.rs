@@ -177,6 +177,10 @@ pub enum FaultKind {
     Failing(f64),
     /// It calls itself unhealthy, and works on.
     Unhealthy,
+    /// It is gone with all its work, and answers and reports nothing; when it comes back nothing is loaded.
+    Down,
+    /// It has not joined the fleet, and nobody knows of it.
+    Absent,
 }
 
 /// A function.
@@ -225,12 +229,33 @@ pub enum ServiceNoise {
     Exponential,
 }
 
+/// How a shard gives its cores to requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Discipline {
+    /// One request a core until it is done; others wait in the order in which they came.
+    #[default]
+    FirstComeFirstServed,
+    /// All run at once and share the cores equally, none faster than one core. What a request waits because of others
+    /// counts as queueing.
+    ProcessorSharing,
+}
+
 /// Clocks, noise and limits that hold everywhere.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Timing {
     /// The router gives up after this, in ms, and the shard drops what is older when its turn comes.
     pub timeout_ms: f64,
+    /// How often a router sends a request at most; more than 1 is trying again after an error or a timeout.
+    #[serde(default = "one_attempt")]
+    pub attempts: u32,
+    /// A router that may try again gives up on an attempt after this, in ms; the shard works on, unaware.
+    #[serde(default = "no_limit")]
+    pub attempt_timeout_ms: f64,
+    /// How shards give their cores to requests.
+    #[serde(default)]
+    pub discipline: Discipline,
     /// A function that was not used for this long must be loaded again, in ms.
     pub warm_ttl_ms: f64,
     /// Time between reports in ms.
@@ -261,10 +286,21 @@ pub struct Timing {
     pub memory_slowdown: f64,
 }
 
+fn one_attempt() -> u32 {
+    1
+}
+
+fn no_limit() -> f64 {
+    MOST_MS
+}
+
 impl Default for Timing {
     fn default() -> Self {
         Self {
             timeout_ms: 3_000.0,
+            attempts: one_attempt(),
+            attempt_timeout_ms: no_limit(),
+            discipline: Discipline::default(),
             warm_ttl_ms: 30_000.0,
             report_interval_ms: 1_000.0,
             report_delay_ms: 20.0,
@@ -469,12 +505,17 @@ impl Fault {
         match self.kind {
             FaultKind::Slow(factor) => in_range(of, &[("faults.slow", factor, 1e-2, 1e4)]),
             FaultKind::Failing(share) => in_range(of, &[("faults.failing", share, 0.0, 1.0)]),
-            FaultKind::Unhealthy => Ok(()),
+            FaultKind::Unhealthy | FaultKind::Down | FaultKind::Absent => Ok(()),
         }
     }
 }
 
 impl FunctionSpec {
+    /// How much longer an input of this size takes than one of size 1.
+    pub(crate) fn complexity_factor(&self, complexity: f32) -> f64 {
+        if complexity == 1.0 { 1.0 } else { f64::from(complexity).powf(self.complexity_exponent) }
+    }
+
     fn check(&self) -> Result<(), WorldError> {
         let of = |field: &str| format!("functions[{}].{field}", self.id);
         in_range(
@@ -504,6 +545,8 @@ impl Timing {
             &of,
             &[
                 ("timeoutMs", self.timeout_ms, LEAST_MS, MOST_MS),
+                ("attempts", f64::from(self.attempts), 1.0, 100.0),
+                ("attemptTimeoutMs", self.attempt_timeout_ms, LEAST_MS, MOST_MS),
                 ("warmTtlMs", self.warm_ttl_ms, 0.0, MOST_MS),
                 ("reportIntervalMs", self.report_interval_ms, 1.0, MOST_MS),
                 ("reportDelayMs", self.report_delay_ms, 0.0, MOST_MS),
