@@ -1,5 +1,5 @@
 //! The numbers behind generated worlds and workloads, in one place. What a world can change is in its
-//! [`Timing`](crate::Timing); these are the habits of the generators.
+//! [`Timing`](crate::Timing); how unequal shards are is in `heterogeneity`; these are the habits of the generators.
 //!
 //! | what | value | source |
 //! |---|---|---|
@@ -53,11 +53,8 @@ pub(crate) const RESIDENCY_SHARE: f64 = 0.005;
 /// Share of requests that call another exchange than the function's usual one.
 pub(crate) const OTHER_EXCHANGE: f64 = 0.2;
 
-/// Standard deviation of ln speed among shards, and how much faster a shard is on its own protocol.
-pub(crate) const BASE_SPEED_SIGMA: f64 = 0.12;
+/// How much faster a shard is on its own protocol, where the fleet is the specification's.
 pub(crate) const SPECIALITY: f64 = 1.5;
-/// Standard deviation of ln speed of a function on a shard.
-pub(crate) const PAIR_SIGMA: f64 = 0.12;
 
 /// Standard deviation of one-minute log returns at the median volatility.
 pub(crate) const MINUTE_RETURN: f64 = 6e-4;

@@ -8,14 +8,15 @@ use shardwise_types::{
     FunctionId, HardwareClass, Network, Protocol, Region, RiskLevel, RouterId, ShardId, ShardShape, Urgency,
 };
 
-use crate::constants::{BASE_SPEED_SIGMA, PAIR_SIGMA, SPECIALITY, ZIPF_SLOPE};
+use crate::constants::{SPECIALITY, ZIPF_SLOPE};
+use crate::heterogeneity::Machine;
 use crate::streams::{KeyedStream, Purpose, stream};
-use crate::world::{Antagonist, FunctionSpec, ResourceClass, RouterSpec, ShardSpec, ShardSpeed, Timing, WorldSpec};
+use crate::world::{FunctionSpec, ResourceClass, RouterSpec, ShardSpec, Timing, WorldSpec};
 
 /// How large and how unequal a generated fleet is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FleetOptions {
-    /// Shards: the first so many of the specification's twenty, then `shard-extra-21` and on.
+    /// Shards: the first so many of the specification's 26, then `shard-extra-27` and on.
     pub shards: usize,
     /// Routers, spread over the regions.
     pub routers: usize,
@@ -23,8 +24,34 @@ pub struct FleetOptions {
     pub functions: usize,
     /// Distances as a share of those between continents: 1 global, 0.1 metro, 0 none.
     pub net_scale: f32,
-    /// How unequal machines are: 1 as usual, 0 identical machines (regions stay; `net_scale` removes them).
+    /// How unequal machines are: 1 as measured, 0 identical machines (regions stay; `net_scale` removes them).
     pub heterogeneity: f32,
+}
+
+/// Which fleet to generate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FleetKind {
+    /// Machines as unequal as measured.
+    Heterogeneous,
+    /// Identical machines, without neighbours and noise of their own.
+    Homogeneous,
+    /// Every shard that the specification names, on identical machines, and faster on the protocols that it is made for:
+    /// the fleet that the specification's maps have in mind.
+    AsSpecified,
+}
+
+impl FleetKind {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::Heterogeneous, Self::Homogeneous, Self::AsSpecified];
+
+    /// Its name in commands.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Heterogeneous => "heterogeneous",
+            Self::Homogeneous => "homogeneous",
+            Self::AsSpecified => "as-specified",
+        }
+    }
 }
 
 impl Default for FleetOptions {
@@ -49,7 +76,7 @@ const EXCHANGES: [(&str, &str); 5] = [
 ];
 
 /// The specification's shards: name, index of the region, protocols that they are made for (S1, S2, S3).
-const SITES: [(&str, usize, &[&str]); 20] = [
+const SITES: [(&str, usize, &[&str]); 26] = [
     ("shard-aave-primary", 0, &["aave"]),
     ("shard-aave-secondary", 2, &["aave"]),
     ("shard-compound-primary", 0, &["compound"]),
@@ -70,14 +97,12 @@ const SITES: [(&str, usize, &[&str]); 20] = [
     ("shard-us-west-1", 1, &[]),
     ("shard-eu-central-1", 2, &[]),
     ("shard-ap-1", 3, &[]),
-];
-
-/// Speed by hardware class, for functions that lean on compute, memory and i/o.
-const SPEED: [(HardwareClass, [f64; 3]); 4] = [
-    (HardwareClass::General, [1.0, 1.0, 1.0]),
-    (HardwareClass::Compute, [1.35, 0.95, 1.0]),
-    (HardwareClass::Memory, [0.95, 1.3, 1.05]),
-    (HardwareClass::Burstable, [0.8, 0.85, 0.95]),
+    ("shard-us-east-1", 0, &[]),
+    ("shard-us-east-2", 0, &[]),
+    ("shard-us-west-2", 1, &[]),
+    ("shard-eu-central-2", 2, &[]),
+    ("shard-ap-2", 3, &[]),
+    ("shard-overflow", 0, &[]),
 ];
 
 /// Protocols, the events that their functions run for, and their share of the functions.
@@ -104,8 +129,7 @@ impl WorldSpec {
     /// assert!(world.check().is_ok());
     /// ```
     pub fn generate(fleet_seed: u64, options: &FleetOptions) -> Self {
-        let mut shards: Vec<ShardSpec> =
-            (0..options.shards).map(|index| shard(fleet_seed, index, f64::from(options.heterogeneity))).collect();
+        let mut shards: Vec<ShardSpec> = (0..options.shards).map(|index| shard(fleet_seed, index, options)).collect();
         let unlimited = shards.iter().any(|shard| shard.shape.max_amount_usd.is_none());
         if let (false, Some(last)) = (unlimited, shards.last_mut()) {
             // A fleet too small for the whale shards still serves every amount.
@@ -118,6 +142,28 @@ impl WorldSpec {
             functions: (0..options.functions).map(|index| function(fleet_seed, index)).collect(),
             timing: Timing::default(),
         }
+    }
+
+    /// Generates a fleet of a kind; `options` holds for what the kind leaves open.
+    pub fn generate_kind(kind: FleetKind, fleet_seed: u64, options: &FleetOptions) -> Self {
+        let identical = FleetOptions { heterogeneity: 0.0, ..*options };
+        match kind {
+            FleetKind::Heterogeneous => Self::generate(fleet_seed, options),
+            FleetKind::Homogeneous => Self::generate(fleet_seed, &identical),
+            FleetKind::AsSpecified => {
+                let mut world = Self::generate(fleet_seed, &FleetOptions { shards: SITES.len(), ..identical });
+                for (index, shard) in world.shards.iter_mut().enumerate() {
+                    (_, _, shard.speed.specialities) = site(index);
+                    shard.speed.speciality = SPECIALITY;
+                }
+                world
+            }
+        }
+    }
+
+    /// One more shard of the same making, which history has not seen.
+    pub fn another_shard(&self, fleet_seed: u64, options: &FleetOptions) -> ShardSpec {
+        ShardSpec { id: ShardId::new("shard-new"), ..shard(fleet_seed, SITES.len() + self.shards.len(), options) }
     }
 }
 
@@ -158,45 +204,21 @@ fn max_amount_usd(id: &ShardId) -> Option<f64> {
     }
 }
 
-fn shard(fleet_seed: u64, index: usize, heterogeneity: f64) -> ShardSpec {
+fn shard(fleet_seed: u64, index: usize, options: &FleetOptions) -> ShardSpec {
     let mut rng = stream(fleet_seed, Purpose::Shards, index as u64);
-    let (id, region, specialities) = site(index);
+    let (id, region, _) = site(index);
     let max_amount_usd = max_amount_usd(&id);
-    let (cores, hardware) = match heterogeneity > 0.0 {
-        true => (rng.random_range(1..=4_u8), hardware(&mut rng)),
-        false => (2, HardwareClass::General),
-    };
-    let clock: f64 = rng.random_range(-0.2..0.2);
-    let noise: f64 = rng.sample(StandardNormal);
-    let (_, by_resource) = SPEED.into_iter().find(|(class, _)| *class == hardware).expect("every class has a row");
+    let Machine { cores, hardware, clock_ghz, speed, noise, antagonist } =
+        Machine::draw(&mut rng, options, u64::from(fleet_seed as u32));
     let shape = ShardShape {
         region,
         cores: f32::from(cores),
-        clock_ghz: (3.0 * (clock * heterogeneity).exp()) as f32,
+        clock_ghz: clock_ghz as f32,
         memory_mb: 8192.0 * f32::from(cores + 1) * if hardware == HardwareClass::Memory { 1.5 } else { 1.0 },
         hardware,
         max_amount_usd,
     };
-    let speed = ShardSpeed {
-        base: tidy(((clock + BASE_SPEED_SIGMA * noise) * heterogeneity).exp()),
-        by_resource: by_resource.map(|factor: f64| tidy(factor.powf(heterogeneity))),
-        specialities,
-        speciality: tidy(SPECIALITY.powf(heterogeneity)),
-        pair_seed: rng.random::<u32>().into(),
-        pair_sigma: tidy(PAIR_SIGMA * heterogeneity),
-    };
-    let antagonist = Antagonist { on_ms: 6_000.0, off_ms: 18_000.0, least_share: 0.2, most_share: 0.7 };
-    ShardSpec { id, shape, speed, antagonist: Some(antagonist), slowness: Vec::new(), faults: Vec::new() }
-}
-
-fn hardware(rng: &mut KeyedStream) -> HardwareClass {
-    let shares = [
-        (HardwareClass::General, 0.4),
-        (HardwareClass::Compute, 0.25),
-        (HardwareClass::Memory, 0.2),
-        (HardwareClass::Burstable, 0.15),
-    ];
-    pick(rng, &shares)
+    ShardSpec { id, shape, speed, noise, antagonist, slowness: Vec::new(), faults: Vec::new() }
 }
 
 /// Draws from rows of (value, share); shares add up to 1.
@@ -279,6 +301,30 @@ mod tests {
         for shard in &world.shards {
             assert_eq!((shard.shape.cores, shard.shape.hardware), (2.0, HardwareClass::General));
             assert!(world.functions.iter().all(|function| shard.speed_of(function) == 1.0), "{}", shard.id);
+        }
+    }
+
+    #[test]
+    fn the_specifications_fleet_has_its_shards_and_their_specialities() {
+        let world = WorldSpec::generate_kind(FleetKind::AsSpecified, 1, &FleetOptions::default());
+        assert_eq!((world.shards.len(), world.shards[25].id.as_str()), (26, "shard-overflow"));
+        let (aave, other) = (&world.shards[0], &world.shards[25]);
+        let function = world.functions.iter().find(|function| function.protocol.as_str() == "aave").unwrap();
+        assert_eq!((aave.speed_of(function), other.speed_of(function)), (1.5, 1.0));
+        assert!(world.shards.iter().all(|shard| shard.antagonist.is_none()));
+    }
+
+    #[test]
+    fn burstable_machines_are_as_slow_as_measured() {
+        let options = FleetOptions { shards: 2_000, ..FleetOptions::default() };
+        let world = WorldSpec::generate(3, &options);
+        let burstable: Vec<_> =
+            world.shards.iter().filter(|shard| shard.shape.hardware == HardwareClass::Burstable).collect();
+        assert!((burstable.len() as f64 / 2_000.0 - 0.15).abs() < 0.03);
+        for (resource, slowness) in [1.83, 1.29, 1.90].into_iter().enumerate() {
+            let ln = burstable.iter().map(|shard| shard.speed.by_resource[resource].ln()).sum::<f64>();
+            let mean = (-ln / burstable.len() as f64).exp();
+            assert!((mean / slowness - 1.0).abs() < 0.03, "{mean} instead of {slowness}");
         }
     }
 

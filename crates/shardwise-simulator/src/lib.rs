@@ -11,6 +11,7 @@ mod constants;
 mod engine;
 mod events;
 mod fleet;
+mod heterogeneity;
 mod market;
 mod notices;
 mod player;
@@ -28,7 +29,7 @@ mod world;
 
 pub use audit::{Bug, Finding};
 pub use engine::{SimulateOptions, SimulationError, simulate, simulate_with};
-pub use fleet::FleetOptions;
+pub use fleet::{FleetKind, FleetOptions};
 pub use market::{generate_bars, records_of_bars};
 pub use player::{NO_QUEUE_BOUND, ORACLES, Player};
 pub use recorder::{KeepAll, NoRecorder, Recorder};
@@ -38,5 +39,5 @@ pub use summary::{Counts, LatencyHistogram, RunSummary, TimelineBin};
 pub use workload::{Arrival, ArrivalProcess, Workload, WorkloadOptions};
 pub use world::{
     Antagonist, Discipline, Fault, FaultKind, FunctionSpec, ResourceClass, RouterSpec, ServiceNoise, ShardSpec, ShardSpeed,
-    SlownessTrace, Timing, WorldError, WorldSpec,
+    SlownessTrace, SpeedNoise, Timing, WorldError, WorldSpec,
 };

@@ -33,7 +33,8 @@ impl Simulation<'_> {
         if lost || self.shards[shard].is_silent(self.now) {
             return;
         }
-        (report.event_at, report.known_at) = (self.at(self.now), self.at(self.now + travel));
+        let stamped = self.at(self.now).plus_millis(self.shards[shard].clock_ahead_ms(self.now));
+        (report.event_at, report.known_at) = (stamped, self.at(self.now + travel));
         let record = self.report_record(shard, report);
         let slot = self.reports.put(record);
         self.events.push(self.now + travel, Event::Report(slot));

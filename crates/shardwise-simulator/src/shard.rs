@@ -11,7 +11,7 @@ use shardwise_types::{ShardReport, Timestamp};
 
 use crate::constants::NANOS_PER_MS;
 use crate::streams::{KeyedStream, Purpose, stream};
-use crate::world::{Discipline, FaultKind, FunctionSpec, ResourceClass, ShardSpec, WorldSpec};
+use crate::world::{Discipline, FaultKind, FunctionSpec, ResourceClass, ShardSpec, SpeedNoise, WorldSpec};
 
 /// Time of the simulation: nanoseconds since the start of the workload.
 pub(crate) type SimTime = u64;
@@ -39,6 +39,7 @@ pub(crate) struct Shard<'a> {
     sharing: Sharing,
     warm: WarmSet,
     antagonist: Option<Visitor>,
+    wandering: Wandering,
     traces: [Option<&'a crate::world::SlownessTrace>; 3],
     memory_pressure: f64,
     memory_slowdown: f64,
@@ -61,6 +62,7 @@ impl<'a> Shard<'a> {
             sharing: Sharing::new(timing.discipline),
             warm: WarmSet::new(&world.functions, f64::from(spec.shape.memory_mb), nanos(timing.warm_ttl_ms)),
             antagonist: spec.antagonist.map(|spec| Visitor::new(spec, seed, index)),
+            wandering: Wandering::new(spec.noise, seed, index),
             traces: [ResourceClass::Compute, ResourceClass::Memory, ResourceClass::Io].map(trace),
             memory_pressure: timing.memory_pressure,
             memory_slowdown: timing.memory_slowdown,
@@ -225,7 +227,11 @@ impl<'a> Shard<'a> {
 
     /// How much slower than alone and healthy the shard is right now.
     pub(crate) fn slowdown(&mut self, now: SimTime, resource: ResourceClass) -> f64 {
-        self.neighbour(now) * self.memory() * self.trace(now, resource) * self.fault_slowness(now)
+        self.neighbour(now)
+            * self.memory()
+            * self.wandering.slowness(now, resource)
+            * self.trace(now, resource)
+            * self.fault_slowness(now)
     }
 
     /// Share of requests that fail at once right now.
@@ -278,6 +284,12 @@ impl<'a> Shard<'a> {
             let step = (millis(self.elapsed + now) / trace.step_ms) as usize;
             f64::from(trace.values[step % trace.values.len()])
         })
+    }
+
+    /// How far its clock is ahead, in ms.
+    pub(crate) fn clock_ahead_ms(&self, now: SimTime) -> f64 {
+        let ahead = |kind: FaultKind| if let FaultKind::ClockAhead(ms) = kind { ms } else { 0.0 };
+        self.faults(now).map(ahead).sum()
     }
 
     fn fault_slowness(&self, now: SimTime) -> f64 {
@@ -480,6 +492,37 @@ impl Visitor {
         };
         self.until += nanos(mean_ms * self.rng.sample::<f64, _>(Exp1)).max(1);
         self.share = share;
+    }
+}
+
+/// The noise of a shard's speed over time; like the antagonist's, its stream is consumed by time alone.
+struct Wandering {
+    spec: SpeedNoise,
+    rng: KeyedStream,
+    ln: [f64; 3],
+    until: SimTime,
+}
+
+impl Wandering {
+    fn new(spec: SpeedNoise, seed: u64, index: usize) -> Self {
+        let mut rng = stream(seed, Purpose::SpeedNoise, index as u64);
+        let ln = spec.sigma.map(|sigma| sigma * rng.sample::<f64, _>(StandardNormal));
+        let first = nanos(spec.step_ms * rng.random::<f64>());
+        Self { spec, rng, ln, until: first }
+    }
+
+    fn slowness(&mut self, now: SimTime, resource: ResourceClass) -> f64 {
+        if self.spec.sigma == [0.0; 3] {
+            return 1.0;
+        }
+        while self.until <= now {
+            let kept = self.spec.persistence;
+            for (ln, sigma) in self.ln.iter_mut().zip(self.spec.sigma) {
+                *ln = kept * *ln + sigma * (1.0 - kept * kept).sqrt() * self.rng.sample::<f64, _>(StandardNormal);
+            }
+            self.until += nanos(self.spec.step_ms);
+        }
+        self.ln[resource as usize].exp()
     }
 }
 

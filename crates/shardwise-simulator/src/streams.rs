@@ -37,6 +37,10 @@ pub enum Purpose {
     SpeedTraces = 12,
     /// Which router hears of an idle core, by shard and notice.
     IdleNotices = 20,
+    /// How a shard's speed wanders, by shard.
+    SpeedNoise = 21,
+    /// What a scenario changes, by what it changes.
+    Scenario = 22,
 }
 
 /// `SplitMix64` (Steele, Lea, Flood 2014) from a hashed key: making one costs a few nanoseconds.

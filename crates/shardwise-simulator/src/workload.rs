@@ -65,12 +65,25 @@ pub struct WorkloadOptions {
     pub complexity_sigma: f64,
     /// How arrivals come.
     pub process: ArrivalProcess,
+    /// A stretch of more traffic than that; it does not count into the load.
+    pub surge: Option<Surge>,
+}
+
+/// A stretch in which the market is hot and so many times as much comes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Surge {
+    /// Its beginning as a share of the duration.
+    pub from: f64,
+    /// Its end as a share of the duration.
+    pub until: f64,
+    /// Rate over what it would be.
+    pub factor: f64,
 }
 
 impl WorkloadOptions {
     /// Bursty market traffic.
     pub fn new(start: Timestamp, duration_ms: f64, load: f64) -> Self {
-        Self { start, duration_ms, load, complexity_sigma: 0.5, process: ArrivalProcess::Market }
+        Self { start, duration_ms, load, complexity_sigma: 0.5, process: ArrivalProcess::Market, surge: None }
     }
 }
 

@@ -90,6 +90,9 @@ pub struct ShardSpec {
     pub shape: ShardShape,
     /// How fast it is.
     pub speed: ShardSpeed,
+    /// How its speed wanders.
+    #[serde(default)]
+    pub noise: SpeedNoise,
     /// A neighbour on the same machine that comes and goes.
     pub antagonist: Option<Antagonist>,
     /// Slowness over time, at most one trace per resource.
@@ -127,6 +130,24 @@ pub enum ResourceClass {
     Memory,
     /// Disks and sockets.
     Io,
+}
+
+/// A slowness that wanders: ln slowness is an AR(1) around 0, one for each resource.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SpeedNoise {
+    /// Standard deviation of ln slowness by [`ResourceClass`]: compute, memory, i/o.
+    pub sigma: [f64; 3],
+    /// How long a value holds, in ms.
+    pub step_ms: f64,
+    /// What a step keeps of the one before, in [0, 1).
+    pub persistence: f64,
+}
+
+impl Default for SpeedNoise {
+    fn default() -> Self {
+        Self { sigma: [0.0; 3], step_ms: 1_000.0, persistence: 0.0 }
+    }
 }
 
 /// A neighbour that takes a share of the shard's speed while it is there: exponential spells, a uniform share.
@@ -181,6 +202,8 @@ pub enum FaultKind {
     Down,
     /// It has not joined the fleet, and nobody knows of it.
     Absent,
+    /// Its clock goes wrong by so many ms, which its reports are stamped with.
+    ClockAhead(f64),
 }
 
 /// A function.
@@ -336,7 +359,8 @@ impl ShardSpec {
         let trace = self.slowness.iter().find(|trace| trace.resource == resource).map_or(1.0, |trace| {
             trace.values.iter().map(|value| f64::from(*value)).sum::<f64>() / trace.values.len() as f64
         });
-        trace * self.antagonist.map_or(1.0, Antagonist::mean_slowness)
+        let noise = (self.noise.sigma[resource as usize].powi(2) / 2.0).exp();
+        trace * noise * self.antagonist.map_or(1.0, Antagonist::mean_slowness)
     }
 
     /// Whole cores, the servers of its queue.
@@ -470,6 +494,9 @@ impl ShardSpec {
                 ("speed.byResource", io, 1e-3, 1e3),
                 ("speed.speciality", self.speed.speciality, 1e-3, 1e3),
                 ("speed.pairSigma", self.speed.pair_sigma, 0.0, 3.0),
+                ("noise.sigma", self.noise.sigma.into_iter().fold(0.0, f64::max), 0.0, 3.0),
+                ("noise.stepMs", self.noise.step_ms, 1.0, MOST_MS),
+                ("noise.persistence", self.noise.persistence, 0.0, 0.999_999),
             ],
         )?;
         if let Some(antagonist) = &self.antagonist {
@@ -505,6 +532,7 @@ impl Fault {
         match self.kind {
             FaultKind::Slow(factor) => in_range(of, &[("faults.slow", factor, 1e-2, 1e4)]),
             FaultKind::Failing(share) => in_range(of, &[("faults.failing", share, 0.0, 1.0)]),
+            FaultKind::ClockAhead(ms) => in_range(of, &[("faults.clockAhead", ms, -MOST_MS, MOST_MS)]),
             FaultKind::Unhealthy | FaultKind::Down | FaultKind::Absent => Ok(()),
         }
     }
@@ -570,10 +598,6 @@ mod tests {
     use super::*;
     use crate::FleetOptions;
 
-    fn world() -> WorldSpec {
-        WorldSpec::generate(1, &FleetOptions::default())
-    }
-
     #[test]
     fn a_bad_world_is_refused_with_the_name_of_the_field() {
         type Spoil = fn(&mut WorldSpec);
@@ -616,15 +640,5 @@ mod tests {
         let wide = Antagonist { least_share: 0.2, most_share: 0.7, ..half };
         let sum: f64 = (0..10_000).map(|i| 1.0 / (1.0 - (0.2 + 0.5 * (f64::from(i) + 0.5) / 1e4))).sum();
         assert!((wide.mean_slowness() - (0.25 * sum / 1e4 + 0.75)).abs() < 1e-6);
-    }
-
-    #[test]
-    fn specialists_are_faster_on_their_protocol() {
-        let mut world = world();
-        let aave = world.functions.iter().position(|f| f.protocol.as_str() == "aave").unwrap();
-        let before = world.shards[0].speed_of(&world.functions[aave]);
-        world.shards[0].speed.specialities.clear();
-        let after = world.shards[0].speed_of(&world.functions[aave]);
-        assert!((before / after - 1.5).abs() < 1e-12, "{before} {after}");
     }
 }
