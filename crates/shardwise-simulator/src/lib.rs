@@ -19,6 +19,7 @@ mod recorder;
 mod replay;
 mod requests;
 mod router;
+mod scenario;
 mod shard;
 mod streams;
 mod summary;
@@ -34,9 +35,10 @@ pub use market::{generate_bars, records_of_bars};
 pub use player::{NO_QUEUE_BOUND, ORACLES, Player};
 pub use recorder::{KeepAll, NoRecorder, Recorder};
 pub use replay::{ReplayInputs, ReplayOptions, world_and_workload};
+pub use scenario::Scenario;
 pub use streams::{KeyedStream, Purpose, stream};
 pub use summary::{Counts, LatencyHistogram, RunSummary, TimelineBin};
-pub use workload::{Arrival, ArrivalProcess, Workload, WorkloadOptions};
+pub use workload::{Arrival, ArrivalProcess, Surge, Workload, WorkloadOptions};
 pub use world::{
     Antagonist, Discipline, Fault, FaultKind, FunctionSpec, ResourceClass, RouterSpec, ServiceNoise, ShardSpec, ShardSpeed,
     SlownessTrace, SpeedNoise, Timing, WorldError, WorldSpec,

@@ -93,6 +93,8 @@ struct Spell {
     from_ms: f64,
     until_ms: f64,
     hot: bool,
+    /// Rate over what it would be.
+    factor: f64,
 }
 
 impl Workload {
@@ -191,6 +193,7 @@ fn check_options(options: &WorkloadOptions) -> Result<(), WorldError> {
         ("durationMs", options.duration_ms, 1e10),
         ("load", options.load, 100.0),
         ("complexitySigma", options.complexity_sigma + 1e-300, 3.0),
+        ("surge.factor", options.surge.map_or(1.0, |surge| surge.factor), 100.0),
     ] {
         if !(value > 0.0 && value <= most) {
             return Err(WorldError::field(
@@ -205,14 +208,14 @@ fn check_options(options: &WorkloadOptions) -> Result<(), WorldError> {
 /// Calm and hot spells; the calm ones are the shorter, the higher the market's volatility is over its mean.
 fn spells(rng: &mut KeyedStream, options: &WorkloadOptions, market: &[MarketRecord]) -> Vec<Spell> {
     if options.process == ArrivalProcess::Poisson {
-        return vec![Spell { from_ms: 0.0, until_ms: options.duration_ms, hot: false }];
+        return vec![Spell { from_ms: 0.0, until_ms: options.duration_ms, hot: false, factor: 1.0 }];
     }
     let mut spells = Vec::new();
     let (mut from_ms, mut hot) = (0.0, rng.random_bool(HOT_MS / (HOT_MS + CALM_MS)));
     while from_ms < options.duration_ms {
         let mean_ms = if hot { HOT_MS } else { CALM_MS / agitation(options.start.plus_millis(from_ms), market) };
         let until_ms = from_ms + mean_ms * rng.sample::<f64, _>(Exp1);
-        spells.push(Spell { from_ms, until_ms: until_ms.min(options.duration_ms), hot });
+        spells.push(Spell { from_ms, until_ms: until_ms.min(options.duration_ms), hot, factor: 1.0 });
         (from_ms, hot) = (until_ms, !hot);
     }
     spells
@@ -315,9 +318,9 @@ fn arrival_times(
     let rate = calm_rate_per_ms(world, options, spells, mixes);
     let size = Geometric::new(1.0 / (1.0 + CASCADE_MEAN)).expect("a probability");
     let mut events = Vec::new();
-    for spell in spells {
+    for spell in surged(spells, options) {
         let mix = &mixes[usize::from(spell.hot)];
-        let rate = if spell.hot { rate * HOT_RATE } else { rate };
+        let rate = spell.factor * if spell.hot { rate * HOT_RATE } else { rate };
         let mut at_ms = spell.from_ms + rng.sample::<f64, _>(Exp1) / rate;
         while at_ms < spell.until_ms {
             let function = mix.all.draw(rng);
@@ -334,6 +337,24 @@ fn arrival_times(
     events.retain(|event| event.at_ms < options.duration_ms);
     events.sort_by(|a, b| a.at_ms.total_cmp(&b.at_ms));
     events
+}
+
+/// The spells with the surge, if there is one, cut into them.
+fn surged(spells: &[Spell], options: &WorkloadOptions) -> Vec<Spell> {
+    let Some(surge) = options.surge else { return spells.to_vec() };
+    let (from_ms, until_ms) = (surge.from * options.duration_ms, surge.until * options.duration_ms);
+    let cut = |spell: &Spell| {
+        let before = Spell { until_ms: spell.until_ms.min(from_ms), ..*spell };
+        let within = Spell {
+            from_ms: spell.from_ms.max(from_ms),
+            until_ms: spell.until_ms.min(until_ms),
+            hot: true,
+            factor: surge.factor,
+        };
+        let after = Spell { from_ms: spell.from_ms.max(until_ms), ..*spell };
+        [before, within, after].into_iter().filter(|part| part.until_ms > part.from_ms)
+    };
+    spells.iter().flat_map(cut).collect()
 }
 
 /// Rate in calm spells that makes the expected core time over all spells the wanted load, by fixed-point iteration:
@@ -536,6 +557,18 @@ mod tests {
         assert!((share(&|amount| amount.is_none()) - 0.15).abs() < 0.01);
         assert!((share(&|amount| amount.is_some_and(|usd| usd > 1e6)) - 0.004).abs() < 0.001);
         assert!((share(&|amount| amount.is_some_and(|usd| usd < 221.4)) / 0.846 - 0.5).abs() < 0.01, "the median");
+    }
+
+    #[test]
+    fn a_surge_multiplies_what_comes_while_it_lasts() {
+        let count = |surge| {
+            let workload = Workload::generate(&world(), 3, &WorkloadOptions { surge, ..options() }).unwrap();
+            let within = |arrival: &&Arrival| (0.4..0.6).contains(&(arrival.at.millis_since(workload.start) / 120_000.0));
+            (workload.arrivals.iter().filter(within).count() as f64, workload.arrivals.len() as f64)
+        };
+        let (usual, surge) = (count(None), count(Some(Surge { from: 0.4, until: 0.6, factor: 3.0 })));
+        assert!((3.0..5.0).contains(&(surge.0 / usual.0)), "three times as much, all of it hot: {surge:?} {usual:?}");
+        assert!(((surge.1 - surge.0) / (usual.1 - usual.0) - 1.0).abs() < 0.05, "elsewhere as before");
     }
 
     #[test]
