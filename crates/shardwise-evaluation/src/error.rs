@@ -5,6 +5,12 @@ use std::path::PathBuf;
 /// Why an evaluation or its report failed.
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluationError {
+    /// The arena has nothing to run.
+    #[error("no {0}; name at least one")]
+    EmptyList(&'static str),
+    /// A world cannot be made.
+    #[error(transparent)]
+    World(#[from] shardwise_simulator::WorldError),
     /// Nothing to run on.
     #[error("no seed is given; name at least one, two or more for an interval")]
     NoSeed,

@@ -2,6 +2,7 @@
 //!
 //! It publishes nothing and estimates nothing off-policy: queues make such estimates wrong, so policies are run.
 
+mod arena;
 mod charts;
 mod closed_loop;
 mod error;
@@ -16,6 +17,10 @@ mod svg;
 mod synthetic;
 mod verdict;
 
+pub use arena::{
+    ArenaLoss, ArenaPlan, ArenaProgress, ArenaResult, Cell, CellKey, Group, LeagueRow, LossKind, Net, Paired, Problem, Roster,
+    RunCell, Setting, arena_losses, league, paired, run_arena,
+};
 pub use closed_loop::{Contender, SamplePaths, compare, run};
 pub use error::EvaluationError;
 pub use losses::{Loss, SeedPair, WhereItLoses, where_it_loses};
