@@ -11,14 +11,14 @@ use shardwise_types::{HistoryRecord, NoEligibleShard, Timestamp};
 use crate::*;
 
 #[derive(Default)]
-struct RoundRobin {
+pub(crate) struct RoundRobin {
     next: usize,
     stride: usize,
     candidates: Vec<usize>,
 }
 
 impl RoundRobin {
-    fn boxed(stride: usize) -> Box<dyn Policy> {
+    pub(crate) fn boxed(stride: usize) -> Box<dyn Policy> {
         Box::new(Self { stride, ..Self::default() })
     }
 }
@@ -36,12 +36,12 @@ impl Policy for RoundRobin {
     }
 }
 
-fn start() -> Timestamp {
+pub(crate) fn start() -> Timestamp {
     "2026-01-05T12:00:00Z".parse().unwrap()
 }
 
 /// One shard, one function of 1 ms, exponential service, no distance, nothing that goes wrong.
-fn textbook(cores: f32) -> WorldSpec {
+pub(crate) fn textbook(cores: f32) -> WorldSpec {
     let options = FleetOptions { shards: 1, functions: 1, net_scale: 0.0, heterogeneity: 0.0, ..Default::default() };
     let mut world = WorldSpec::generate(1, &options);
     world.shards[0].shape.cores = cores;
@@ -54,7 +54,7 @@ fn textbook(cores: f32) -> WorldSpec {
     world
 }
 
-fn poisson(world: &WorldSpec, seed: u64, duration_ms: f64, load: f64) -> Workload {
+pub(crate) fn poisson(world: &WorldSpec, seed: u64, duration_ms: f64, load: f64) -> Workload {
     let options = WorkloadOptions {
         process: ArrivalProcess::Poisson,
         complexity_sigma: 0.0,

@@ -294,7 +294,9 @@ impl<'a> Simulation<'a> {
             // On a tie a client gives up before the answer is there, and news is read before a decision.
             let flow = if deadline <= event && deadline <= arrival {
                 self.now = deadline;
-                self.give_up(self.next_deadline)
+                let arrival = self.next_deadline;
+                self.next_deadline += 1;
+                self.give_up(arrival)
             } else if event <= arrival {
                 let (time, event) = self.events.pop().expect("it was just looked at");
                 self.now = time;
@@ -382,9 +384,9 @@ impl<'a> Simulation<'a> {
     fn next_deadline(&mut self) -> SimTime {
         while self.next_deadline < self.next_arrival {
             let arrival = self.next_deadline;
-            let due = self.since_start(self.workload.arrivals[arrival].at) + self.patience;
-            if self.slot_of[arrival] != NO_SLOT && due >= self.now {
-                return due;
+            // What is tried again has a deadline of its own.
+            if self.slot_of[arrival] != NO_SLOT && self.attempts[self.slot_of[arrival]].is_first() {
+                return self.since_start(self.workload.arrivals[arrival].at) + self.patience;
             }
             self.next_deadline += 1;
         }

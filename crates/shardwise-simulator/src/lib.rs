@@ -7,6 +7,8 @@
 mod audit;
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod lifecycle;
 mod constants;
 mod engine;
 mod events;
@@ -24,6 +26,8 @@ mod shard;
 mod streams;
 mod summary;
 mod tables;
+#[cfg(test)]
+mod theory;
 mod truth;
 mod workload;
 mod world;

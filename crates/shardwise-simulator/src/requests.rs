@@ -66,6 +66,12 @@ pub(crate) struct Attempt {
     answered: SimTime,
 }
 
+impl Attempt {
+    pub(crate) fn is_first(&self) -> bool {
+        self.tries == 0
+    }
+}
+
 /// Everything random about a request's execution, from its own stream.
 pub(crate) struct ServiceDraws {
     pub(crate) noise: f64,
