@@ -19,7 +19,7 @@ mod verdict;
 
 pub use arena::{
     ArenaLoss, ArenaPlan, ArenaProgress, ArenaResult, Cell, CellKey, Group, LeagueRow, LossKind, Net, Paired, Problem, Roster,
-    RunCell, Setting, arena_losses, league, paired, run_arena,
+    RunCell, SPECIMENS, Setting, arena_losses, league, paired, run_arena, specimen,
 };
 pub use closed_loop::{Contender, SamplePaths, compare, run};
 pub use error::EvaluationError;

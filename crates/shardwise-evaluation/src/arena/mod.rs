@@ -9,11 +9,13 @@ mod losses;
 mod pairs;
 mod plan;
 mod run;
+mod specimens;
 
 pub use losses::{ArenaLoss, LossKind, arena_losses};
 pub use pairs::{Group, LeagueRow, Paired, Setting, league, paired};
 pub use plan::{ArenaPlan, CellKey, Net};
 pub use run::{ArenaProgress, Cell, Problem, Roster, RunCell, run_arena};
+pub use specimens::{SPECIMENS, specimen};
 
 use serde::{Deserialize, Serialize};
 

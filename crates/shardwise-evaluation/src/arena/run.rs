@@ -21,11 +21,13 @@ const DECISION_BUDGET_US: [f64; 2] = [250.0, 2_000.0];
 
 /// Makes policies by name.
 pub trait Roster: Sync {
-    /// Makes one object for one router of a fleet; `with_model` is false where the scenario takes the model away.
+    /// Makes one object for one router of a fleet; `with_model` is false where the scenario takes the model away. `None`
+    /// when the policy cannot take part in that.
     ///
     /// # Errors
     /// Says what is missing, such as a model for that fleet.
-    fn player(&self, policy: &str, fleet: u64, world: &WorldSpec, with_model: bool) -> Result<Player, String>;
+    fn player(&self, policy: &str, fleet: u64, world: &WorldSpec, with_model: bool)
+    -> Result<Option<Player>, String>;
 }
 
 /// How one policy did in one cell. Times are effective latencies: what failed or timed out counts as the timeout.
@@ -91,14 +93,14 @@ pub struct Problem {
     pub first: CellKey,
 }
 
-/// A finished run: a row, unless the policy broke down, and what the audit found.
+/// A finished run: a row, unless the policy broke down or takes no part, and what the audit found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunCell {
     /// Which cell.
     pub key: CellKey,
     /// Which policy.
     pub policy: String,
-    /// Its figures; `None` when it panicked.
+    /// Its figures; `None` when it panicked, or takes no part in this scenario.
     pub cell: Option<Cell>,
     /// What it did wrong.
     pub findings: Vec<Finding>,
@@ -226,7 +228,8 @@ impl Arena<'_> {
             cost: (workload.arrivals.len() as u64, seconds),
         };
         let summary = match outcome {
-            Ok(summary) => summary,
+            Ok(Some(summary)) => summary,
+            Ok(None) => return Ok(run),
             Err(panic) => {
                 run.findings.push(Finding { bug: Bug::Panic, count: 1, detail: panic });
                 return Ok(run);
@@ -236,7 +239,7 @@ impl Arena<'_> {
         run.findings.extend(slowness(&summary));
         if twice {
             let again = self.simulate(cell, policy, world, workload)?;
-            run.findings.extend(difference(&summary, again.ok().as_ref()));
+            run.findings.extend(difference(&summary, again.ok().flatten().as_ref()));
         }
         run.cell = Some(row(cell.key(), policy, &summary));
         Ok(run)
@@ -249,7 +252,7 @@ impl Arena<'_> {
         policy: &str,
         world: &WorldSpec,
         workload: &Workload,
-    ) -> Result<Result<RunSummary, String>, EvaluationError> {
+    ) -> Result<Result<Option<RunSummary>, String>, EvaluationError> {
         let wrong = |problem: String| EvaluationError::Simulation {
             policy: policy.to_owned(),
             seed: cell.seed,
@@ -257,7 +260,8 @@ impl Arena<'_> {
         };
         let with_model = !Scenario::takes_model(cell.scenario);
         let player = |_| self.roster.player(policy, cell.fleet, world, with_model);
-        let players: Vec<Player> = world.routers.iter().map(player).collect::<Result<_, _>>().map_err(wrong)?;
+        let players: Option<Vec<Player>> = world.routers.iter().map(player).collect::<Result<_, _>>().map_err(wrong)?;
+        let Some(players) = players else { return Ok(Ok(None)) };
         let decides = players.iter().all(|player| matches!(player, Player::Policy(_)));
         let options = SimulateOptions {
             warm_up: WARM_UP,
@@ -266,7 +270,7 @@ impl Arena<'_> {
         };
         let run = || simulate_with(world, workload, cell.seed, players, &mut NoRecorder, &options);
         match catch_unwind(AssertUnwindSafe(run)) {
-            Ok(Ok(summary)) => Ok(Ok(summary)),
+            Ok(Ok(summary)) => Ok(Ok(Some(summary))),
             Ok(Err(error)) => Err(wrong(error.to_string())),
             Err(panic) => Ok(Err(text_of(panic.as_ref()))),
         }
