@@ -14,34 +14,96 @@
 //! assert!(decision.propensity > 0.0);
 //! ```
 
+mod bounded_hash;
+mod c3;
 mod eligible;
+mod executions;
+mod geographic_strategy;
 mod in_flight;
+mod join_idle;
+mod loads;
+mod peak_ewma;
+mod prequal;
+mod protocol_strategy;
+mod quantity;
 mod random;
+mod reported;
+mod resource_matcher;
+mod risk_strategy;
+mod round_robin;
+#[cfg(test)]
+mod samples;
 pub mod sed;
 mod sed_policies;
+mod shortlist;
 
 use std::sync::Arc;
 
 use rand::Rng;
 use shardwise_features::{DecisionContext, ServiceTable, Ticket};
-use shardwise_types::{DecidedBy, FallbackReason, NoEligibleShard, Response, ShardId, ShardReport, Timestamp};
+use shardwise_types::{
+    DecidedBy, FallbackReason, NoEligibleShard, PlacementRequest, Response, ShardId, ShardReport, Timestamp,
+};
 
+pub use bounded_hash::{BoundedHash, BoundedHashConfig};
+pub use c3::{C3, C3Config};
 pub use eligible::{Rules, eligible, is_eligible};
+pub use executions::AffinityConfig;
+pub use geographic_strategy::{GeographicConfig, GeographicStrategy};
 pub use in_flight::{LeastInFlight, TwoChoicesInFlight};
+pub use join_idle::JoinIdle;
+pub use peak_ewma::{PeakEwma, PeakEwmaConfig};
+pub use prequal::{Prequal, PrequalConfig};
+pub use protocol_strategy::{ProtocolConfig, ProtocolStrategy};
+pub use quantity::Quantity;
 pub use random::Random;
+pub use reported::{LeastReported, TwoChoicesReported};
+pub use resource_matcher::{Requirements, ResourceConfig, ResourceMatcher};
+pub use risk_strategy::{RiskConfig, RiskStrategy, RiskWeights};
+pub use round_robin::RoundRobin;
 pub use sed::Runtime;
 pub use sed_policies::{Sed, SedSoftmax};
 
 /// Names that [`by_name`] knows.
-pub const NAMES: &[&str] =
-    &["random", "p2c_in_flight", "least_in_flight", "sed_tab", "sed_tab_lambda", "sed_tab_softmax"];
+pub const NAMES: &[&str] = &[
+    "random",
+    "round_robin",
+    "least_reported",
+    "p2c_reported",
+    "p2c_in_flight",
+    "least_in_flight",
+    "peak_ewma_p2c",
+    "join_idle",
+    "prequal",
+    "c3",
+    "bounded_hash",
+    "protocol_strategy",
+    "risk_strategy",
+    "geographic_strategy",
+    "resource_matcher",
+    "sed_tab",
+    "sed_tab_lambda",
+    "sed_tab_softmax",
+];
 
 /// Makes a policy that needs no model; `None` for a name that is not in [`NAMES`].
 pub fn by_name(name: &str, runtime: Runtime) -> Option<Box<dyn Policy>> {
     Some(match name {
         "random" => Box::new(Random::default()),
+        "round_robin" => Box::new(RoundRobin::default()),
+        "least_reported" => Box::new(LeastReported::default()),
+        "p2c_reported" => Box::new(TwoChoicesReported::default()),
         "p2c_in_flight" => Box::new(TwoChoicesInFlight::default()),
         "least_in_flight" => Box::new(LeastInFlight::default()),
+        "peak_ewma_p2c" => Box::new(PeakEwma::new(PeakEwmaConfig { runtime, ..PeakEwmaConfig::default() })),
+        "join_idle" => Box::new(JoinIdle::default()),
+        "prequal" => Box::new(Prequal::new(PrequalConfig { runtime, ..PrequalConfig::default() })),
+        "c3" => Box::new(C3::new(C3Config { runtime, ..C3Config::default() })),
+        "bounded_hash" => Box::new(BoundedHash::default()),
+        "protocol_strategy" => Box::new(ProtocolStrategy::default()),
+        "risk_strategy" => Box::new(RiskStrategy::default()),
+        "geographic_strategy" => Box::new(GeographicStrategy::default()),
+        "resource_matcher" => Box::new(ResourceMatcher::default()),
         "sed_tab" => Box::new(Sed::online(0.0, runtime)),
         "sed_tab_lambda" => Box::new(Sed::online(sed::LAMBDA, runtime)),
         "sed_tab_softmax" => Box::new(SedSoftmax::new(runtime)),
@@ -83,6 +145,8 @@ impl Decision {
 /// A response, with what the router remembered of its request.
 #[derive(Debug, Clone, Copy)]
 pub struct Observed<'a> {
+    /// The request.
+    pub request: &'a PlacementRequest,
     /// The shard that answered.
     pub shard: &'a ShardId,
     /// What was remembered at dispatch.
@@ -170,5 +234,86 @@ pub trait Policy: Send {
     /// Version of the model bundle behind it, for the log.
     fn model_version(&self) -> Option<&str> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+    use shardwise_features::golden::{GoldenContext, contexts};
+    use shardwise_types::{ErrorClass, UsdAmount};
+
+    use super::*;
+    use crate::samples::respond;
+
+    /// Turns a golden context into one of many odd ones.
+    fn disturb(golden: &mut GoldenContext, rng: &mut StdRng) {
+        for shard in &mut golden.fleet.shards {
+            if rng.random_bool(0.1) {
+                shard.report = None;
+            } else if let Some(report) = &mut shard.report {
+                report.healthy = rng.random_bool(0.7);
+                report.event_at = golden.decided_at.plus_millis(-rng.random_range(0.0..6_000.0));
+                report.cpu = [0.0, 0.5, 1.0, f32::NAN][rng.random_range(0..4)];
+                report.mean_latency_ms = [0.0, 40.0, f32::NAN, f32::INFINITY][rng.random_range(0..4)];
+            }
+            shard.shape.cores = [1.0, 4.0, f32::NAN, 0.0][rng.random_range(0..8) / 2];
+            shard.shape.max_amount_usd = [None, Some(1e6)][rng.random_range(0..2)];
+        }
+        golden.request.amount_usd = [None, UsdAmount::new(0.0).ok(), UsdAmount::new(2e7).ok()][rng.random_range(0..3)];
+        golden.request.urgency = shardwise_types::Urgency::ALL[rng.random_range(0..4)];
+    }
+
+    /// What a policy hears between decisions, some of it absurd.
+    fn tell(policy: &mut dyn Policy, golden: &GoldenContext, rng: &mut StdRng) {
+        let position = rng.random_range(0..golden.fleet.shards.len());
+        let shard = &golden.fleet.shards[position].id;
+        let mut probed = Vec::new();
+        policy.probe(&golden.context(), rng, &mut probed);
+        assert!(probed.iter().all(|position| *position < golden.fleet.shards.len()), "{}", policy.name());
+        let latency_ms = [None, Some(5.0), Some(f64::NAN)][rng.random_range(0..3)];
+        policy.on_probe(&ProbeAnswer { shard, in_flight: 3, latency_ms, known_at: golden.decided_at });
+        policy.on_idle(shard);
+        let errors = [None, Some(ErrorClass::Failed), Some(ErrorClass::Timeout), Some(ErrorClass::Cancelled)];
+        respond(policy, golden, position, errors[rng.random_range(0..4)]);
+    }
+
+    /// Two hundred odd decisions of a policy, each checked.
+    fn decisions(name: &str) -> Vec<Option<Decision>> {
+        let (mut rng, mut draws) = (StdRng::seed_from_u64(3), StdRng::seed_from_u64(4));
+        let mut policy = by_name(name, Runtime::default()).expect("a listed policy");
+        assert_eq!(policy.name(), name);
+        let mut decide = |golden: &GoldenContext, rng: &mut StdRng| {
+            let mut allowed = Vec::new();
+            let verdict = eligible(&golden.context(), &Rules::default(), &mut allowed);
+            let decided = policy.decide(&golden.context(), &mut draws);
+            tell(&mut *policy, golden, rng);
+            assert_eq!(decided.as_ref().err(), verdict.as_ref().err(), "{name} refuses for reasons of its own");
+            let decision = decided.ok()?;
+            assert!(allowed.contains(&decision.chosen), "{name} broke a hard rule");
+            assert!(decision.propensity > 0.0 && decision.propensity <= 1.0 + 1e-12, "{name}: {decision:?}");
+            assert!(decision.predicted_ms.is_none_or(f64::is_finite), "{name}: {decision:?}");
+            assert_eq!(decision.eligible as usize, allowed.len());
+            Some(decision)
+        };
+        let mut golden = contexts().remove(1);
+        let fleet = golden.fleet.clone();
+        let mut odd = |_| {
+            golden.fleet = fleet.clone();
+            golden.decided_at = golden.decided_at.plus_millis(100.0);
+            disturb(&mut golden, &mut rng);
+            decide(&golden, &mut rng)
+        };
+        (0..200).map(&mut odd).collect()
+    }
+
+    #[test]
+    fn every_policy_keeps_the_hard_rules_answers_when_it_can_and_repeats_itself() {
+        for name in NAMES {
+            let made = decisions(name);
+            assert!((50..200).contains(&made.iter().flatten().count()), "{name}: both must be tried");
+            assert_eq!(made, decisions(name), "{name}");
+        }
     }
 }

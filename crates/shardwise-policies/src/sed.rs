@@ -96,13 +96,12 @@ impl Candidate {
 
     /// Cost with an execution time from elsewhere, cold start included.
     pub fn cost_given(&self, execution_ms: f64, config: &SedConfig) -> CostTerms {
-        let errors = self.local.error_rate;
         CostTerms {
             network_ms: self.network_ms,
             execution_ms,
             cold_ms: 0.0,
             wait_ms: self.wait_ms(execution_ms),
-            error_ms: if errors > ERROR_FLOOR { errors * config.runtime.timeout_ms } else { 0.0 },
+            error_ms: error_ms(self.local.error_rate, &config.runtime),
             congestion_ms: congestion_ms(config.lambda, execution_ms, self.utilisation()),
         }
     }
@@ -135,6 +134,11 @@ impl Candidate {
 /// The price of a busy shard: `lambda` times the execution for every core wanted beyond 0.7 per core.
 pub fn congestion_ms(lambda: f64, execution_ms: f64, utilisation: f64) -> f64 {
     lambda * execution_ms * (utilisation - CONGESTION_FROM).max(0.0)
+}
+
+/// The price of a shard's errors in ms, which rivals pay too: failing fast must not look like being fast.
+pub(crate) fn error_ms(error_rate: f64, runtime: &Runtime) -> f64 {
+    if error_rate > ERROR_FLOOR { error_rate * runtime.timeout_ms } else { 0.0 }
 }
 
 /// Whether this router sent the function there so recently that it must still be loaded.

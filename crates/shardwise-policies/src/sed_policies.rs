@@ -40,7 +40,7 @@ impl Scored {
 
     fn decision(&self, index: usize, propensity: f64, decided_by: DecidedBy) -> Decision {
         Decision {
-            predicted_ms: Some(self.costs[index].latency_ms()),
+            predicted_ms: Some(self.costs[index].latency_ms()).filter(|ms| ms.is_finite()),
             decided_by,
             ..Decision::by_rule(self.positions[index], propensity, self.positions.len())
         }

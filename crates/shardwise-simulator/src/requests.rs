@@ -339,8 +339,9 @@ impl Simulation<'_> {
         let known_at = self.at(self.now);
         let attempt = &mut self.attempts[slot];
         attempt.closed = true;
-        let router = &mut self.routers[self.workload.arrivals[attempt.arrival as usize].router as usize];
-        router.on_response(attempt.shard, &attempt.ticket, response, known_at);
+        let arrival = &self.workload.arrivals[attempt.arrival as usize];
+        let router = &mut self.routers[arrival.router as usize];
+        router.on_response(&arrival.request, attempt.shard, &attempt.ticket, response, known_at);
         let decision_id = attempt.decision_id;
         if attempt.references == 0 {
             self.attempts.take(slot);
@@ -519,10 +520,8 @@ impl Simulation<'_> {
         let on_shard_ms = millis(self.now - attempt.reached);
         shard.count_answer(on_shard_ms, attempt.failed);
         shard.note_latency(attempt.found, on_shard_ms as f32);
-        let travel = self.tables.half_rtt(
-            self.workload.arrivals[attempt.arrival as usize].router as usize,
-            attempt.shard,
-        );
+        let travel =
+            self.tables.half_rtt(self.workload.arrivals[attempt.arrival as usize].router as usize, attempt.shard);
         self.events.push(self.now + travel, Event::Response(slot));
     }
 

@@ -227,11 +227,18 @@ impl<'a> SimRouter<'a> {
         }
     }
 
-    pub(crate) fn on_response(&mut self, shard: u16, ticket: &Ticket, response: &Response, known_at: Timestamp) {
+    pub(crate) fn on_response(
+        &mut self,
+        request: &PlacementRequest,
+        shard: u16,
+        ticket: &Ticket,
+        response: &Response,
+        known_at: Timestamp,
+    ) {
         self.known.state.on_response(ticket, response, known_at);
         let shard = &self.shards[usize::from(shard)].id;
         if let Some(policy) = self.player.policy() {
-            policy.on_response(&Observed { shard, ticket, response, known_at });
+            policy.on_response(&Observed { request, shard, ticket, response, known_at });
         }
     }
 
