@@ -415,8 +415,10 @@ impl<'a> Simulation<'a> {
             return Err(SimulationError::Unsound("requests in the system and their times do not fit".to_owned()));
         }
         for shard in 0..self.shards.len() {
-            let there = self.shards[shard].waiting().chain(self.shards[shard].running().iter().copied());
-            let still_here_ns = there.map(|slot| u128::from(self.now - self.attempts[slot].reached)).sum();
+            let there = &self.shards[shard];
+            let waiting = (0..there.waiting()).map(|place| there.waiting_at(place));
+            let present = waiting.chain(there.running().iter().copied());
+            let still_here_ns = present.map(|slot| u128::from(self.now - self.attempts[slot].reached)).sum();
             if !self.shards[shard].stays_add_up(self.now, still_here_ns) {
                 let id = &self.world.shards[shard].id;
                 return Err(SimulationError::Unsound(format!("requests on {id} and their times do not fit")));

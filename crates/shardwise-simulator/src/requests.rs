@@ -57,6 +57,10 @@ pub(crate) struct Attempt {
     exec_ms: f32,
     decision_id: u64,
     ticket: Ticket,
+    /// Warm core time here without what the shard suffers at the moment, in ms.
+    pub(crate) plain_ms: f64,
+    /// Its luck, in [0, 1): below the share of requests that fail it fails.
+    luck: f64,
     sent: SimTime,
     /// When it reaches the shard.
     pub(crate) reached: SimTime,
@@ -75,7 +79,7 @@ impl Attempt {
 /// Everything random about a request's execution, from its own stream.
 pub(crate) struct ServiceDraws {
     pub(crate) noise: f64,
-    pub(crate) failure: f64,
+    pub(crate) luck: f64,
 }
 
 impl Simulation<'_> {
@@ -173,6 +177,8 @@ impl Simulation<'_> {
             _ => None,
         };
         let travel = self.tables.half_rtt(arrival.router as usize, placement.shard);
+        let function = &self.world.functions[arrival.function as usize];
+        let draws = service_draws(self.world, self.seed, index as u32, function.log_sd);
         let slot = self.attempts.put(Attempt {
             arrival: index as u32,
             shard: placement.shard,
@@ -190,6 +196,10 @@ impl Simulation<'_> {
             exec_ms: 0.0,
             decision_id: placement.decision_id,
             ticket: placement.ticket,
+            plain_ms: self.tables.base_ms(placement.shard, arrival.function)
+                * function.complexity_factor(arrival.request.data_complexity)
+                * draws.noise,
+            luck: draws.luck,
             sent: self.now,
             reached: self.now + travel,
             started: 0,
@@ -418,19 +428,14 @@ impl Simulation<'_> {
         let arrival = &self.workload.arrivals[attempt.arrival as usize];
         let function = &self.world.functions[arrival.function as usize];
         let shard = &mut self.shards[usize::from(attempt.shard)];
-        let draws = service_draws(self.world, self.seed, attempt.arrival, function.log_sd);
-        let fails_fast = draws.failure < shard.failing_share(self.now);
+        let fails_fast = attempt.luck < shard.failing_share(self.now);
         let slowdown = shard.slowdown(self.now, function.resource);
         let cold = shard.begin(self.now, slot, arrival.function);
-        let warm_ms = self.tables.base_ms(attempt.shard, arrival.function)
-            * function.complexity_factor(arrival.request.data_complexity)
-            * draws.noise
-            * slowdown;
         let exec_ms = match fails_fast {
             true => FAIL_FAST_MS,
-            false => warm_ms + if cold { function.load_ms } else { 0.0 },
+            false => attempt.plain_ms * slowdown + if cold { function.load_ms } else { 0.0 },
         };
-        attempt.failed = fails_fast || draws.failure > 1.0 - self.world.timing.failure_rate;
+        attempt.failed = fails_fast || attempt.luck > 1.0 - self.world.timing.failure_rate;
         (attempt.cold, attempt.exec_ms, attempt.started) = (cold, exec_ms as f32, self.now);
         (attempt.stage, attempt.leaves) = (Stage::Running, self.now + nanos(exec_ms));
         self.tally.count_execution(attempt.arrival as usize, cold);
@@ -607,7 +612,7 @@ fn without_answer(error: ErrorClass, waited_ms: f32) -> Response {
 pub(crate) fn service_draws(world: &WorldSpec, seed: u64, arrival: u32, log_sd: f64) -> ServiceDraws {
     let timing = &world.timing;
     let mut rng = stream(seed, Purpose::Service, arrival.into());
-    let failure = rng.random();
+    let luck = rng.random();
     let noise = match timing.service_noise {
         ServiceNoise::Exponential => rng.sample(Exp1),
         ServiceNoise::LogNormal => {
@@ -618,5 +623,5 @@ pub(crate) fn service_draws(world: &WorldSpec, seed: u64, arrival: u32, log_sd: 
             (log_sd * rng.sample::<f64, _>(StandardNormal)).exp() * tail
         }
     };
-    ServiceDraws { noise, failure }
+    ServiceDraws { noise, luck }
 }

@@ -105,9 +105,14 @@ impl<'a> Shard<'a> {
         self.queue.pop_front()
     }
 
-    /// Attempts that wait, first come first.
-    pub(crate) fn waiting(&self) -> impl Iterator<Item = u32> + '_ {
-        self.queue.iter().copied()
+    /// How many attempts wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// The attempt at a place in the queue.
+    pub(crate) fn waiting_at(&self, place: usize) -> u32 {
+        self.queue[place]
     }
 
     /// Attempts on the cores.

@@ -8,7 +8,7 @@ use crate::requests::{Attempt, service_draws};
 use crate::shard::{Shard, SimTime, millis, nanos};
 use crate::tables::{Slots, Tables};
 use crate::workload::Workload;
-use crate::world::{Discipline, WorldSpec};
+use crate::world::{Discipline, ResourceClass, WorldSpec};
 
 /// The world at one instant, for one arrival.
 pub(crate) struct Truth<'a, 'w> {
@@ -44,7 +44,7 @@ impl Truth<'_, '_> {
         let half_rtt = self.tables.half_rtt(arrival.router as usize, shard);
         let reach = self.now + half_rtt;
         let place = usize::from(shard);
-        let (exec_ns, fails) = self.execution(shard, self.arrival, reach);
+        let (exec_ns, fails) = self.execution(shard, reach);
         let start = reach.max(self.starts(shard, reach));
         let timeout_ms = self.world.timing.timeout_ms;
         let stretch = match self.world.timing.discipline {
@@ -64,7 +64,7 @@ impl Truth<'_, '_> {
     pub(crate) fn alone(&mut self, shard: u16) -> (f64, u64) {
         let arrival = &self.workload.arrivals[self.arrival as usize];
         let rtt = 2 * self.tables.half_rtt(arrival.router as usize, shard);
-        let (exec_ns, _) = self.warm_execution(shard, self.arrival);
+        let (exec_ns, _) = self.warm_execution(shard);
         let latency_ms = millis(rtt + exec_ns + self.exchange_ns(shard));
         (latency_ms.min(self.world.timing.timeout_ms), exec_ns)
     }
@@ -91,43 +91,49 @@ impl Truth<'_, '_> {
         self.free_at.clear();
         self.free_at.extend(self.shards[place].running().iter().map(|slot| self.attempts[*slot].leaves));
         self.free_at.resize(self.shards[place].servers() as usize, self.now);
-        let waiting: Vec<u32> = self.shards[place].waiting().collect();
-        for slot in waiting {
-            self.occupy(shard, slot, self.now);
+        let all = [ResourceClass::Compute, ResourceClass::Memory, ResourceClass::Io];
+        let slowdowns = all.map(|resource| self.shards[place].slowdown(self.now, resource));
+        for waiting in 0..self.shards[place].waiting() {
+            let slot = self.shards[place].waiting_at(waiting);
+            self.occupy(place, slot, self.now, slowdowns);
         }
         let mut coming: Vec<(SimTime, u32)> =
             self.travelling[place].iter().map(|slot| (self.attempts[*slot].reached, *slot)).collect();
         coming.retain(|(at, _)| *at <= reach);
         coming.sort_unstable();
         for (at, slot) in coming {
-            self.occupy(shard, slot, at);
+            self.occupy(place, slot, at, slowdowns);
         }
         *self.free_at.iter().min().expect("a shard has cores")
     }
 
     /// The first free core is taken by an attempt that is there at `from`.
-    fn occupy(&mut self, shard: u16, slot: u32, from: SimTime) {
-        let (exec_ns, _) = self.execution(shard, self.attempts[slot].arrival, from);
+    fn occupy(&mut self, shard: usize, slot: u32, from: SimTime, slowdowns: [f64; 3]) {
+        let attempt = &self.attempts[slot];
+        let index = self.workload.arrivals[attempt.arrival as usize].function;
+        let function = &self.world.functions[index as usize];
+        let load_ms = if self.shards[shard].is_warm(from, index) { 0.0 } else { function.load_ms };
+        let exec_ns = nanos(attempt.plain_ms * slowdowns[function.resource as usize] + load_ms);
         let free = self.free_at.iter_mut().min().expect("a shard has cores");
         *free = (*free).max(from) + exec_ns;
     }
 
-    /// Core time of an arrival on a shard, and whether it fails.
-    fn execution(&mut self, shard: u16, arrival: u32, at: SimTime) -> (u64, bool) {
-        let (warm_ns, fails) = self.warm_execution(shard, arrival);
-        let function = self.workload.arrivals[arrival as usize].function;
+    /// Core time of the arrival on a shard, and whether it fails.
+    fn execution(&mut self, shard: u16, at: SimTime) -> (u64, bool) {
+        let (warm_ns, fails) = self.warm_execution(shard);
+        let function = self.workload.arrivals[self.arrival as usize].function;
         let is_warm = self.shards[usize::from(shard)].is_warm(at, function);
         let load_ns = if is_warm { 0 } else { nanos(self.world.functions[function as usize].load_ms) };
         (warm_ns + load_ns, fails)
     }
 
-    fn warm_execution(&mut self, shard: u16, arrival: u32) -> (u64, bool) {
-        let request = &self.workload.arrivals[arrival as usize];
+    fn warm_execution(&mut self, shard: u16) -> (u64, bool) {
+        let request = &self.workload.arrivals[self.arrival as usize];
         let function = &self.world.functions[request.function as usize];
-        let draws = service_draws(self.world, self.seed, arrival, function.log_sd);
+        let draws = service_draws(self.world, self.seed, self.arrival, function.log_sd);
         let there = &mut self.shards[usize::from(shard)];
-        let fails = draws.failure < there.failing_share(self.now)
-            || draws.failure > 1.0 - self.world.timing.failure_rate;
+        let fails =
+            draws.luck < there.failing_share(self.now) || draws.luck > 1.0 - self.world.timing.failure_rate;
         let slowdown = there.slowdown(self.now, function.resource);
         let plain_ms = self.tables.base_ms(shard, request.function)
             * function.complexity_factor(request.request.data_complexity);
