@@ -1,6 +1,7 @@
 //! Join-Idle-Queue: shards with a core to spare queue up at a router, and requests join them there.
 //!
-//! Lu et al., *Join-Idle-Queue* (2011), with its random fall-back. Which router a shard tells is drawn by the runtime.
+//! Lu et al., *Join-Idle-Queue* (2011), with its random fall-back, drawn by cores because shards are unequal. Which router
+//! a shard tells is drawn by the runtime.
 
 use std::collections::VecDeque;
 
@@ -13,7 +14,7 @@ use crate::{Decision, Policy, Rules, eligible};
 /// Notices kept at most; the oldest goes first.
 const MOST_NOTICES: usize = 4_096;
 
-/// The shard that has been idle for longest by its own notice, else a random one.
+/// The shard whose notice has waited longest, else one drawn by cores.
 #[derive(Default)]
 pub struct JoinIdle {
     /// Keys of shards, a notice each, oldest first.
@@ -31,6 +32,21 @@ impl JoinIdle {
         self.idle.remove(index);
         Some(chosen)
     }
+
+    /// Draws an eligible shard in proportion to its cores; the draw and its chance.
+    fn draw_by_cores(&self, context: &DecisionContext<'_>, rng: &mut dyn Rng) -> (usize, f64) {
+        // A shard whose cores are no number is hardly ever drawn.
+        let cores = |position: &usize| f64::from(context.fleet.shards[*position].shape.cores).max(f64::MIN_POSITIVE);
+        let all: f64 = self.candidates.iter().map(cores).sum();
+        let mut left = rng.random::<f64>() * all;
+        let reaches = |position: &&usize| {
+            left -= cores(position);
+            left < 0.0
+        };
+        let drawn = self.candidates.iter().find(reaches).or(self.candidates.last());
+        let chosen = *drawn.expect("eligible leaves at least one");
+        (chosen, cores(&chosen) / all)
+    }
 }
 
 impl Policy for JoinIdle {
@@ -44,7 +60,8 @@ impl Policy for JoinIdle {
         if let Some(chosen) = self.take_notice(context) {
             return Ok(Decision::by_rule(chosen, 1.0, n));
         }
-        Ok(Decision::by_rule(self.candidates[rng.random_range(0..n)], 1.0 / n as f64, n))
+        let (chosen, share) = self.draw_by_cores(context, rng);
+        Ok(Decision::by_rule(chosen, share, n))
     }
 
     fn wants_idle_notices(&self) -> bool {
@@ -74,7 +91,12 @@ mod tests {
         policy.on_idle(&"shard-b".into());
         let taken = [(); 3].map(|()| policy.decide(&golden.context(), &mut rng).unwrap());
         assert_eq!([taken[0].chosen, taken[1].chosen], [2, 1]);
-        assert_eq!(taken.map(|decision| decision.propensity), [1.0, 1.0, 1.0 / 3.0], "then it is drawn");
+        let shares = [4.0 / 7.0, 2.0 / 7.0, 1.0 / 7.0];
+        assert_eq!(
+            taken.map(|decision| decision.propensity),
+            [1.0, 1.0, shares[taken[2].chosen]],
+            "then it is drawn by cores"
+        );
     }
 
     #[test]
