@@ -513,10 +513,8 @@ impl Simulation<'_> {
         let on_shard_ms = millis(self.now - attempt.reached);
         shard.count_answer(on_shard_ms, attempt.failed);
         shard.note_latency(attempt.found, on_shard_ms as f32);
-        let travel = self.tables.half_rtt(
-            self.workload.arrivals[attempt.arrival as usize].router as usize,
-            attempt.shard,
-        );
+        let travel =
+            self.tables.half_rtt(self.workload.arrivals[attempt.arrival as usize].router as usize, attempt.shard);
         self.events.push(self.now + travel, Event::Response(slot));
     }
 
