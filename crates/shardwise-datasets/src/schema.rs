@@ -43,9 +43,7 @@ const PRIORITIES: Rule = Rule::OneOf(|| Priority::ALL.iter().map(|level| level.a
 const DECIDERS: Rule = Rule::OneOf(|| DecidedBy::ALL.iter().map(|by| by.as_str()).collect());
 const REASONS: Rule = Rule::OneOf(|| FallbackReason::ALL.iter().map(|reason| reason.as_str()).collect());
 const CLASSES: Rule = Rule::OneOf(|| HardwareClass::ALL.iter().map(|class| class.as_str()).collect());
-const ERRORS: Rule = Rule::OneOf(|| {
-    ErrorClass::ALL.iter().map(|class| class.as_str()).collect()
-});
+const ERRORS: Rule = Rule::OneOf(|| ErrorClass::ALL.iter().map(|class| class.as_str()).collect());
 
 table! { DECISIONS of DecisionRecord;
     event_at Time needed Rule::Any, "When the event happened that asked for the request.", |r| Cell::I64(r.request.event_at.nanos());

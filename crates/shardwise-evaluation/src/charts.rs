@@ -5,11 +5,11 @@ use crate::svg::{Anchor, FONT_PX, Scale, Svg, fit, spread};
 use crate::{CdfPoint, ClosedLoop, Comparison, Metric, PolicyResult};
 
 /// Width of every drawing in px; the page scales it down.
-const WIDTH: f64 = 680.0;
+pub(crate) const WIDTH: f64 = 680.0;
 /// Height of a row in a drawing that has one row per policy.
 const ROW: f64 = 30.0;
 /// Room for an axis with its numbers and its name.
-const AXIS_ROOM: f64 = 48.0;
+pub(crate) const AXIS_ROOM: f64 = 48.0;
 /// Where the distribution's axis ends.
 const MOST_SHARE: f64 = 0.9995;
 /// Ratios that the paired comparison draws; one hopeless rival must not squeeze the close ones.
@@ -38,11 +38,17 @@ fn sorted_by(closed_loop: &ClosedLoop, read: fn(&PolicyResult) -> f64) -> Vec<&P
     policies
 }
 
-fn range_of(values: impl Iterator<Item = f64>) -> (f64, f64) {
+pub(crate) fn range_of(values: impl Iterator<Item = f64>) -> (f64, f64) {
     values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
 }
 
-fn axis_below(svg: &mut Svg, scale: &Scale, ticks: &[f64], (top, bottom): (f64, f64), label: impl Fn(f64) -> String) {
+pub(crate) fn axis_below(
+    svg: &mut Svg,
+    scale: &Scale,
+    ticks: &[f64],
+    (top, bottom): (f64, f64),
+    label: impl Fn(f64) -> String,
+) {
     for &tick in ticks {
         let x = scale.at(tick);
         svg.line((x, top), (x, bottom), "grid");
@@ -100,36 +106,64 @@ pub(crate) fn distribution(closed_loop: &ClosedLoop) -> String {
     svg.finish()
 }
 
+/// A policy with two latencies in ms, the lower one first.
+pub(crate) struct DotRow<'a> {
+    pub(crate) policy: &'a str,
+    pub(crate) ends_ms: [f64; 2],
+    /// Class of the marks.
+    pub(crate) fill: String,
+    pub(crate) is_ours: bool,
+}
+
 /// p50 and p99 of every policy on one log axis.
 pub(crate) fn percentile_dots(closed_loop: &ClosedLoop) -> String {
-    let (left, right, top) = (NAME_ROOM + 64.0, WIDTH - 76.0, 34.0);
     let policies = sorted_by(closed_loop, |policy| policy.pooled.p99_ms);
-    let bottom = top + ROW * policies.len() as f64;
-    let mut svg = Svg::new(
+    let rows: Vec<DotRow<'_>> = policies
+        .iter()
+        .map(|policy| DotRow {
+            policy: &policy.name,
+            ends_ms: [policy.pooled.p50_ms, policy.pooled.p99_ms],
+            fill: fill_class(closed_loop, &policy.name),
+            is_ours: policy.name == closed_loop.candidate,
+        })
+        .collect();
+    let svg = Svg::new(
         "percentiles",
-        (WIDTH, bottom + AXIS_ROOM),
+        (WIDTH, dots_height(policies.len())),
         "Median and 99th percentile of effective latency by policy",
         "One row per policy, fastest p99 first: a circle at the median, a diamond at the 99th percentile, both with \
          their numbers in ms.",
     );
-    let ends = policies.iter().flat_map(|policy| [policy.pooled.p50_ms, policy.pooled.p99_ms]);
-    let x = Scale::log(range_of(ends), (left, right));
+    dots(svg, ["p50", "p99"], &rows)
+}
+
+const DOTS_TOP: f64 = 34.0;
+
+/// Height of a drawing of so many dot rows.
+pub(crate) fn dots_height(rows: usize) -> f64 {
+    DOTS_TOP + ROW * rows as f64 + AXIS_ROOM
+}
+
+/// Draws a circle and a diamond a row on one log axis, with their numbers.
+pub(crate) fn dots(mut svg: Svg, names: [&str; 2], rows: &[DotRow<'_>]) -> String {
+    let (left, right, top) = (NAME_ROOM + 64.0, WIDTH - 76.0, DOTS_TOP);
+    let bottom = top + ROW * rows.len() as f64;
+    let x = Scale::log(range_of(rows.iter().flat_map(|row| row.ends_ms)), (left, right));
     axis_below(&mut svg, &x, &x.ticks(44.0), (top, bottom), tick_label);
     svg.circle((left, 14.0), "mark plain");
-    svg.text((left + 12.0, 14.0), Anchor::Start, "label", "p50");
+    svg.text((left + 12.0, 14.0), Anchor::Start, "label", names[0]);
     svg.diamond((left + 62.0, 14.0), "mark plain");
-    svg.text((left + 74.0, 14.0), Anchor::Start, "label", "p99");
-    for (row, policy) in policies.iter().enumerate() {
-        let y = top + ROW * (row as f64 + 0.5);
-        let (p50, p99) = (x.at(policy.pooled.p50_ms), x.at(policy.pooled.p99_ms));
-        let name_class = if policy.name == closed_loop.candidate { "label ours" } else { "label" };
-        let fill = fill_class(closed_loop, &policy.name);
-        svg.text((4.0, y), Anchor::Start, name_class, &fit(&policy.name, NAME_ROOM));
-        svg.line((p50, y), (p99, y), "bar");
-        svg.circle((p50, y), &fill);
-        svg.diamond((p99, y), &fill);
-        svg.text((p50 - 10.0, y), Anchor::End, "label", &millis(policy.pooled.p50_ms));
-        svg.text((p99 + 10.0, y), Anchor::Start, "label", &millis(policy.pooled.p99_ms));
+    svg.text((left + 74.0, 14.0), Anchor::Start, "label", names[1]);
+    for (place, row) in rows.iter().enumerate() {
+        let y = top + ROW * (place as f64 + 0.5);
+        let [low, high] = row.ends_ms.map(|ms| x.at(ms));
+        let name_class = if row.is_ours { "label ours" } else { "label" };
+        svg.text((4.0, y), Anchor::Start, name_class, &fit(row.policy, NAME_ROOM));
+        svg.line((low, y), (high, y), "bar");
+        svg.circle((low, y), &row.fill);
+        svg.diamond((high, y), &row.fill);
+        svg.text((low - 10.0, y), Anchor::End, "label", &millis(row.ends_ms[0]));
+        svg.text((high + 10.0, y), Anchor::Start, "label", &millis(row.ends_ms[1]));
     }
     svg.text(((left + right) / 2.0, bottom + 34.0), Anchor::Middle, "label", "effective latency in ms (log)");
     svg.finish()
@@ -198,13 +232,7 @@ pub(crate) fn forest(closed_loop: &ClosedLoop) -> Option<String> {
          better. The same numbers are in the table below.",
     );
     let ends = rows.iter().flat_map(|row| [row.ratio, row.low.unwrap_or(row.ratio), row.high.unwrap_or(row.ratio)]);
-    let (low, high) = range_of(ends.chain([0.95, 1.05]));
-    let x = Scale::log((low.max(FOREST_DOMAIN.0), high.min(FOREST_DOMAIN.1)), (left, right));
-    let round = vec![1.0, 0.5, 2.0, 0.7, 1.4, 0.8, 1.2, 0.9, 1.1, 0.95, 1.05, 0.6];
-    axis_below(&mut svg, &x, &x.without_overlap(round, 64.0), (top, bottom), change_percent);
-    svg.line((x.at(1.0), top - 6.0), (x.at(1.0), bottom), "zero");
-    svg.text((x.at(1.0) - 8.0, 14.0), Anchor::End, "label", "← better");
-    svg.text((x.at(1.0) + 8.0, 14.0), Anchor::Start, "label", "worse →");
+    let x = ratio_axis(&mut svg, ends, (left, right), (top, bottom));
     for (row, comparison) in rows.iter().enumerate() {
         forest_row(&mut svg, &x, comparison, top + 26.0 * (row as f64 + 0.5), right);
     }
@@ -213,24 +241,51 @@ pub(crate) fn forest(closed_loop: &ClosedLoop) -> Option<String> {
     Some(svg.finish())
 }
 
+/// An axis of ratios, written as changes, with its two directions above it.
+pub(crate) fn ratio_axis(
+    svg: &mut Svg,
+    ratios: impl Iterator<Item = f64>,
+    (left, right): (f64, f64),
+    (top, bottom): (f64, f64),
+) -> Scale {
+    let (low, high) = range_of(ratios.chain([0.95, 1.05]));
+    let x = Scale::log((low.max(FOREST_DOMAIN.0), high.min(FOREST_DOMAIN.1)), (left, right));
+    let round = vec![1.0, 0.5, 2.0, 0.7, 1.4, 0.8, 1.2, 0.9, 1.1, 0.95, 1.05, 0.6];
+    axis_below(svg, &x, &x.without_overlap(round, 64.0), (top, bottom), change_percent);
+    svg.line((x.at(1.0), top - 6.0), (x.at(1.0), bottom), "zero");
+    svg.text((x.at(1.0) - 8.0, 14.0), Anchor::End, "label", "← better");
+    svg.text((x.at(1.0) + 8.0, 14.0), Anchor::Start, "label", "worse →");
+    x
+}
+
 fn forest_row(svg: &mut Svg, x: &Scale, row: &Comparison, y: f64, right: f64) {
     let metric = Metric::by_key(&row.metric).map_or(row.metric.as_str(), |metric| metric.label);
     svg.text((4.0, y), Anchor::Start, "label", &fit(&row.rival, NAME_ROOM - 8.0));
     svg.text((NAME_ROOM, y), Anchor::Start, "label", metric);
-    let mut figures = change_percent(row.ratio);
-    if let (Some(low), Some(high)) = (row.low, row.high) {
-        figures = format!("{figures} [{}, {}]", bare(low), bare(high));
-        if on_scale(row.ratio) {
-            whisker(svg, x, y, (low, high));
-        }
-    }
-    match row.metric.as_str() {
-        _ if row.ratio < FOREST_DOMAIN.0 => svg.text((x.at(row.ratio), y), Anchor::Start, "label", "← off the scale"),
-        _ if row.ratio > FOREST_DOMAIN.1 => svg.text((x.at(row.ratio), y), Anchor::End, "label", "off the scale →"),
-        "mean_ms" => svg.circle((x.at(row.ratio), y), "mark c0"),
-        _ => svg.diamond((x.at(row.ratio), y), "mark c0"),
-    }
+    let mark = if row.metric == "mean_ms" { Svg::circle } else { Svg::diamond };
+    let figures = interval_mark(svg, x, y, (row.ratio, row.low.zip(row.high)), mark);
     svg.text((right + 14.0, y), Anchor::Start, "label", &figures);
+}
+
+/// Draws a ratio with its interval and says both in figures.
+pub(crate) fn interval_mark(
+    svg: &mut Svg,
+    x: &Scale,
+    y: f64,
+    (ratio, bounds): (f64, Option<(f64, f64)>),
+    mark: fn(&mut Svg, (f64, f64), &str),
+) -> String {
+    match bounds {
+        Some(bounds) if on_scale(ratio) => whisker(svg, x, y, bounds),
+        _ => {}
+    }
+    match ratio {
+        _ if ratio < FOREST_DOMAIN.0 => svg.text((x.at(ratio), y), Anchor::Start, "label", "← off the scale"),
+        _ if ratio > FOREST_DOMAIN.1 => svg.text((x.at(ratio), y), Anchor::End, "label", "off the scale →"),
+        _ => mark(svg, (x.at(ratio), y), "mark c0"),
+    }
+    let interval = bounds.map(|(low, high)| format!(" [{}, {}]", bare(low), bare(high)));
+    change_percent(ratio) + &interval.unwrap_or_default()
 }
 
 fn on_scale(ratio: f64) -> bool {
@@ -249,6 +304,6 @@ fn bare(ratio: f64) -> String {
     change_percent(ratio).trim_end_matches(" %").to_owned()
 }
 
-fn tick_label(value: f64) -> String {
+pub(crate) fn tick_label(value: f64) -> String {
     if value >= 1000.0 { grouped(value as u64) } else { format!("{}", (value * 1e6).round() / 1e6) }
 }

@@ -18,8 +18,9 @@ mod synthetic;
 mod verdict;
 
 pub use arena::{
-    ArenaLoss, ArenaPlan, ArenaProgress, ArenaResult, Cell, CellKey, Group, LeagueRow, LossKind, Net, Paired, Problem, Roster,
-    RunCell, SPECIMENS, Setting, arena_losses, league, paired, run_arena, specimen,
+    ArenaLoss, ArenaPage, ArenaPlan, ArenaProgress, ArenaResult, Cell, CellKey, Group, LeagueRow, LossKind, Net,
+    Paired, Problem, Roster, RunCell, SPECIMENS, Setting, arena_losses, arena_subject, league, paired, run_arena,
+    specimen, write_arena_page,
 };
 pub use closed_loop::{Contender, SamplePaths, compare, run};
 pub use error::EvaluationError;

@@ -25,6 +25,11 @@ pub(crate) fn millis(ms: f64) -> String {
     format!("{sign}{}.{}", grouped(tenths / 10), tenths % 10)
 }
 
+/// Milliseconds for crowded tables: one decimal below 100, none from there on.
+pub(crate) fn short_millis(ms: f64) -> String {
+    if ms.is_finite() && ms.abs() >= 99.95 { millis(ms.round()).trim_end_matches(".0").to_owned() } else { millis(ms) }
+}
+
 /// A share in percent with two decimals, without the unit.
 pub(crate) fn percent(share: f64) -> String {
     if share.is_finite() { format!("{:.2}", share * 100.0) } else { "–".to_owned() }
@@ -74,6 +79,9 @@ mod tests {
             (millis(1023.44), "1,023.4"),
             (millis(0.96), "1.0"),
             (millis(f64::NAN), "–"),
+            (short_millis(99.94), "99.9"),
+            (short_millis(99.96), "100"),
+            (short_millis(1023.44), "1,023"),
             (percent(0.0039), "0.39"),
             (change_percent(0.88), "−12.0 %"),
             (change_percent(1.061), "+6.1 %"),

@@ -4,8 +4,8 @@ use shardwise_types::{Alternative, Confidence, CostTerms, DecidedBy, PlacementRe
 
 use crate::closed_loop::{average, compare};
 use crate::{
-    CdfPoint, ClosedLoop, DatasetFacts, Evidence, ExecScore, Fact, Metrics, ModelFacts, PolicyResult, ReportInput,
-    SampleDecision, SeedResult, TimelinePoint, judge,
+    CdfPoint, Cell, CellKey, ClosedLoop, DatasetFacts, Evidence, ExecScore, Fact, Metrics, ModelFacts, Net,
+    PolicyResult, ReportInput, SampleDecision, SeedResult, TimelinePoint, judge,
 };
 
 /// Plausible figures around a mean latency.
@@ -158,4 +158,54 @@ fn decision() -> SampleDecision {
         model_version: Some("v2-5f0c".to_owned()),
     };
     SampleDecision::new(&request, &prediction)
+}
+
+/// One fleet and so many seeds at two loads with one and four routers; policies are the slower, the later they are named.
+pub(crate) fn arena_cells(names: &[&str], seeds: u64) -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for (routers, load) in [(1, 0.5), (1, 0.8), (4, 0.5), (4, 0.8)] {
+        for seed in 1..=seeds {
+            let key = CellKey {
+                scenario: "base".to_owned(),
+                load,
+                routers,
+                report_age_s: 1.0,
+                net: Net::Metro,
+                fleet: 1,
+                seed,
+            };
+            cells.extend(names.iter().enumerate().map(|(rank, name)| arena_cell(&key, name, rank)));
+        }
+    }
+    cells
+}
+
+fn arena_cell(key: &CellKey, name: &str, rank: usize) -> Cell {
+    let wavering = 1.0 + 0.01 * ((key.seed * 7 + rank as u64 * 3) as f64).sin();
+    let mean_ms = 30.0 * (1.0 + key.load.powi(4)) * (1.0 + rank as f64 * 0.1) * wavering;
+    let Metrics {
+        p50_ms, p90_ms, p99_ms, p999_ms, slo_miss, error_rate, core_use, cold_rate, jain, max_over_mean, ..
+    } = metrics(mean_ms);
+    Cell {
+        key: key.clone(),
+        policy: name.to_owned(),
+        mean_ms,
+        p50_ms,
+        p90_ms,
+        p99_ms,
+        p999_ms,
+        slo_miss,
+        error_rate,
+        core_use,
+        cold_rate,
+        jain,
+        max_over_mean,
+        risk_gap_pp: 0.4,
+        regret: Some(2.5),
+        decide_us_p50: Some(3.0),
+        decide_us_p99: Some(9.0),
+        requests: 25_000,
+        copies: 0,
+        log_hash: "0123456789abcdef".to_owned(),
+    }
 }

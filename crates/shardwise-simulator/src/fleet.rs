@@ -9,7 +9,7 @@ use shardwise_types::{
 };
 
 use crate::constants::{SPECIALITY, ZIPF_SLOPE};
-use crate::heterogeneity::Machine;
+use crate::heterogeneity::{self, Machine};
 use crate::streams::{KeyedStream, Purpose, stream};
 use crate::world::{FunctionSpec, ResourceClass, RouterSpec, ShardSpec, Timing, WorldSpec};
 
@@ -50,6 +50,18 @@ impl FleetKind {
             Self::Heterogeneous => "heterogeneous",
             Self::Homogeneous => "homogeneous",
             Self::AsSpecified => "as-specified",
+        }
+    }
+
+    /// What its machines are like, in sentences.
+    pub fn story(self) -> String {
+        match self {
+            Self::Heterogeneous => heterogeneity::in_words(),
+            Self::Homogeneous => "Machines are identical, without neighbours and noise of their own.".to_owned(),
+            Self::AsSpecified => format!(
+                "Every shard that the specification names, on identical machines, {SPECIALITY} times as fast on the \
+                 protocols that it is made for."
+            ),
         }
     }
 }

@@ -65,6 +65,32 @@ const NOISE_PERSISTENCE: f64 = 0.9;
 
 const ANTAGONIST: Antagonist = Antagonist { on_ms: 6_000.0, off_ms: 18_000.0, least_share: 0.2, most_share: 0.7 };
 
+/// The table in sentences, for reports.
+pub(crate) fn in_words() -> String {
+    let shares = HARDWARE.map(|(class, share, _)| format!("{:.0} % {}", share * 100.0, class.as_str())).join(", ");
+    let clocks = || HARDWARE.iter().flat_map(|(.., clocks)| clocks.iter().copied());
+    let (slowest, fastest) = (clocks().fold(f64::INFINITY, f64::min), clocks().fold(0.0, f64::max));
+    let list = |by_resource: ByResource| by_resource.map(|value| value.to_string()).join(", ");
+    let Antagonist { on_ms, off_ms, least_share, most_share } = ANTAGONIST;
+    format!(
+        "Shards have 1 to 4 cores; {shares} machines, clocks from {slowest} to {fastest} GHz. All triples are for \
+         compute, memory and i/o. A burstable machine takes {} times as long as a general one at {MEASURED_GHZ} GHz, as \
+         measured on virtual machines (TUNA, EuroSys 2025), and functions differ from that with σ {BURSTABLE_PAIR_SIGMA} \
+         of ln time. On the others compute and i/o go by the clock, and functions differ from that with σ \
+         {CLOCK_PAIR_SIGMA} × |ln(clock / {MEASURED_GHZ})|. Machines of a kind differ with σ {} (burstable {}), and each \
+         wavers over time with σ {} (burstable {}). Neighbours take {:.0} to {:.0} % of a machine for {} s, every {} s.",
+        list(BURSTABLE_SLOWNESS),
+        list(MACHINE_SIGMA),
+        list(BURSTABLE_MACHINE_SIGMA),
+        list(NOISE_SIGMA),
+        list(BURSTABLE_NOISE_SIGMA),
+        least_share * 100.0,
+        most_share * 100.0,
+        on_ms / 1e3,
+        (on_ms + off_ms) / 1e3,
+    )
+}
+
 /// What a shard's machine is like.
 pub(crate) struct Machine {
     pub(crate) cores: u8,

@@ -44,6 +44,6 @@ pub use streams::{KeyedStream, Purpose, stream};
 pub use summary::{Counts, LatencyHistogram, RunSummary, TimelineBin};
 pub use workload::{Arrival, ArrivalProcess, Surge, Workload, WorkloadOptions};
 pub use world::{
-    Antagonist, Discipline, Fault, FaultKind, FunctionSpec, ResourceClass, RouterSpec, ServiceNoise, ShardSpec, ShardSpeed,
-    SlownessTrace, SpeedNoise, Timing, WorldError, WorldSpec,
+    Antagonist, Discipline, Fault, FaultKind, FunctionSpec, ResourceClass, RouterSpec, ServiceNoise, ShardSpec,
+    ShardSpeed, SlownessTrace, SpeedNoise, Timing, WorldError, WorldSpec,
 };

@@ -170,8 +170,7 @@ impl Tally {
         let end = (u64::from(shard) << 32) | u64::from(effective_ms.to_bits());
         self.log_hash = combine_keys(self.log_hash, combine_keys(arrival as u64, end));
         if arrival >= self.first_measured {
-            let missed =
-                u64::from(good_ms.is_none() || f64::from(effective_ms) > request.urgency.objective_ms());
+            let missed = u64::from(good_ms.is_none() || f64::from(effective_ms) > request.urgency.objective_ms());
             self.errors += u64::from(good_ms.is_none());
             self.slo_misses += missed;
             let tier = &mut self.tiers[usize::from(request.risk.rank())];

@@ -135,8 +135,8 @@ impl Truth<'_, '_> {
         let fails =
             draws.luck < there.failing_share(self.now) || draws.luck > 1.0 - self.world.timing.failure_rate;
         let slowdown = there.slowdown(self.now, function.resource);
-        let plain_ms = self.tables.base_ms(shard, request.function)
-            * function.complexity_factor(request.request.data_complexity);
+        let plain_ms =
+            self.tables.base_ms(shard, request.function) * function.complexity_factor(request.request.data_complexity);
         (nanos(plain_ms * draws.noise * slowdown), fails)
     }
 }

@@ -563,7 +563,8 @@ mod tests {
     fn a_surge_multiplies_what_comes_while_it_lasts() {
         let count = |surge| {
             let workload = Workload::generate(&world(), 3, &WorkloadOptions { surge, ..options() }).unwrap();
-            let within = |arrival: &&Arrival| (0.4..0.6).contains(&(arrival.at.millis_since(workload.start) / 120_000.0));
+            let within =
+                |arrival: &&Arrival| (0.4..0.6).contains(&(arrival.at.millis_since(workload.start) / 120_000.0));
             (workload.arrivals.iter().filter(within).count() as f64, workload.arrivals.len() as f64)
         };
         let (usual, surge) = (count(None), count(Some(Surge { from: 0.4, until: 0.6, factor: 3.0 })));

@@ -1,8 +1,6 @@
 //! Where a policy loses: computed from the cells, never written by hand, and never empty.
 
-use shardwise_simulator::{NO_QUEUE_BOUND, ORACLES};
-
-use super::pairs::{PAIRED, compare, groups, policies};
+use super::pairs::{PAIRED, compare, groups, knows_the_truth, policies};
 use super::{Cell, Paired, Setting};
 
 /// Why something is listed.
@@ -37,7 +35,8 @@ const COUNTED: [&str; 3] = ["mean_ms", "p99_ms", "p999_ms"];
 pub fn arena_losses(policy: &str, cells: &[Cell]) -> Vec<ArenaLoss> {
     let mut all = Vec::new();
     for group in groups(cells.iter()) {
-        let of = |name: &str| -> Vec<&Cell> { group.cells.iter().copied().filter(|cell| cell.policy == name).collect() };
+        let of =
+            |name: &str| -> Vec<&Cell> { group.cells.iter().copied().filter(|cell| cell.policy == name).collect() };
         let ours = of(policy);
         for versus in policies(cells).into_iter().filter(|versus| *versus != policy) {
             let theirs = of(versus);
@@ -62,9 +61,8 @@ pub fn arena_losses(policy: &str, cells: &[Cell]) -> Vec<ArenaLoss> {
 }
 
 fn kind(paired: &Paired) -> LossKind {
-    let knows = |name: &str| name == NO_QUEUE_BOUND || ORACLES.iter().any(|(oracle, _)| *oracle == name);
     match () {
-        () if knows(&paired.versus) => LossKind::Truth,
+        () if knows_the_truth(&paired.versus) => LossKind::Truth,
         () if paired.ratio > 1.0 => LossKind::Setting,
         () if paired.worst > 1.0 => LossKind::Cell,
         () => LossKind::Closest,

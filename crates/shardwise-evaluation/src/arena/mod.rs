@@ -5,13 +5,20 @@
 //! again by itself, bit for bit (the times that decisions take excepted). A policy that shows a bug anywhere is named and
 //! left out of every average. How policies are made is the caller's business.
 
+mod charts;
+mod facets;
+mod headline;
 mod losses;
+mod page;
 mod pairs;
 mod plan;
 mod run;
 mod specimens;
+mod tables;
 
+pub use headline::arena_subject;
 pub use losses::{ArenaLoss, LossKind, arena_losses};
+pub use page::{ArenaPage, write_arena_page};
 pub use pairs::{Group, LeagueRow, Paired, Setting, league, paired};
 pub use plan::{ArenaPlan, CellKey, Net};
 pub use run::{ArenaProgress, Cell, Problem, Roster, RunCell, run_arena};
@@ -38,5 +45,10 @@ impl ArenaResult {
     /// Whether a policy showed a bug.
     pub fn is_faulty(&self, policy: &str) -> bool {
         self.problems.iter().any(|problem| problem.policy == policy)
+    }
+
+    /// The cells of policies without a bug.
+    pub fn sound_cells(&self) -> Vec<Cell> {
+        self.cells.iter().filter(|cell| !self.is_faulty(&cell.policy)).cloned().collect()
     }
 }

@@ -5,6 +5,7 @@
 //! and a seed for independent ones. The worst is that of any single cell.
 
 use serde::{Deserialize, Serialize};
+use shardwise_simulator::{NO_QUEUE_BOUND, ORACLES};
 
 use super::run::Cell;
 use super::{CellKey, Net};
@@ -43,8 +44,18 @@ impl Setting {
 
     /// In a few words.
     pub fn label(&self) -> String {
-        let Self { scenario, load, routers, report_age_s, net } = self;
-        format!("{scenario}, load {load}, {routers} routers, reports every {report_age_s} s, {}", net.as_str())
+        self.parts().join(", ")
+    }
+
+    /// Each of its parts in words, in the order in which a plan crosses its lists: the load comes last.
+    pub(crate) fn parts(&self) -> [String; 5] {
+        [
+            self.scenario.clone(),
+            self.net.as_str().to_owned(),
+            format!("reports every {} s", self.report_age_s),
+            if self.routers == 1 { "1 router".to_owned() } else { format!("{} routers", self.routers) },
+            format!("load {}", self.load),
+        ]
     }
 }
 
@@ -91,6 +102,11 @@ pub(crate) fn groups<'a>(cells: impl Iterator<Item = &'a Cell>) -> Vec<Group<'a>
         }
     }
     groups
+}
+
+/// Whether a name is that of an oracle or of the bound, which are no rivals.
+pub(crate) fn knows_the_truth(policy: &str) -> bool {
+    policy == NO_QUEUE_BOUND || ORACLES.iter().any(|(oracle, _)| *oracle == policy)
 }
 
 /// Names of the policies in the order in which they come.

@@ -14,10 +14,10 @@ use super::{ArenaResult, paired};
 use crate::EvaluationError;
 
 /// Regret is measured on every so many requests: it looks at every shard's queue.
-const REGRET_EVERY: usize = 64;
+pub(super) const REGRET_EVERY: usize = 64;
 /// A decision may take so long, in µs, at the median and at the 99th percentile. A policy that is slower is too slow to
 /// route events whose answers take tens of ms; a busy machine alone does not make one so slow.
-const DECISION_BUDGET_US: [f64; 2] = [250.0, 2_000.0];
+pub(super) const DECISION_BUDGET_US: [f64; 2] = [250.0, 2_000.0];
 
 /// Makes policies by name.
 pub trait Roster: Sync {
@@ -253,11 +253,8 @@ impl Arena<'_> {
         world: &WorldSpec,
         workload: &Workload,
     ) -> Result<Result<Option<RunSummary>, String>, EvaluationError> {
-        let wrong = |problem: String| EvaluationError::Simulation {
-            policy: policy.to_owned(),
-            seed: cell.seed,
-            problem,
-        };
+        let wrong =
+            |problem: String| EvaluationError::Simulation { policy: policy.to_owned(), seed: cell.seed, problem };
         let with_model = !Scenario::takes_model(cell.scenario);
         let player = |_| self.roster.player(policy, cell.fleet, world, with_model);
         let players: Option<Vec<Player>> = world.routers.iter().map(player).collect::<Result<_, _>>().map_err(wrong)?;
