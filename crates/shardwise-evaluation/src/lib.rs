@@ -6,6 +6,7 @@ mod charts;
 mod closed_loop;
 mod error;
 mod losses;
+mod lowest_latency;
 mod numbers;
 mod page;
 mod report;
@@ -19,6 +20,7 @@ mod verdict;
 pub use closed_loop::{Contender, SamplePaths, compare, run};
 pub use error::EvaluationError;
 pub use losses::{Loss, SeedPair, WhereItLoses, where_it_loses};
+pub use lowest_latency::LowestLatency;
 pub use report::{
     AlternativeFacts, DatasetFacts, ExecScore, ModelFacts, ReportInput, ReportPaths, SampleDecision, write_report,
 };

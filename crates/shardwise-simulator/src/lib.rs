@@ -8,6 +8,7 @@
 mod conformance;
 mod constants;
 mod engine;
+mod episodes;
 mod fleet;
 mod market;
 mod recorder;
@@ -21,6 +22,7 @@ mod workload;
 mod world;
 
 pub use engine::{SimulateOptions, SimulationError, simulate, simulate_with};
+pub use episodes::{Episode, EpisodeOptions, simulate_episodes, training_episodes, workload_of_requests};
 pub use fleet::FleetOptions;
 pub use market::{generate_bars, records_of_bars};
 pub use recorder::{KeepAll, NoRecorder, Recorder};
