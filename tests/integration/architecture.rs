@@ -16,7 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("simulator", &["types", "features", "policies"]),
     ("datasets", &["types", "features"]),
     ("training", &["types", "features", "models", "datasets"]),
-    ("evaluation", &["types", "policies", "simulator"]),
+    ("evaluation", &["types", "features", "models", "policies", "simulator"]),
     (
         "cli",
         &["types", "features", "policies", "models", "inference", "simulator", "datasets", "training", "evaluation"],

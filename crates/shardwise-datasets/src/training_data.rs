@@ -38,6 +38,8 @@ pub struct TrainingData {
     pub block: Vec<i32>,
     /// Key of the function, see [`shardwise_types::key_of`].
     pub function: Vec<u64>,
+    /// Key of the shard that it went to.
+    pub shard: Vec<u64>,
     /// Execution, loading included, in ms; 0 when it never ran.
     pub exec_ms: Vec<f32>,
     /// In the shard's queue, in ms.
@@ -115,9 +117,10 @@ fn is_labelled(rows: &PartRows, row: usize) -> bool {
     rows.flag(column("chosen"), row) && !rows.flag(column("censored"), row)
 }
 
-fn function_key(rows: &PartRows, row: usize) -> u64 {
-    match rows.cell(column("function"), row) {
-        Cell::Text(function) => key_of(function),
+/// Key of the name in a column; 0 where there is none.
+fn name_key(rows: &PartRows, name: &str, row: usize) -> u64 {
+    match rows.cell(column(name), row) {
+        Cell::Text(text) => key_of(text),
         _ => 0,
     }
 }
@@ -132,7 +135,7 @@ impl Thinning {
             for part in 0..day.parts {
                 let rows = read_part(dataset, day, part)?;
                 for row in (0..rows.rows).filter(|row| is_labelled(&rows, *row)) {
-                    *counts.entry(function_key(&rows, row)).or_default() += 1.0;
+                    *counts.entry(name_key(&rows, "function", row)).or_default() += 1.0;
                 }
             }
         }
@@ -153,7 +156,7 @@ impl TrainingData {
     fn take(&mut self, rows: &PartRows, splits: &Splits, thinning: Option<&Thinning>) {
         const SALT: u64 = key_of("shardwise training rows");
         for row in (0..rows.rows).filter(|row| is_labelled(rows, *row)) {
-            let function = function_key(rows, row);
+            let function = name_key(rows, "function", row);
             let hash = combine_keys(rows.i64(column("decision_id"), row).cast_unsigned(), SALT);
             if thinning.is_none_or(|thinning| thinning.keeps(function, hash)) {
                 self.push(rows, row, splits, function);
@@ -168,6 +171,7 @@ impl TrainingData {
         self.known_at.push(known_at);
         self.block.push(i32::try_from(rows.i64(column("block"), row)).unwrap_or(i32::MAX));
         self.function.push(function);
+        self.shard.push(name_key(rows, "shard", row));
         self.exec_ms.push(rows.f32(column("exec_ms"), row));
         self.queue_ms.push(rows.f32(column("queue_ms"), row));
         self.total_ms.push(rows.f32(column("total_ms"), row));
@@ -192,6 +196,7 @@ impl TrainingData {
             known_at: pick(&self.known_at, &kept),
             block: pick(&self.block, &kept),
             function: pick(&self.function, &kept),
+            shard: pick(&self.shard, &kept),
             exec_ms: pick(&self.exec_ms, &kept),
             queue_ms: pick(&self.queue_ms, &kept),
             total_ms: pick(&self.total_ms, &kept),
@@ -241,6 +246,8 @@ mod tests {
         assert_eq!(data.len() as u64, card.labelled);
         assert_eq!(data.features.len(), data.len() * FEATURE_COUNT);
         assert!(data.exec_ms.iter().all(|ms| *ms > 0.0));
+        assert_eq!(data.shard.len(), data.len());
+        assert!(!data.shard.contains(&0) && data.shard.iter().any(|shard| *shard != data.shard[0]));
         assert!(data.known_at.is_sorted());
         for (at, split) in data.known_at.iter().zip(&data.split) {
             assert_eq!(*split == Split::Train, card.splits.train.contains(*at));

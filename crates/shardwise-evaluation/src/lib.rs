@@ -7,6 +7,7 @@ mod charts;
 mod closed_loop;
 mod error;
 mod losses;
+mod lowest_latency;
 mod numbers;
 mod page;
 mod report;
@@ -25,6 +26,7 @@ pub use arena::{
 pub use closed_loop::{Contender, SamplePaths, compare, run};
 pub use error::EvaluationError;
 pub use losses::{Loss, SeedPair, WhereItLoses, where_it_loses};
+pub use lowest_latency::LowestLatency;
 pub use report::{
     AlternativeFacts, DatasetFacts, ExecScore, ModelFacts, ReportInput, ReportPaths, SampleDecision, write_report,
 };

@@ -28,4 +28,4 @@ pub use golden::fingerprint;
 pub use reference::reference_page;
 pub use router_state::{BreakerState, RouterImage, RouterState, ShardLocal, Ticket};
 pub use service_table::{COMPLEXITY_EXPONENT_PRIOR, ServiceObservations, ServiceTable};
-pub use table::{FEATURES, Feature, FeatureGroup, position};
+pub use table::{FEATURES, Feature, FeatureGroup, SPECIFICATION_FEATURES, position};

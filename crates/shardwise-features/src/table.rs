@@ -90,6 +90,9 @@ macro_rules! features {
     };
 }
 
+/// How many features, from the first on, are those that the specification lists; they say nothing of a candidate.
+pub const SPECIFICATION_FEATURES: usize = 22;
+
 features! {
     // The specification's 22 (its four request, four crypto, four fleet, two clock, three traffic and two market
     // features, the clock as two points on a circle each and a missing amount told from zero).
@@ -196,6 +199,12 @@ mod tests {
     #[test]
     fn what_is_computed_once_a_decision_comes_first() {
         assert!(FEATURES.is_sorted_by_key(|feature| !feature.is_per_decision()));
+    }
+
+    #[test]
+    fn the_specifications_features_end_with_the_market() {
+        assert_eq!(FEATURES[SPECIFICATION_FEATURES - 1].name, "trend_bp");
+        assert!(FEATURES[..SPECIFICATION_FEATURES].iter().all(Feature::is_per_decision));
     }
 
     #[test]

@@ -10,10 +10,12 @@ use crate::forest::Forest;
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum HeadProblem {
     /// The forest was trained on rows of another width.
-    #[error("its forest reads {found} features, not {FEATURE_COUNT}: train it on the features of this version")]
+    #[error("its forest reads {found} features, not {expected}: train it on the features of this version")]
     Width {
         /// Features that the forest reads.
         found: usize,
+        /// Values that it will be given.
+        expected: usize,
     },
     /// There is no feature of that name.
     #[error("there is no feature `{name}` to add its answer to")]
@@ -72,7 +74,7 @@ impl ExecHead {
         residual_sd: f64,
     ) -> Result<Self, HeadProblem> {
         if forest.n_features() != FEATURE_COUNT {
-            return Err(HeadProblem::Width { found: forest.n_features() });
+            return Err(HeadProblem::Width { found: forest.n_features(), expected: FEATURE_COUNT });
         }
         if offset_feature >= FEATURE_COUNT {
             return Err(HeadProblem::NoSuchFeature { name: format!("number {offset_feature}") });

@@ -11,6 +11,7 @@ mod conformance;
 mod lifecycle;
 mod constants;
 mod engine;
+mod episodes;
 mod events;
 mod fleet;
 mod heterogeneity;
@@ -34,6 +35,7 @@ mod world;
 
 pub use audit::{Bug, Finding};
 pub use engine::{SimulateOptions, SimulationError, simulate, simulate_with};
+pub use episodes::{Episode, EpisodeOptions, simulate_episodes, training_episodes, workload_of_requests};
 pub use fleet::{FleetKind, FleetOptions};
 pub use market::{generate_bars, records_of_bars};
 pub use player::{NO_QUEUE_BOUND, ORACLES, Player};

@@ -8,7 +8,7 @@ use shardwise_models::DatasetSource;
 use crate::{Origin, Part, Rows, TrainOptions, Trained, TrainingError, train_rows};
 
 /// Rows read at most: a few more than are trained on, because some failed or lie in the gap.
-const READ_FOR_EACH_TRAINED: usize = 2;
+pub(crate) const READ_FOR_EACH_TRAINED: usize = 2;
 
 /// Trains on a dataset. Both the trees and the service table that is served know the training part only, so that the later
 /// part is held out from all that is judged on it.

@@ -10,6 +10,8 @@ mod design;
 mod error;
 mod exec;
 mod figures;
+mod grow;
+mod latency;
 mod lightgbm_text;
 mod options;
 mod rows;
@@ -17,6 +19,7 @@ mod train;
 
 pub use dataset::train;
 pub use error::TrainingError;
+pub use latency::{LatencyMetrics, LatencyModels, train_latency, train_latency_rows};
 pub use lightgbm_text::{ConversionError, forest_from_lightgbm_text};
 pub use options::TrainOptions;
 pub use rows::{Part, Rows};

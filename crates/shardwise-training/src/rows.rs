@@ -178,14 +178,20 @@ impl ExecSamples {
         require("test", test.len(), MIN_TEST_ROWS, counts)?;
         train.sort_by_key(|row| rows.known_at[*row]);
         let train: Vec<usize> = evenly(train.len(), max_rows).map(|place| train[place]).collect();
-        let early = ((train.len() as f64) * (1.0 - VALIDATION_SHARE)) as usize;
+        let early = early_of(train.len());
         let [trained_from, trained_to] = [train[0], train[train.len() - 1]].map(|row| rows.known_at[row]);
         let (train, test) = (Samples::gather(rows, &train), Samples::gather(rows, &test));
         Ok(Self { train, early, test, trained_from, trained_to })
     }
 }
 
-fn require(part: &'static str, found: usize, needed: usize, counts: RowCounts) -> Result<(), TrainingError> {
+/// How many of the training rows, in the order of time, come before those that tell when to stop.
+pub(crate) fn early_of(rows: usize) -> usize {
+    (rows as f64 * (1.0 - VALIDATION_SHARE)) as usize
+}
+
+/// Refuses too few rows.
+pub(crate) fn require(part: &'static str, found: usize, needed: usize, counts: RowCounts) -> Result<(), TrainingError> {
     if found >= needed { Ok(()) } else { Err(TrainingError::TooFewRows { part, found, needed, counts }) }
 }
 

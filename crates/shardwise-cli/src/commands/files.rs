@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::time::SystemTime;
 
 use miette::miette;
 use serde::Serialize;
@@ -21,4 +22,10 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> miette::Result<
     file.write_all(text.as_bytes()).and_then(|()| file.write_all(b"\n")).map_err(|error| wrong(&error))?;
     file.persist(path).map_err(|error| wrong(&error))?;
     Ok(())
+}
+
+/// Size and date of this program, by which results of another build are told apart; `None` where the system does not say.
+pub(crate) fn this_program() -> Option<(u64, Option<SystemTime>)> {
+    let program = std::env::current_exe().and_then(std::fs::metadata).ok()?;
+    Some((program.len(), program.modified().ok()))
 }

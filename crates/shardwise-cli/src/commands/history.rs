@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use miette::{IntoDiagnostic, miette};
 use serde_json::json;
-use shardwise_datasets::{DatasetError, HistoryWriter, traces};
+use shardwise_datasets::{DatasetError, HistorySummary, HistoryWriter, traces};
 use shardwise_policies::{NAMES, Policy, by_name};
 use shardwise_simulator::{
     FleetOptions, Recorder, ReplayInputs, ReplayOptions, Workload, WorkloadOptions, WorldSpec, simulate as play,
@@ -60,16 +60,12 @@ fn write(world: &WorldSpec, workload: &Workload, run: &RunArguments, json: bool)
     let requests = workload.arrivals.len();
     let load = workload.offered_load(world);
     let stage = Stage::start(format!("simulating {requests} requests under {}, offered load {load:.2}", run.policy));
-    let mut recording = Recording { writer, stage, share: run.log_share, decisions: 0, failed: None };
+    let mut recording = Recording { share: run.log_share, ..Recording::new(writer, stage) };
     let summary = play(world, workload, run.seed, policies, &mut recording).into_diagnostic()?;
-    if let Some(error) = recording.failed {
-        return Err(error).into_diagnostic();
-    }
-    output::stop_if_interrupted()?;
-    let written = recording.writer.finish().into_diagnostic()?;
+    let (written, stage) = recording.finish()?;
     let rows = |table: &str| written.rows.get(table).copied().unwrap_or(0);
     let (decisions, mean_ms, p99_ms) = (rows("decisions"), summary.mean_ms, summary.p99_ms);
-    recording.stage.done(format!("{decisions} decisions, mean {mean_ms:.1} ms, p99 {p99_ms:.1} ms"));
+    stage.done(format!("{decisions} decisions, mean {mean_ms:.1} ms, p99 {p99_ms:.1} ms"));
     if json {
         return output::print_json(&json!({
             "history": run.out, "decisions": decisions, "outcomes": rows("outcomes"),
@@ -106,12 +102,29 @@ fn in_range(option: &str, value: f64, least: f64, most: f64) -> miette::Result<(
 }
 
 /// Writes what happens as history; stops the run when the user or the disk says so.
-struct Recording {
+pub(crate) struct Recording {
     writer: HistoryWriter,
     stage: Stage,
+    /// Share of the decisions whose features are logged.
     share: f64,
     decisions: u64,
     failed: Option<DatasetError>,
+}
+
+impl Recording {
+    /// Logs no features.
+    pub(crate) fn new(writer: HistoryWriter, stage: Stage) -> Self {
+        Self { writer, stage, share: 0.0, decisions: 0, failed: None }
+    }
+
+    /// Finishes the history, unless the user or the disk stopped the run; gives the stage back for its result.
+    pub(crate) fn finish(self) -> miette::Result<(HistorySummary, Stage)> {
+        if let Some(error) = self.failed {
+            return Err(error).into_diagnostic();
+        }
+        output::stop_if_interrupted()?;
+        Ok((self.writer.finish().into_diagnostic()?, self.stage))
+    }
 }
 
 impl Recorder for Recording {

@@ -2,6 +2,7 @@
 
 mod dataset;
 mod files;
+mod fleet_models;
 mod history;
 mod nightly;
 mod predict;

@@ -113,8 +113,7 @@ impl<'a> Night<'a> {
     fn key(&self, card: &DatasetCard) -> String {
         let sources: Vec<&str> = card.sources.iter().map(|source| source.blake3.as_str()).collect();
         let world = self.history.world_json().unwrap_or_default();
-        let program = std::env::current_exe().and_then(std::fs::metadata);
-        let program = program.map(|program| (program.len(), program.modified().ok())).ok();
+        let program = files::this_program();
         format!("{} {:016x}", card.content_hash, key_of(&format!("{sources:?} {world} {program:?}")))
     }
 

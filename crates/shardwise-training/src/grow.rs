@@ -1,0 +1,111 @@
+//! Grows forests with LightGBM on rows of any width, and proves that they are served as they were trained.
+
+use lightgbm3::{Booster, Dataset};
+use shardwise_models::forest::Forest;
+
+use crate::lightgbm_text::forest_from_lightgbm_text;
+use crate::options::THREADS;
+use crate::rows::evenly;
+use crate::{TrainOptions, TrainingError};
+
+/// Training rows that the parity check looks at as they are, and once more with odd values in them.
+const PARITY_ROWS: usize = 2000;
+/// What the parity check plants.
+const ODD_VALUES: [f32; 8] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, 1e-36, f32::MAX, f32::MIN];
+
+/// What trees are grown on: rows of `width` values, one after the other, and what to predict of each.
+#[derive(Clone, Copy)]
+pub(crate) struct Examples<'a> {
+    pub(crate) rows: &'a [f32],
+    pub(crate) width: usize,
+    pub(crate) labels: &'a [f64],
+}
+
+/// Grows at most `trees` trees; with validation rows, no more than these gain from. Returns how many there are.
+pub(crate) fn grow(
+    train: &Examples<'_>,
+    validation: Option<&Examples<'_>>,
+    trees: u32,
+    options: &TrainOptions,
+) -> Result<(Forest, u32), TrainingError> {
+    let dataset = lightgbm_dataset(train, None)?;
+    let validation = validation.map(|examples| lightgbm_dataset(examples, Some(&dataset))).transpose()?;
+    let patience = validation.is_some().then_some(options.patience);
+    let booster = Booster::train_with_valid(dataset, validation, &options.for_lightgbm(trees, patience))?;
+    let forest = forest_from_lightgbm_text(&booster.save_string()?, train.width)?;
+    check_parity(&booster, &forest, train)?;
+    let grown = u32::try_from(booster.num_iterations()).unwrap_or(1).max(1);
+    Ok((forest, grown))
+}
+
+fn lightgbm_dataset(examples: &Examples<'_>, reference: Option<&Dataset>) -> Result<Dataset, TrainingError> {
+    let labels: Vec<f32> = examples.labels.iter().map(|label| *label as f32).collect();
+    Ok(Dataset::from_slice_with_reference(examples.rows, &labels, examples.width as i32, true, reference)?)
+}
+
+/// Proves that the forest answers as LightGBM does, bit for bit, on training rows and on rows with odd values in them.
+fn check_parity(booster: &Booster, forest: &Forest, train: &Examples<'_>) -> Result<(), TrainingError> {
+    let (rows, width) = (parity_rows(train), train.width);
+    let trained = booster.raw_scores_with_params(&rows, width as i32, true, &format!("num_threads={THREADS}"))?;
+    let differs = |(row, trained): (usize, &f64)| {
+        let served = forest.predict(&rows[row * width..][..width]);
+        (served.to_bits() != trained.to_bits()).then_some((row, *trained, served))
+    };
+    match trained.iter().enumerate().find_map(differs) {
+        None => Ok(()),
+        Some((row, trained, served)) => Err(TrainingError::Parity { row, trained, served }),
+    }
+}
+
+/// Training rows as they are, then the same with an odd value in every seventh place, another one in each row.
+fn parity_rows(train: &Examples<'_>) -> Vec<f32> {
+    let width = train.width;
+    let chosen = evenly(train.labels.len(), PARITY_ROWS);
+    let mut rows: Vec<f32> = chosen.flat_map(|row| &train.rows[row * width..][..width]).copied().collect();
+    let plain = rows.len();
+    rows.extend_from_within(..);
+    for (place, value) in rows[plain..].iter_mut().enumerate() {
+        let (row, feature) = (place / width, place % width);
+        if (row + feature) % 7 == 0 {
+            *value = ODD_VALUES[(row / 7 + feature) % ODD_VALUES.len()];
+        }
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use shardwise_models::forest::TreeNode;
+
+    use super::*;
+
+    const WIDTH: usize = 30;
+
+    #[test]
+    fn forest_that_answers_otherwise_is_refused() {
+        let rows: Vec<f32> = (0..200 * WIDTH).map(|i| (i % 97) as f32).collect();
+        let labels: Vec<f64> = (0..200).map(|i| f64::from(i % 9) - f64::from(rows[i as usize * WIDTH])).collect();
+        let train = Examples { rows: &rows, width: WIDTH, labels: &labels };
+        let dataset = lightgbm_dataset(&train, None).expect("a data set");
+        let options = TrainOptions { min_leaf: 20, ..TrainOptions::default() };
+        let booster = Booster::train(dataset, &options.for_lightgbm(5, None)).expect("a model");
+        let text = booster.save_string().expect("its text");
+        let forest = forest_from_lightgbm_text(&text, WIDTH).expect("a forest");
+        check_parity(&booster, &forest, &train).expect("the same answers");
+        let other = Forest::new(WIDTH, &[vec![TreeNode::Leaf(0.5)]]).expect("a sound tree");
+        assert!(matches!(check_parity(&booster, &other, &train), Err(TrainingError::Parity { row: 0, .. })));
+    }
+
+    #[test]
+    fn parity_is_checked_on_odd_values_too() {
+        let (rows, labels) = (vec![0.5; 100 * WIDTH], vec![0.0; 100]);
+        let parity = parity_rows(&Examples { rows: &rows, width: WIDTH, labels: &labels });
+        assert_eq!(parity.len(), 200 * WIDTH);
+        assert_eq!(parity[..100 * WIDTH], rows);
+        let odd = &parity[100 * WIDTH..];
+        for expected in ODD_VALUES {
+            assert!(odd.iter().any(|value| value.to_bits() == expected.to_bits()), "{expected:e}");
+        }
+        assert!(odd.chunks_exact(WIDTH).all(|row| row.contains(&0.5)));
+    }
+}
