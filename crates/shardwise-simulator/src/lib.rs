@@ -1,7 +1,8 @@
 //! A simulated fleet: seeded discrete events, the same policies and router state as in production, a known truth.
 //!
 //! No I/O and no clock: a world, a workload, a seed and policies go in, a history and a summary come out, the same ones
-//! every time. Worlds are generated ([`WorldSpec::generate`]) or built around real traces ([`world_and_workload`]).
+//! every time. Worlds are generated ([`WorldSpec::generate`]) or built around traces ([`world_and_workload`]),
+//! real ones or calibrated ones ([`generate_traces`]).
 //! See [`simulate`] for an example.
 
 #[cfg(test)]
@@ -9,6 +10,7 @@ mod conformance;
 mod constants;
 mod engine;
 mod fleet;
+mod generator;
 mod market;
 mod recorder;
 mod replay;
@@ -22,6 +24,10 @@ mod world;
 
 pub use engine::{SimulateOptions, SimulationError, simulate, simulate_with};
 pub use fleet::FleetOptions;
+pub use generator::{
+    Band, Curve, GeneratorOptions, Mark, Reference, Statistic, Traces, bands, curves, generate_inputs, generate_traces, measure,
+    references,
+};
 pub use market::{generate_bars, records_of_bars};
 pub use recorder::{KeepAll, NoRecorder, Recorder};
 pub use replay::{ReplayInputs, ReplayOptions, world_and_workload};
