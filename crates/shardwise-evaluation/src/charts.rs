@@ -5,11 +5,11 @@ use crate::svg::{Anchor, FONT_PX, Scale, Svg, fit, spread};
 use crate::{CdfPoint, ClosedLoop, Comparison, Metric, PolicyResult};
 
 /// Width of every drawing in px; the page scales it down.
-const WIDTH: f64 = 680.0;
+pub(crate) const WIDTH: f64 = 680.0;
 /// Height of a row in a drawing that has one row per policy.
 const ROW: f64 = 30.0;
 /// Room for an axis with its numbers and its name.
-const AXIS_ROOM: f64 = 48.0;
+pub(crate) const AXIS_ROOM: f64 = 48.0;
 /// Where the distribution's axis ends.
 const MOST_SHARE: f64 = 0.9995;
 /// Ratios that the paired comparison draws; one hopeless rival must not squeeze the close ones.
@@ -38,11 +38,17 @@ fn sorted_by(closed_loop: &ClosedLoop, read: fn(&PolicyResult) -> f64) -> Vec<&P
     policies
 }
 
-fn range_of(values: impl Iterator<Item = f64>) -> (f64, f64) {
+pub(crate) fn range_of(values: impl Iterator<Item = f64>) -> (f64, f64) {
     values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
 }
 
-fn axis_below(svg: &mut Svg, scale: &Scale, ticks: &[f64], (top, bottom): (f64, f64), label: impl Fn(f64) -> String) {
+pub(crate) fn axis_below(
+    svg: &mut Svg,
+    scale: &Scale,
+    ticks: &[f64],
+    (top, bottom): (f64, f64),
+    label: impl Fn(f64) -> String,
+) {
     for &tick in ticks {
         let x = scale.at(tick);
         svg.line((x, top), (x, bottom), "grid");
@@ -249,6 +255,6 @@ fn bare(ratio: f64) -> String {
     change_percent(ratio).trim_end_matches(" %").to_owned()
 }
 
-fn tick_label(value: f64) -> String {
+pub(crate) fn tick_label(value: f64) -> String {
     if value >= 1000.0 { grouped(value as u64) } else { format!("{}", (value * 1e6).round() / 1e6) }
 }

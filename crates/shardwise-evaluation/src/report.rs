@@ -214,7 +214,7 @@ fn to_json(input: &ReportInput, where_it_loses: &WhereItLoses) -> Result<String,
     Ok(json)
 }
 
-fn write_atomically(path: &Path, contents: &[u8]) -> Result<(), EvaluationError> {
+pub(crate) fn write_atomically(path: &Path, contents: &[u8]) -> Result<(), EvaluationError> {
     let temporary = path.with_added_extension(format!("tmp{}", std::process::id()));
     let write = || {
         let mut file = fs::File::create(&temporary)?;

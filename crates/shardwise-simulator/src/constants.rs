@@ -65,15 +65,16 @@ pub(crate) const PAIR_SIGMA: f64 = 0.12;
 pub(crate) const MINUTE_RETURN: f64 = 6e-4;
 /// Two parts of ln volatility: persistence per minute and stationary standard deviation of each.
 pub(crate) const FAST_VOLATILITY: (f64, f64) = (0.85, 0.35);
-pub(crate) const SLOW_VOLATILITY: (f64, f64) = (0.998, 0.56);
+pub(crate) const SLOW_VOLATILITY: (f64, f64) = (0.998, 0.45);
 /// Steps of the price within a minute, for its range.
 pub(crate) const STEPS_PER_MINUTE: u32 = 8;
-/// Spikes: one in so many minutes, the minutes in which its ln falls to 1/e, and the median and sigma of ln of the
-/// volatility at its height over the usual one.
+/// Spikes: one in so many minutes, how long it holds, the minutes in which its ln falls to 1/e then, and the median and
+/// sigma of ln of the volatility at its height over the usual one.
 pub(crate) const SPIKE_EVERY: usize = 5_400;
-pub(crate) const SPIKE_MINUTES: f64 = 45.0;
-pub(crate) const SPIKE_VOLATILITY: f64 = 13.0;
-pub(crate) const SPIKE_SIGMA: f64 = 0.15;
+pub(crate) const SPIKE_HOLDS: usize = 30;
+pub(crate) const SPIKE_MINUTES: f64 = 36.0;
+pub(crate) const SPIKE_VOLATILITY: f64 = 6.6;
+pub(crate) const SPIKE_SIGMA: f64 = 0.06;
 /// A crash: volatility over the usual one at its height, and the minutes in which its ln falls to 1/e.
 pub(crate) const CRASH_VOLATILITY: f64 = 85.0;
 pub(crate) const CRASH_MINUTES: f64 = 400.0;
@@ -85,8 +86,8 @@ pub(crate) const VOLUME_SATURATION: f64 = 2.7;
 pub(crate) const SATURATED_ELASTICITY: f64 = 0.2;
 pub(crate) const VOLUME_MOOD: (f64, f64) = (0.99, 0.45);
 /// What a spike puts in place of that AR(1).
-pub(crate) const SPIKE_MOOD: f64 = 0.35;
-pub(crate) const VOLUME_NOISE: f64 = 0.35;
+pub(crate) const SPIKE_MOOD: f64 = 0.2;
+pub(crate) const VOLUME_NOISE: f64 = 0.5;
 /// Minutes of returns behind volatility and trend, and the fewest that say anything.
 pub(crate) const VOLATILITY_MINUTES: usize = 60;
 pub(crate) const LEAST_RETURNS: usize = 10;

@@ -25,8 +25,8 @@ mod world;
 pub use engine::{SimulateOptions, SimulationError, simulate, simulate_with};
 pub use fleet::FleetOptions;
 pub use generator::{
-    Band, Curve, GeneratorOptions, Mark, Reference, Statistic, Traces, bands, curves, generate_inputs, generate_traces, measure,
-    references,
+    Band, Curve, GeneratorOptions, Mark, Reference, Statistic, Traces, bands, curves, generate_inputs, generate_traces,
+    measure, references,
 };
 pub use market::{generate_bars, records_of_bars};
 pub use recorder::{KeepAll, NoRecorder, Recorder};

@@ -21,7 +21,7 @@ pub fn generate_bars(seed: u64, minutes: usize) -> Vec<MarketBar> {
 /// Generates a month of bars with a crash in its middle: volatility and volume jump, and fall back over a day.
 pub(crate) fn generate_crash(seed: u64) -> Vec<MarketBar> {
     let mut spikes = spikes(seed, MINUTES_PER_MONTH);
-    rise(&mut spikes[MINUTES_PER_MONTH / 2..], CRASH_VOLATILITY.ln(), CRASH_MINUTES);
+    rise(&mut spikes[MINUTES_PER_MONTH / 2..], CRASH_VOLATILITY.ln(), 0, CRASH_MINUTES);
     bars(seed, &spikes)
 }
 
@@ -33,15 +33,15 @@ fn spikes(seed: u64, minutes: usize) -> Vec<f64> {
         // Two never come so close that they are one.
         let start = stretch + rng.random_range(0..SPIKE_EVERY * 4 / 5);
         let height = SPIKE_VOLATILITY.ln() + SPIKE_SIGMA * rng.sample::<f64, _>(StandardNormal);
-        rise(&mut heights[start.min(minutes)..], height, SPIKE_MINUTES);
+        rise(&mut heights[start.min(minutes)..], height, SPIKE_HOLDS, SPIKE_MINUTES);
     }
     heights
 }
 
-/// Lifts ln volatility at once to `height`, from where it falls to 1/e in `minutes`.
-fn rise(heights: &mut [f64], height: f64, minutes: f64) {
-    for (minute, at) in heights.iter_mut().enumerate().take((5.0 * minutes) as usize) {
-        *at = at.max(height * (-(minute as f64) / minutes).exp());
+/// Lifts ln volatility at once to `height`, where it stays for some minutes, from where it falls to 1/e in `minutes`.
+fn rise(heights: &mut [f64], height: f64, holds: usize, minutes: f64) {
+    for (minute, at) in heights.iter_mut().enumerate().take(holds + (5.0 * minutes) as usize) {
+        *at = at.max(height * (-(minute.saturating_sub(holds) as f64) / minutes).exp());
     }
 }
 
@@ -58,7 +58,7 @@ fn bars(seed: u64, spikes: &[f64]) -> Vec<MarketBar> {
         slow = step(slow, SLOW_VOLATILITY, normal());
         mood = step(mood, VOLUME_MOOD, normal());
         let in_spike = *spike > 0.7 && *spike > slow;
-        let volatility = if in_spike { spike + 0.5 * fast } else { fast + slow }.exp();
+        let volatility = if in_spike { spike + 0.35 * fast } else { fast + slow }.exp();
         let (mut high, mut low) = (0.0_f64, 0.0_f64);
         let mut moved = 0.0;
         for _ in 0..STEPS_PER_MINUTE {

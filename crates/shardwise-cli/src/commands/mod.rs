@@ -2,12 +2,13 @@
 
 mod dataset;
 mod files;
+mod generator;
 mod history;
 mod nightly;
 mod predict;
 mod train;
 
-use crate::arguments::{Arguments, Command, DatasetCommand, HistoryCommand};
+use crate::arguments::{Arguments, Command, DatasetCommand, GeneratorCommand, HistoryCommand};
 
 /// Runs the command that was asked for.
 pub(crate) fn run(arguments: &Arguments) -> miette::Result<()> {
@@ -19,6 +20,7 @@ pub(crate) fn run(arguments: &Arguments) -> miette::Result<()> {
         Command::Dataset(DatasetCommand::Verify(options)) => dataset::verify(options, json),
         Command::Train(options) => train::run(options, json),
         Command::Predict(options) => predict::run(options, json),
+        Command::Generator(GeneratorCommand::Check(options)) => generator::check(options, json),
         Command::Nightly(options) => nightly::run(options, json),
     }
 }

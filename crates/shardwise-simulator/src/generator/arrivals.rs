@@ -71,7 +71,7 @@ const CLASSES: [RateClass; 4] = [
         most: 1440.0,
         timers: 0.5,
         periods: &[(1, 0.64), (2, 0.06), (3, 0.1), (4, 0.04), (5, 0.16)],
-        part_time: 0.6,
+        part_time: 0.75,
         ln_dispersion: &[(0.0, -0.6), (0.45, -0.2), (0.6, 0.3), (0.75, 1.6), (0.9, 4.0), (0.97, 5.7), (1.0, 6.7)],
     },
     RateClass {
@@ -134,8 +134,10 @@ const SHORTEST_PART: f64 = 1.6;
 const RARE: f64 = 0.02;
 /// The busier a function is within its class, the more of its dispersion lies above 1: by this power of its rate.
 const BURSTS_WITH_RATE: f64 = 0.5;
+/// Beyond this many times the usual rate of the class it no longer does.
+const MOST_RATE: f64 = 6.0;
 /// Length of bursts: median in minutes and sigma of ln.
-const BURST_MINUTES: f64 = 3.0;
+const BURST_MINUTES: f64 = 2.5;
 const BURST_SIGMA: f64 = 1.0;
 /// Above this daily count minutes are drawn one by one instead of invocation by invocation.
 const MANY: f64 = 3_000.0;
@@ -202,7 +204,9 @@ fn class_plans(rng: &mut KeyedStream, class: &RateClass, daily: &[f64]) -> Vec<P
         }
         let dispersion = interpolate(class.ln_dispersion, (place - class.timers) / (1.0 - class.timers)).exp();
         let kind = if dispersion > 1.0 {
-            Kind::Bursty { dispersion: 1.0 + (dispersion - 1.0) * (daily / usual).powf(BURSTS_WITH_RATE) }
+            Kind::Bursty {
+                dispersion: 1.0 + (dispersion - 1.0) * (daily / usual).min(MOST_RATE).powf(BURSTS_WITH_RATE),
+            }
         } else {
             let least = daily / DAY_MINUTES as f64 * SHORTEST_PART;
             let part_time = rng.random_bool(class.part_time) && least < 1.0;
@@ -238,13 +242,7 @@ fn day_counts(rng: &mut KeyedStream, plan: &Plan, profile: &MinuteProfile, day: 
 }
 
 /// Binomial counts, whose dispersion lies below 1; rhythms as far as there is room.
-fn steady(
-    rng: &mut KeyedStream,
-    daily: f64,
-    dispersion: f64,
-    part_of_day: f64,
-    profile: &MinuteProfile,
-) -> Vec<u32> {
+fn steady(rng: &mut KeyedStream, daily: f64, dispersion: f64, part_of_day: f64, profile: &MinuteProfile) -> Vec<u32> {
     let mean = daily / DAY_MINUTES as f64;
     if mean < RARE {
         let weights = profile.weights(1.0, 1.0);
@@ -355,10 +353,10 @@ struct MinuteProfile {
 
 impl MinuteProfile {
     fn new() -> Self {
-        let spike = |minute: usize| MINUTE_SPIKES.iter().find(|(at, _)| *at == minute % 60).map_or(0.0, |(_, more)| *more);
+        let spike =
+            |minute: usize| MINUTE_SPIKES.iter().find(|(at, _)| *at == minute % 60).map_or(0.0, |(_, more)| *more);
         let of_hour: Vec<f64> = (0..DAY_MINUTES).map(spike).collect();
-        let of_day: Vec<f64> =
-            (0..DAY_MINUTES).map(|minute| DAY_STRENGTH * (HOUR_OF_DAY[minute / 60] - 1.0)).collect();
+        let of_day: Vec<f64> = (0..DAY_MINUTES).map(|minute| DAY_STRENGTH * (HOUR_OF_DAY[minute / 60] - 1.0)).collect();
         let plus_one = |values: &[f64]| relative_variance(&values.iter().map(|value| 1.0 + value).collect::<Vec<_>>());
         let variance = (plus_one(&of_hour), plus_one(&of_day));
         let mut profile = Self { of_hour, of_day, variance, starts: Vec::new() };

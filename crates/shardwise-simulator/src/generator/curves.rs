@@ -6,8 +6,9 @@ use super::arrivals::HOUR_OF_DAY;
 use super::bands::{Band, bands};
 use super::durations::{MEAN_MU, MEAN_SIGMA};
 use super::statistics::{
-    CLASSES, DISPERSION_NAMES, DISPERSION_QUANTILES, aggregate, autocorrelation, daily_counts, days, dispersion_of_class,
-    hour_of_day, ln_mean_seconds, ln_volumes, memory_of_functions, minute_of_hour, quantile, returns,
+    CLASSES, DISPERSION_NAMES, DISPERSION_QUANTILES, aggregate, autocorrelation, daily_counts, days,
+    dispersion_of_class, hour_of_day, ln_mean_seconds, ln_volumes, memory_of_functions, minute_of_hour, quantile,
+    returns,
 };
 use super::{Traces, normal_quantile};
 
@@ -79,7 +80,8 @@ pub fn curves(traces: &Traces) -> Vec<Curve> {
 fn arrival_curves(rows: &[&[u32]], curves: &mut Vec<Curve>) {
     let mut counts = daily_counts(rows);
     counts.sort_by(|a, b| b.total_cmp(a));
-    let mut ranks: Vec<usize> = (0..=60).map(|step| (counts.len() as f64).powf(f64::from(step) / 60.0) as usize).collect();
+    let mut ranks: Vec<usize> =
+        (0..=60).map(|step| (counts.len() as f64).powf(f64::from(step) / 60.0) as usize).collect();
     ranks.dedup();
     let points = ranks.into_iter().filter_map(|rank| Some((rank as f64, *counts.get(rank.checked_sub(1)?)?))).collect();
     curves.push(Curve { key: "rank-frequency", points });
@@ -208,10 +210,7 @@ pub fn references() -> Vec<Reference> {
             log: (false, false),
             marks: banded(
                 "market",
-                &[
-                    (1.0, "absolute return, autocorrelation 1 min"),
-                    (60.0, "absolute return, autocorrelation 1 h"),
-                ],
+                &[(1.0, "absolute return, autocorrelation 1 min"), (60.0, "absolute return, autocorrelation 1 h")],
             ),
         },
         Reference {

@@ -96,4 +96,3 @@ pub(super) fn generate_loads(seed: u64, functions: usize) -> Vec<f32> {
 pub(crate) fn cold_start_ms(rng: &mut KeyedStream) -> f64 {
     REPLAY_LOAD_MS * (REPLAY_LOAD_SIGMA * rng.sample::<f64, _>(StandardNormal)).exp()
 }
-

@@ -88,8 +88,13 @@ fn values(traces: &Traces) -> Vec<Value> {
         peaks(&rows, &mut values);
         rhythm(&rows, &mut values);
         let mut seen = FxHashSet::default();
-        let distinct: Vec<&[u32]> =
-            inputs.arrivals.iter().zip(&rows).filter(|(trace, _)| seen.insert(&trace.function)).map(|(_, day)| *day).collect();
+        let distinct: Vec<&[u32]> = inputs
+            .arrivals
+            .iter()
+            .zip(&rows)
+            .filter(|(trace, _)| seen.insert(&trace.function))
+            .map(|(_, day)| *day)
+            .collect();
         shapes(&distinct, &mut values);
         week(&inputs.arrivals, &mut values);
     }
@@ -211,9 +216,14 @@ pub(super) fn minute_of_hour(per_minute: &[f64]) -> Vec<f64> {
 fn rhythm(rows: &[&[u32]], values: &mut Vec<Value>) {
     let per_minute = aggregate(rows);
     let minutes = minute_of_hour(&per_minute);
-    for (minute, name) in
-        [(0, "minute :00"), (30, "minute :30"), (5, "minute :05"), (10, "minute :10"), (15, "minute :15"), (45, "minute :45")]
-    {
+    for (minute, name) in [
+        (0, "minute :00"),
+        (30, "minute :30"),
+        (5, "minute :05"),
+        (10, "minute :10"),
+        (15, "minute :15"),
+        (45, "minute :45"),
+    ] {
         values.push(("rhythm", name, minutes[minute]));
     }
     let hours = hour_of_day(&per_minute);
@@ -317,9 +327,10 @@ fn run_times(profiles: &[Percentiles], values: &mut Vec<Value>) {
         seen.then(|| [(high / low).ln() / 1.349, tail / middle, f64::from(profile.mean) / middle])
     };
     let spreads: Vec<[f64; 3]> = profiles.iter().filter_map(spread).collect();
-    for (column, name) in ["sigma within a function, by quartiles", "p99 / p50 within a function", "mean / p50 within a function"]
-        .into_iter()
-        .enumerate()
+    for (column, name) in
+        ["sigma within a function, by quartiles", "p99 / p50 within a function", "mean / p50 within a function"]
+            .into_iter()
+            .enumerate()
     {
         let of_functions = sorted(spreads.iter().map(|spread| spread[column]));
         values.push(("run times", name, quantile(&of_functions, 0.5)));
@@ -338,7 +349,8 @@ fn loads(load_ms: &[f32], values: &mut Vec<Value>) {
 
 /// Medians of functions in MB, rising.
 pub(super) fn memory_of_functions(profiles: &[Percentiles]) -> Vec<f64> {
-    let median = |profile: &Percentiles| profile.points.iter().find(|(at, _)| *at == 50.0).map(|(_, mb)| f64::from(*mb));
+    let median =
+        |profile: &Percentiles| profile.points.iter().find(|(at, _)| *at == 50.0).map(|(_, mb)| f64::from(*mb));
     sorted(profiles.iter().filter_map(median))
 }
 
