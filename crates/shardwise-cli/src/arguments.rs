@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use shardwise_types::Timestamp;
 
 /// Learns where work should run: history of placements in, verified model out, decisions with reasons.
@@ -28,6 +28,9 @@ pub(crate) enum Command {
     Train(TrainArguments),
     /// Decide one request.
     Predict(PredictArguments),
+    /// Check the generator of traces.
+    #[command(subcommand)]
+    Generator(GeneratorCommand),
     /// Do the night's work: build, verify, train, evaluate, publish when better, decide.
     Nightly(NightlyArguments),
 }
@@ -46,6 +49,12 @@ pub(crate) enum DatasetCommand {
     Build(BuildArguments),
     /// Re-extract what routers logged and what the dataset holds, and compare bit for bit.
     Verify(VerifyArguments),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum GeneratorCommand {
+    /// Print each statistic of generated traces beside its band, and draw both.
+    Check(GeneratorCheckArguments),
 }
 
 /// What simulated and replayed histories have in common.
@@ -76,17 +85,35 @@ pub(crate) struct SimulateArguments {
     /// Seed of the fleet: shards, functions, distances.
     #[arg(long, default_value_t = 1)]
     pub(crate) fleet_seed: u64,
+    /// What comes: traffic that follows the market, or traces that are calibrated to real ones.
+    #[arg(long, value_enum, default_value_t = Traffic::Market)]
+    pub(crate) traffic: Traffic,
     /// Hours of traffic.
     #[arg(long, default_value_t = 0.02)]
     pub(crate) hours: f64,
-    /// Offered core time over the fleet's core time.
+    /// Offered core time over the fleet's core time; of market traffic only.
     #[arg(long, default_value_t = 0.6)]
     pub(crate) load: f64,
+    /// Functions; of calibrated traffic only.
+    #[arg(long, default_value_t = 2_200)]
+    pub(crate) functions: usize,
+    /// Run times are multiplied by this, which sets the load; of calibrated traffic only.
+    #[arg(long, default_value_t = 0.1)]
+    pub(crate) duration_scale: f64,
     /// First instant, such as 2026-01-05T12:00:00Z.
     #[arg(long, default_value = "2026-01-05T12:00:00Z")]
     pub(crate) start: Timestamp,
     #[command(flatten)]
     pub(crate) run: RunArguments,
+}
+
+/// Where simulated requests come from.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Traffic {
+    /// Calm and hot spells that follow the market, at a load that is chosen.
+    Market,
+    /// Generated traces with the statistics of real ones, from midnight of a Monday on.
+    Calibrated,
 }
 
 #[derive(Args)]
@@ -181,6 +208,22 @@ pub(crate) struct PredictArguments {
     /// JSON file with the fleet.
     #[arg(long)]
     pub(crate) fleet: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct GeneratorCheckArguments {
+    /// Seeds, such as 1-10 or 1,2,5.
+    #[arg(long, default_value = "1-10")]
+    pub(crate) seeds: String,
+    /// Functions; the bands hold for about the default.
+    #[arg(long, default_value_t = 2_200)]
+    pub(crate) functions: usize,
+    /// Folder with real traces, whose statistics are shown beside.
+    #[arg(long)]
+    pub(crate) traces: Option<PathBuf>,
+    /// The page to write.
+    #[arg(long, default_value = "target/generator.html")]
+    pub(crate) out: PathBuf,
 }
 
 #[derive(Args)]

@@ -2,7 +2,7 @@
 //!
 //! What they mean for a simulated fleet is the simulator's business.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use polars::prelude::*;
@@ -19,7 +19,7 @@ const USDC_DECIMALS: i32 = 6;
 const WETH_DECIMALS: i32 = 18;
 
 /// Reads invocations per minute of functions (Azure Functions 2019: `series_id`, `counts_per_minute`). Repeats of a
-/// series are dropped.
+/// series are kept: they say how popular functions are; a replay leaves them out.
 ///
 /// # Errors
 /// A file that cannot be read, or columns that are missing or of another type.
@@ -28,9 +28,9 @@ pub fn read_arrivals(path: &Path) -> Result<Vec<ArrivalTrace>, DatasetError> {
     let series = text(&frame, path, "series_id")?;
     let column = series_of(&frame, path, "counts_per_minute")?;
     let counts = column.list().map_err(|_| wrong_type(path, "counts_per_minute", "list<int64>", column.dtype()))?;
-    let (mut seen, mut traces) = (BTreeSet::new(), Vec::new());
+    let mut traces = Vec::new();
     for (row, function) in series.iter().enumerate() {
-        let Some(function) = function.filter(|function| seen.insert((*function).to_owned())) else { continue };
+        let Some(function) = function else { continue };
         let minutes = counts.get_as_series(row).ok_or_else(|| null(path, "counts_per_minute", row))?;
         let minutes =
             minutes.i64().map_err(|_| wrong_type(path, "counts_per_minute", "list<int64>", column.dtype()))?;
@@ -43,47 +43,56 @@ pub fn read_arrivals(path: &Path) -> Result<Vec<ArrivalTrace>, DatasetError> {
     not_empty(path, traces)
 }
 
-/// Reads percentiles of run times in ms, one set per function (Azure Functions 2019: `p0` … `p100`).
+/// Reads percentiles of run times in ms, one set per function (Azure Functions 2019: `p0` … `p100`, `avg_ms`, `count`).
 ///
 /// # Errors
 /// A file that cannot be read, or columns that are missing or of another type.
 pub fn read_durations(path: &Path) -> Result<Vec<Percentiles>, DatasetError> {
-    percentiles(path, "p", &[0, 1, 25, 50, 75, 99, 100])
+    percentiles(path, ["avg_ms", "count"], "p", &[0, 1, 25, 50, 75, 99, 100])
 }
 
-/// Reads percentiles of memory in MB, one set per function (Azure Functions 2019: `pct1` … `pct100`).
+/// Reads percentiles of memory in MB, one set per function (Azure Functions 2019: `pct1` … `pct100`, `avg_mb`,
+/// `sample_count`).
 ///
 /// # Errors
 /// A file that cannot be read, or columns that are missing or of another type.
 pub fn read_memory(path: &Path) -> Result<Vec<Percentiles>, DatasetError> {
-    percentiles(path, "pct", &[1, 5, 25, 50, 75, 95, 99, 100])
+    percentiles(path, ["avg_mb", "sample_count"], "pct", &[1, 5, 25, 50, 75, 95, 99, 100])
 }
 
-fn percentiles(path: &Path, prefix: &str, percents: &[u8]) -> Result<Vec<Percentiles>, DatasetError> {
+/// `summary` names the columns of the mean and of the number of values.
+fn percentiles(
+    path: &Path,
+    summary: [&str; 2],
+    prefix: &str,
+    percents: &[u8],
+) -> Result<Vec<Percentiles>, DatasetError> {
     let names: Vec<String> = percents.iter().map(|percent| format!("{prefix}{percent}")).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let names: Vec<&str> = summary.into_iter().chain(names.iter().map(String::as_str)).collect();
     let frame = read(path, &names)?;
     let columns: Result<Vec<Float64Chunked>, DatasetError> =
         names.iter().map(|name| number(&frame, path, name)).collect();
     let columns = columns?;
+    let at = |column: usize, row: usize| {
+        let value = columns[column].get(row).filter(|value| value.is_finite() && *value >= 0.0);
+        value.ok_or_else(|| bad(path, format!("row {row}: {} must be a finite number, 0 or more", names[column])))
+    };
     let mut all = Vec::with_capacity(frame.height());
     for row in 0..frame.height() {
         let mut points: Vec<(f32, f32)> = Vec::with_capacity(percents.len());
-        for ((percent, values), name) in percents.iter().zip(&columns).zip(&names) {
-            let value = values.get(row).filter(|value| value.is_finite() && *value >= 0.0);
-            let value =
-                value.ok_or_else(|| bad(path, format!("row {row}: {name} must be a finite number, 0 or more")))?;
+        for (percent, column) in percents.iter().zip(summary.len()..) {
             // Percentiles of a sample can fall by its rounding; a distribution's do not.
             let before = points.last().map_or(0.0, |(_, before)| *before);
-            points.push((f32::from(*percent), (value as f32).max(before)));
+            points.push((f32::from(*percent), (at(column, row)? as f32).max(before)));
         }
-        all.push(Percentiles { points });
+        all.push(Percentiles { points, mean: at(0, row)? as f32, samples: at(1, row)? });
     }
     not_empty(path, all)
 }
 
-/// Reads the minutes of a market in time order: bars (`timestamp`, `close`, `volume`) or a Uniswap v3 pool of USDC and
-/// WETH (`timestamp`, `closeTick`, `inAmount0`, `inAmount1`), whose volume is that of WETH.
+/// Reads the minutes of a market in time order: bars (`timestamp`, `high`, `low`, `close`, `volume`) or a Uniswap v3
+/// pool of USDC and WETH (`timestamp`, `lowestTick`, `highestTick`, `closeTick`, `inAmount0`, `inAmount1`), whose volume
+/// is that of WETH.
 ///
 /// # Errors
 /// A file that cannot be read, columns of neither kind, or prices that are none.
@@ -101,7 +110,8 @@ pub fn read_market(path: &Path) -> Result<Vec<MarketBar>, DatasetError> {
     };
     bars.sort_by(|(a, _), (b, _)| a.cmp(b));
     let good = |bar: &MarketBar| {
-        bar.close_usd.is_finite() && bar.close_usd > 0.0 && bar.volume.is_finite() && bar.volume >= 0.0
+        let prices = [bar.high_usd, bar.low_usd, bar.close_usd];
+        prices.iter().all(|usd| usd.is_finite() && *usd > 0.0) && bar.volume.is_finite() && bar.volume >= 0.0
     };
     match bars.iter().find(|(_, bar)| !good(bar)) {
         Some((at, bar)) => Err(bad(path, format!("at {at}: {bar:?} is not a minute of a market"))),
@@ -110,10 +120,13 @@ pub fn read_market(path: &Path) -> Result<Vec<MarketBar>, DatasetError> {
 }
 
 fn read_bars(path: &Path) -> Result<Vec<(String, MarketBar)>, DatasetError> {
-    let frame = read(path, &["timestamp", "close", "volume"])?;
+    let frame = read(path, &["timestamp", "high", "low", "close", "volume"])?;
     let (at, close, volume) =
         (text(&frame, path, "timestamp")?, number(&frame, path, "close")?, number(&frame, path, "volume")?);
+    let (high, low) = (number(&frame, path, "high")?, number(&frame, path, "low")?);
     let bar = |row: usize| MarketBar {
+        high_usd: high.get(row).unwrap_or(f64::NAN),
+        low_usd: low.get(row).unwrap_or(f64::NAN),
         close_usd: close.get(row).unwrap_or(f64::NAN),
         volume: volume.get(row).unwrap_or(f64::NAN),
     };
@@ -121,16 +134,20 @@ fn read_bars(path: &Path) -> Result<Vec<(String, MarketBar)>, DatasetError> {
 }
 
 fn read_pool(path: &Path) -> Result<Vec<(String, MarketBar)>, DatasetError> {
-    let frame = read(path, &["timestamp", "closeTick", "inAmount0", "inAmount1"])?;
-    let (at, tick) = (text(&frame, path, "timestamp")?, number(&frame, path, "closeTick")?);
+    let frame = read(path, &["timestamp", "lowestTick", "highestTick", "closeTick", "inAmount0", "inAmount1"])?;
+    let (at, close) = (text(&frame, path, "timestamp")?, number(&frame, path, "closeTick")?);
+    let (lowest, highest) = (number(&frame, path, "lowestTick")?, number(&frame, path, "highestTick")?);
     let (usdc_in, weth_in) = (number(&frame, path, "inAmount0")?, number(&frame, path, "inAmount1")?);
+    // A tick prices token 0 in token 1, in their smallest units; the lowest one is the highest price.
+    let usd = |ticks: &Float64Chunked, row: usize| {
+        10_f64.powi(WETH_DECIMALS - USDC_DECIMALS) / TICK.powf(ticks.get(row).unwrap_or(f64::NAN))
+    };
     let bar = |row: usize| {
-        // The tick prices token 0 in token 1, in their smallest units.
-        let weth_per_usdc = TICK.powf(tick.get(row).unwrap_or(f64::NAN)) * 10_f64.powi(USDC_DECIMALS - WETH_DECIMALS);
-        let close_usd = 1.0 / weth_per_usdc;
+        let close_usd = usd(&close, row);
         let usdc = usdc_in.get(row).unwrap_or(f64::NAN) * 10_f64.powi(-USDC_DECIMALS);
         let weth = weth_in.get(row).unwrap_or(f64::NAN) * 10_f64.powi(-WETH_DECIMALS);
-        MarketBar { close_usd, volume: weth + usdc / close_usd }
+        let volume = weth + usdc / close_usd;
+        MarketBar { high_usd: usd(&lowest, row), low_usd: usd(&highest, row), close_usd, volume }
     };
     Ok((0..frame.height()).map(|row| (at.get(row).unwrap_or_default().to_owned(), bar(row))).collect())
 }
@@ -261,11 +278,9 @@ mod tests {
     }
 
     #[test]
-    fn arrivals_are_whole_days_without_repeats() {
+    fn arrivals_are_whole_days() {
         let Some(path) = trace("requests/azure_functions_2019_invocations.parquet") else { return };
         let traces = read_arrivals(&path).unwrap();
-        let names: BTreeSet<_> = traces.iter().map(|trace| &trace.function).collect();
-        assert_eq!(names.len(), traces.len());
         assert!(traces.iter().all(|trace| trace.per_minute.len() == 1440));
     }
 

@@ -1,4 +1,5 @@
-//! Evaluation: policies against each other on the same simulated sample paths, the verdict on a model, and the report.
+//! Evaluation: policies against each other on the same simulated sample paths, the verdict on a model, and the report; the page of a
+//! generator's check.
 //!
 //! It publishes nothing and estimates nothing off-policy: queues make such estimates wrong, so policies are run.
 
@@ -6,6 +7,8 @@ mod arena;
 mod charts;
 mod closed_loop;
 mod error;
+mod generator_charts;
+mod generator_page;
 mod losses;
 mod lowest_latency;
 mod numbers;
@@ -25,8 +28,10 @@ pub use arena::{
 };
 pub use closed_loop::{Contender, SamplePaths, compare, run};
 pub use error::EvaluationError;
+pub use generator_page::{CheckedStatistic, GeneratorCheck, summary, write_generator_page};
 pub use losses::{Loss, SeedPair, WhereItLoses, where_it_loses};
 pub use lowest_latency::LowestLatency;
+pub use numbers::figure;
 pub use report::{
     AlternativeFacts, DatasetFacts, ExecScore, ModelFacts, ReportInput, ReportPaths, SampleDecision, write_report,
 };

@@ -30,6 +30,18 @@ pub(crate) fn short_millis(ms: f64) -> String {
     if ms.is_finite() && ms.abs() >= 99.95 { millis(ms.round()).trim_end_matches(".0").to_owned() } else { millis(ms) }
 }
 
+/// A number of any size with three digits that matter, without the unit.
+pub fn figure(value: f64) -> String {
+    match value.abs() {
+        size if !size.is_finite() => "–".to_owned(),
+        size if size >= 1000.0 => format!("{}{}", if value < 0.0 { "−" } else { "" }, grouped(size.round() as u64)),
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        size if size >= 1.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
 /// A share in percent with two decimals, without the unit.
 pub(crate) fn percent(share: f64) -> String {
     if share.is_finite() { format!("{:.2}", share * 100.0) } else { "–".to_owned() }
@@ -83,6 +95,9 @@ mod tests {
             (short_millis(99.96), "100"),
             (short_millis(1023.44), "1,023"),
             (percent(0.0039), "0.39"),
+            (figure(1234.5), "1,235"),
+            (figure(23.45), "23.4"),
+            (figure(-0.0313), "-0.031"),
             (change_percent(0.88), "−12.0 %"),
             (change_percent(1.061), "+6.1 %"),
             (change_percent(0.999_99), "0.0 %"),

@@ -12,7 +12,9 @@
 //! | run time, hot functions faster | correlation of logs −0.23 | Azure Functions 2019 |
 //! | container cold start of replays | median 1.25 s | Azure, published measurements |
 //! | share of the variance of ln run time that is input size | 10 % | GenTD26: 8–12 % |
-//! | volatility of ln volatility | two AR(1) parts, together 0.7 | autocorrelation of absolute returns .22–.39 at 1 min, .12–.18 at 1 h |
+//! | volatility of ln volatility | two AR(1) parts and spikes | BTC-PERP and Uniswap v3: autocorrelation of absolute returns .22–.39 at 1 min, .12–.18 at 1 h |
+//! | volume over range | elasticity 1.2 | the same: 1.0–1.4 |
+//! | spikes of the market | 9 a month | the same: 6–12 a month, 24–60 min, volume × 5–11 |
 
 /// Nanoseconds in a millisecond.
 pub(crate) const NANOS_PER_MS: f64 = 1e6;
@@ -59,8 +61,30 @@ pub(crate) const SPECIALITY: f64 = 1.5;
 /// Standard deviation of one-minute log returns at the median volatility.
 pub(crate) const MINUTE_RETURN: f64 = 6e-4;
 /// Two parts of ln volatility: persistence per minute and stationary standard deviation of each.
-pub(crate) const FAST_VOLATILITY: (f64, f64) = (0.85, 0.45);
-pub(crate) const SLOW_VOLATILITY: (f64, f64) = (0.998, 0.55);
+pub(crate) const FAST_VOLATILITY: (f64, f64) = (0.85, 0.35);
+pub(crate) const SLOW_VOLATILITY: (f64, f64) = (0.998, 0.45);
+/// Steps of the price within a minute, for its range.
+pub(crate) const STEPS_PER_MINUTE: u32 = 8;
+/// Spikes: one in so many minutes, how long it holds, the minutes in which its ln falls to 1/e then, and the median and
+/// sigma of ln of the volatility at its height over the usual one.
+pub(crate) const SPIKE_EVERY: usize = 5_400;
+pub(crate) const SPIKE_HOLDS: usize = 30;
+pub(crate) const SPIKE_MINUTES: f64 = 36.0;
+pub(crate) const SPIKE_VOLATILITY: f64 = 6.6;
+pub(crate) const SPIKE_SIGMA: f64 = 0.06;
+/// A crash: volatility over the usual one at its height, and the minutes in which its ln falls to 1/e.
+pub(crate) const CRASH_VOLATILITY: f64 = 85.0;
+pub(crate) const CRASH_MINUTES: f64 = 400.0;
+/// ln volume at the usual range, its rise with ln range, and what it does of its own: an AR(1) and noise.
+pub(crate) const LN_VOLUME: f64 = 3.0;
+pub(crate) const VOLUME_ELASTICITY: f64 = 1.25;
+/// Beyond this ln range volume rises more slowly.
+pub(crate) const VOLUME_SATURATION: f64 = 2.7;
+pub(crate) const SATURATED_ELASTICITY: f64 = 0.2;
+pub(crate) const VOLUME_MOOD: (f64, f64) = (0.99, 0.45);
+/// What a spike puts in place of that AR(1).
+pub(crate) const SPIKE_MOOD: f64 = 0.2;
+pub(crate) const VOLUME_NOISE: f64 = 0.5;
 /// Minutes of returns behind volatility and trend, and the fewest that say anything.
 pub(crate) const VOLATILITY_MINUTES: usize = 60;
 pub(crate) const LEAST_RETURNS: usize = 10;

@@ -1,7 +1,8 @@
 //! A simulated fleet: seeded discrete events, the same policies and router state as in production, a known truth.
 //!
 //! No I/O and no clock: a world, a workload, a seed and policies go in, a history and a summary come out, the same ones
-//! every time. Worlds are generated ([`WorldSpec::generate`]) or built around real traces ([`world_and_workload`]).
+//! every time. Worlds are generated ([`WorldSpec::generate`]) or built around traces ([`world_and_workload`]),
+//! real ones or calibrated ones ([`generate_traces`]).
 //! See [`simulate`] for an example.
 
 mod audit;
@@ -14,6 +15,7 @@ mod engine;
 mod episodes;
 mod events;
 mod fleet;
+mod generator;
 mod heterogeneity;
 mod market;
 mod notices;
@@ -37,6 +39,10 @@ pub use audit::{Bug, Finding};
 pub use engine::{SimulateOptions, SimulationError, simulate, simulate_with};
 pub use episodes::{Episode, EpisodeOptions, simulate_episodes, training_episodes, workload_of_requests};
 pub use fleet::{FleetKind, FleetOptions};
+pub use generator::{
+    Band, Curve, GeneratorOptions, Mark, Reference, Statistic, Traces, bands, curves, generate_inputs, generate_traces,
+    measure, references,
+};
 pub use market::{generate_bars, records_of_bars};
 pub use player::{NO_QUEUE_BOUND, ORACLES, Player};
 pub use recorder::{KeepAll, NoRecorder, Recorder};

@@ -6,28 +6,81 @@ use rand::RngExt;
 use rand_distr::StandardNormal;
 use shardwise_types::{MarketBar, MarketRecord, Timestamp};
 
-use crate::constants::{FAST_VOLATILITY, LEAST_RETURNS, MINUTE_NS, MINUTE_RETURN, SLOW_VOLATILITY, VOLATILITY_MINUTES};
+use crate::constants::*;
 use crate::streams::{Purpose, stream};
 
-/// Generates minute bars whose volatility clusters: ln volatility is the sum of a fast and a slow AR(1), volume rises
-/// with volatility and with the size of the minute's move.
+/// Minutes of a month of thirty days.
+pub(crate) const MINUTES_PER_MONTH: usize = 43_200;
+
+/// Generates minute bars whose volatility clusters: ln volatility is the sum of a fast and a slow AR(1) and of spikes, one
+/// in each stretch of a few days. Volume rises with the range of the minute.
 pub fn generate_bars(seed: u64, minutes: usize) -> Vec<MarketBar> {
+    bars(seed, &spikes(seed, minutes))
+}
+
+/// Generates a month of bars with a crash in its middle: volatility and volume jump, and fall back over a day.
+pub(crate) fn generate_crash(seed: u64) -> Vec<MarketBar> {
+    let mut spikes = spikes(seed, MINUTES_PER_MONTH);
+    rise(&mut spikes[MINUTES_PER_MONTH / 2..], CRASH_VOLATILITY.ln(), 0, CRASH_MINUTES);
+    bars(seed, &spikes)
+}
+
+/// How much spikes add to ln volatility, by minute.
+fn spikes(seed: u64, minutes: usize) -> Vec<f64> {
+    let mut rng = stream(seed, Purpose::MarketSpikes, 0);
+    let mut heights = vec![0.0; minutes];
+    for stretch in (0..minutes).step_by(SPIKE_EVERY) {
+        // Two never come so close that they are one.
+        let start = stretch + rng.random_range(0..SPIKE_EVERY * 4 / 5);
+        let height = SPIKE_VOLATILITY.ln() + SPIKE_SIGMA * rng.sample::<f64, _>(StandardNormal);
+        rise(&mut heights[start.min(minutes)..], height, SPIKE_HOLDS, SPIKE_MINUTES);
+    }
+    heights
+}
+
+/// Lifts ln volatility at once to `height`, where it stays for some minutes, from where it falls to 1/e in `minutes`.
+fn rise(heights: &mut [f64], height: f64, holds: usize, minutes: f64) {
+    for (minute, at) in heights.iter_mut().enumerate().take(holds + (5.0 * minutes) as usize) {
+        *at = at.max(height * (-(minute.saturating_sub(holds) as f64) / minutes).exp());
+    }
+}
+
+fn bars(seed: u64, spikes: &[f64]) -> Vec<MarketBar> {
     let mut rng = stream(seed, Purpose::Market, 0);
     let mut normal = || -> f64 { rng.sample(StandardNormal) };
-    let (mut fast, mut slow) = (FAST_VOLATILITY.1 * normal(), SLOW_VOLATILITY.1 * normal());
+    let (mut fast, mut slow, mut mood) = (FAST_VOLATILITY.1 * normal(), SLOW_VOLATILITY.1 * normal(), 0.0);
     let mut ln_price = 40_000.0_f64.ln();
     let step = |state: f64, (persistence, sd): (f64, f64), shock: f64| {
         persistence * state + sd * (1.0 - persistence * persistence).sqrt() * shock
     };
-    let bar = |_| {
+    let bar = |spike: &f64| {
         fast = step(fast, FAST_VOLATILITY, normal());
         slow = step(slow, SLOW_VOLATILITY, normal());
-        let shock = normal();
-        ln_price += MINUTE_RETURN * (fast + slow).exp() * shock;
-        let ln_volume = 3.0 + 0.9 * (fast + slow) + 0.4 * shock.abs() + 0.5 * normal();
-        MarketBar { close_usd: ln_price.exp(), volume: ln_volume.exp() }
+        mood = step(mood, VOLUME_MOOD, normal());
+        let in_spike = *spike > 0.7 && *spike > slow;
+        let volatility = if in_spike { spike + 0.35 * fast } else { fast + slow }.exp();
+        let (mut high, mut low) = (0.0_f64, 0.0_f64);
+        let mut moved = 0.0;
+        for _ in 0..STEPS_PER_MINUTE {
+            moved += volatility * normal() / f64::from(STEPS_PER_MINUTE).sqrt();
+            (high, low) = (high.max(moved), low.min(moved));
+        }
+        let open = ln_price;
+        ln_price += MINUTE_RETURN * moved;
+        let ln_range = (high - low).ln();
+        let ln_volume = LN_VOLUME
+            + VOLUME_ELASTICITY * ln_range.min(VOLUME_SATURATION)
+            + SATURATED_ELASTICITY * (ln_range - VOLUME_SATURATION).max(0.0)
+            + if in_spike { SPIKE_MOOD } else { mood }
+            + VOLUME_NOISE * normal();
+        MarketBar {
+            high_usd: (open + MINUTE_RETURN * high).exp(),
+            low_usd: (open + MINUTE_RETURN * low).exp(),
+            close_usd: ln_price.exp(),
+            volume: ln_volume.exp(),
+        }
     };
-    (0..minutes).map(bar).collect()
+    spikes.iter().map(bar).collect()
 }
 
 /// What routers are told at the end of each minute; the first bar's minute ends at `first_end`.
@@ -82,7 +135,7 @@ mod tests {
 
     #[test]
     fn volatility_and_trend_look_back_one_hour() {
-        let bar = |close_usd| MarketBar { close_usd, volume: 1.0 };
+        let bar = |close_usd| MarketBar { high_usd: close_usd, low_usd: close_usd, close_usd, volume: 1.0 };
         let bars: Vec<MarketBar> =
             (0..100).map(|i| bar(if i < 30 { 100.0 * f64::from(i + 1) } else { 3000.0 })).collect();
         let records = records_of_bars(&bars, Timestamp::from_nanos(0), 5.0, "BTC-PERP");

@@ -16,10 +16,9 @@ use rand_distr::StandardNormal;
 use rustc_hash::FxHashSet;
 use shardwise_types::{ArrivalTrace, FunctionId, MarketBar, MarketRecord, Percentiles, SpeedTrace, Timestamp};
 
-use crate::constants::{
-    MINUTE_NS, POPULARITY_SPEED, REPLAY_LOAD_MS, REPLAY_LOAD_SIGMA, SIZE_VARIANCE, VOLATILITY_MINUTES,
-};
+use crate::constants::{MINUTE_NS, POPULARITY_SPEED, SIZE_VARIANCE, VOLATILITY_MINUTES};
 use crate::fleet::{FleetOptions, function_profile, tidy};
+use crate::generator::cold_start_ms;
 use crate::market::records_of_bars;
 use crate::streams::{KeyedStream, Purpose, stream};
 use crate::workload::{RequestMaker, Workload};
@@ -28,12 +27,14 @@ use crate::world::{FunctionSpec, ResourceClass, SlownessTrace, Timing, WorldErro
 /// Real traces.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ReplayInputs {
-    /// Invocations by function and minute, from midnight UTC; a name that comes again is left out.
+    /// Invocations by function and minute, from midnight UTC; a name that comes again is left out of a replay.
     pub arrivals: Vec<ArrivalTrace>,
     /// Run times in ms, by some function.
     pub durations_ms: Vec<Percentiles>,
     /// Memory in MB, by some function; empty draws it.
     pub memory_mb: Vec<Percentiles>,
+    /// How long a cold start takes in ms, by some function; empty draws it.
+    pub load_ms: Vec<f32>,
     /// The market by minute; its first hour only feeds volatility and trend. Empty leaves the market unknown.
     pub market: Vec<MarketBar>,
     /// Slowness of machines; empty keeps the synthetic antagonists.
@@ -177,7 +178,10 @@ fn functions(inputs: &ReplayInputs, options: &ReplayOptions, series: &[&ArrivalT
         let run_time = profiles[place.min(profiles.len() - 1)];
         function.base_ms = tidy((run_time.median_ms * options.duration_scale).clamp(0.5, options.timeout_ms / 3.0));
         function.log_sd = tidy(run_time.log_sd * (1.0 - SIZE_VARIANCE).sqrt());
-        function.load_ms = tidy(REPLAY_LOAD_MS * (REPLAY_LOAD_SIGMA * rng.sample::<f64, _>(StandardNormal)).exp());
+        function.load_ms = tidy(match inputs.load_ms.len() {
+            0 => cold_start_ms(&mut rng),
+            loads => inputs.load_ms[rng.random_range(0..loads)].into(),
+        });
         function.weight = total(trace) as f64;
         if !inputs.memory_mb.is_empty() {
             let profile = &inputs.memory_mb[rng.random_range(0..inputs.memory_mb.len())];
@@ -346,6 +350,8 @@ mod tests {
                 (75.0, 1.5 * median),
                 (99.0, 5.0 * median),
             ],
+            mean: 1.2 * median,
+            samples: 100.0,
         };
         let speed = |name: &str, base: f32| SpeedTrace {
             benchmark: name.to_owned(),
@@ -355,6 +361,7 @@ mod tests {
             arrivals: (0..60).map(trace).collect(),
             durations_ms: (1..200_u16).map(|i| profile(f32::from(i) * 4.0)).collect(),
             memory_mb: vec![profile(150.0)],
+            load_ms: Vec::new(),
             market: crate::generate_bars(1, 400),
             speed: vec![speed("cpu-prime", 0.9), speed("cache-sweep", 0.8), speed("disk-io", 1.0)],
         }

@@ -41,6 +41,24 @@ pub enum Purpose {
     SpeedNoise = 21,
     /// What a scenario changes, by what it changes.
     Scenario = 22,
+    /// How often generated functions run and how bursty they are, for all of them.
+    GeneratedFunctions = 31,
+    /// Generated invocations, by function and day.
+    GeneratedArrivals = 32,
+    /// Generated run times, for all functions.
+    GeneratedDurations = 33,
+    /// Generated memory, for all functions.
+    GeneratedMemory = 34,
+    /// Generated cold starts, for all functions.
+    GeneratedLoads = 35,
+    /// Generated speed of machines, by machine.
+    GeneratedSpeed = 36,
+    /// Spikes of the market.
+    MarketSpikes = 37,
+    /// A sample of amounts at stake.
+    TradeSizes = 38,
+    /// Which functions are mixed to measure peaks, by size of the mix.
+    Mixes = 39,
 }
 
 /// `SplitMix64` (Steele, Lea, Flood 2014) from a hashed key: making one costs a few nanoseconds.

@@ -466,7 +466,7 @@ impl<'a> RequestMaker<'a> {
     }
 }
 
-fn amount_usd(rng: &mut KeyedStream) -> Option<f64> {
+pub(crate) fn amount_usd(rng: &mut KeyedStream) -> Option<f64> {
     let normal: f64 = rng.sample(StandardNormal);
     match rng.random::<f64>() {
         share if share < WHALE_SHARE => Some(WHALE_USD * (0.05 + 1.5 * normal.abs()).exp()),

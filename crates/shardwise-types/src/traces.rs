@@ -5,20 +5,28 @@
 pub struct ArrivalTrace {
     /// Name of the function's series.
     pub function: String,
-    /// Invocations in each minute of the day.
+    /// Invocations in each minute of a day, or of several whole days.
     pub per_minute: Vec<u32>,
 }
 
-/// Percentiles of some quantity of one function: (percent in [0, 100], value), both rising.
+/// Some quantity of one function over a day.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Percentiles {
-    /// The points.
+    /// Its percentiles: (percent in [0, 100], value), both rising.
     pub points: Vec<(f32, f32)>,
+    /// Its mean; 0 or more.
+    pub mean: f32,
+    /// How many values are behind it: invocations of the function, or samples; 0 or more.
+    pub samples: f64,
 }
 
 /// One minute of a market.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MarketBar {
+    /// Highest price in US dollars.
+    pub high_usd: f64,
+    /// Lowest price in US dollars.
+    pub low_usd: f64,
     /// Closing price in US dollars.
     pub close_usd: f64,
     /// Volume in the minute.

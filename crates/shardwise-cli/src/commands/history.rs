@@ -7,12 +7,12 @@ use serde_json::json;
 use shardwise_datasets::{DatasetError, HistorySummary, HistoryWriter, traces};
 use shardwise_policies::{NAMES, Policy, by_name};
 use shardwise_simulator::{
-    FleetOptions, Recorder, ReplayInputs, ReplayOptions, Workload, WorkloadOptions, WorldSpec, simulate as play,
-    world_and_workload,
+    FleetOptions, GeneratorOptions, Recorder, ReplayInputs, ReplayOptions, Workload, WorkloadOptions, WorldSpec,
+    generate_inputs, simulate as play, world_and_workload,
 };
 use shardwise_types::{HistoryRecord, combine_keys};
 
-use crate::arguments::{ReplayArguments, RunArguments, SimulateArguments};
+use crate::arguments::{ReplayArguments, RunArguments, SimulateArguments, Traffic};
 use crate::output::{self, Stage};
 
 const MS_PER_HOUR: f64 = 3.6e6;
@@ -21,11 +21,38 @@ pub(crate) fn simulate(options: &SimulateArguments, json: bool) -> miette::Resul
     let run = &options.run;
     run_in_range(run)?;
     in_range("--hours", options.hours, 1e-4, 24.0 * 366.0)?;
+    if options.traffic == Traffic::Calibrated {
+        return simulate_calibrated(options, json);
+    }
     in_range("--load", options.load, 1e-3, 2.0)?;
     let fleet = FleetOptions { shards: run.shards, routers: run.routers, ..FleetOptions::default() };
     let world = WorldSpec::generate(options.fleet_seed, &fleet);
     let traffic = WorkloadOptions::new(options.start, options.hours * MS_PER_HOUR, options.load);
     let workload = Workload::generate(&world, run.seed, &traffic).into_diagnostic()?;
+    write(&world, &workload, run, json)
+}
+
+/// Generated traces take the way of real ones.
+fn simulate_calibrated(options: &SimulateArguments, json: bool) -> miette::Result<()> {
+    let run = &options.run;
+    in_range("--hours", options.hours, 0.01, 24.0 * 31.0)?;
+    in_range("--duration-scale", options.duration_scale, 1e-3, 1e3)?;
+    let from_midnight = options.hours + options.start.hour_utc();
+    let traces = GeneratorOptions {
+        functions: options.functions,
+        days: ((from_midnight / 24.0).ceil() as usize).clamp(1, 31),
+        market_minutes: (options.hours * 60.0).ceil() as usize + 120,
+    };
+    let stage = Stage::start("generating traces");
+    let inputs = generate_inputs(run.seed, &traces).into_diagnostic()?;
+    stage.done(format!("{} functions, {} days", inputs.arrivals.len(), traces.days));
+    let replayed = ReplayOptions {
+        shards: run.shards,
+        routers: run.routers,
+        duration_scale: options.duration_scale,
+        ..ReplayOptions::new(run.seed, options.start, options.hours)
+    };
+    let (world, workload) = world_and_workload(&inputs, &replayed).into_diagnostic()?;
     write(&world, &workload, run, json)
 }
 
@@ -39,6 +66,7 @@ pub(crate) fn replay(options: &ReplayArguments, json: bool) -> miette::Result<()
         arrivals: traces::read_arrivals(&options.arrivals).into_diagnostic()?,
         durations_ms: traces::read_durations(&options.durations).into_diagnostic()?,
         memory_mb: traces::read_memory(&options.memory).into_diagnostic()?,
+        load_ms: Vec::new(),
         market: traces::read_market(&options.market).into_diagnostic()?,
         speed: traces::read_speed_noise(&options.speed_noise).into_diagnostic()?,
     };

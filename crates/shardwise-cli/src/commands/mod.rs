@@ -3,12 +3,13 @@
 mod dataset;
 mod files;
 mod fleet_models;
+mod generator;
 mod history;
 mod nightly;
 mod predict;
 mod train;
 
-use crate::arguments::{Arguments, Command, DatasetCommand, HistoryCommand};
+use crate::arguments::{Arguments, Command, DatasetCommand, GeneratorCommand, HistoryCommand};
 
 /// Runs the command that was asked for.
 pub(crate) fn run(arguments: &Arguments) -> miette::Result<()> {
@@ -20,6 +21,7 @@ pub(crate) fn run(arguments: &Arguments) -> miette::Result<()> {
         Command::Dataset(DatasetCommand::Verify(options)) => dataset::verify(options, json),
         Command::Train(options) => train::run(options, json),
         Command::Predict(options) => predict::run(options, json),
+        Command::Generator(GeneratorCommand::Check(options)) => generator::check(options, json),
         Command::Nightly(options) => nightly::run(options, json),
     }
 }
