@@ -35,6 +35,8 @@ pub enum Purpose {
     Replay = 11,
     /// Speed traces of a replay, by shard.
     SpeedTraces = 12,
+    /// Events of a load test, by event, and the function that each asks for.
+    LoadEvents = 13,
 }
 
 /// `SplitMix64` (Steele, Lea, Flood 2014) from a hashed key: making one costs a few nanoseconds.
