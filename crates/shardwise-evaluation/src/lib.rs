@@ -1,10 +1,12 @@
 //! Evaluation: policies against each other on the same simulated sample paths, the verdict on a model, and the report.
 //!
-//! It publishes nothing and estimates nothing off-policy: queues make such estimates wrong, so policies are run.
+//! It also drives load tests against running servers. It publishes nothing and estimates nothing off-policy: queues make
+//! such estimates wrong, so policies are run.
 
 mod charts;
 mod closed_loop;
 mod error;
+mod load_driver;
 mod losses;
 mod numbers;
 mod page;
@@ -18,6 +20,7 @@ mod verdict;
 
 pub use closed_loop::{Contender, SamplePaths, compare, run};
 pub use error::EvaluationError;
+pub use load_driver::{HttpOptions, LoadDriverError, drive_http};
 pub use losses::{Loss, SeedPair, WhereItLoses, where_it_loses};
 pub use report::{
     AlternativeFacts, DatasetFacts, ExecScore, ModelFacts, ReportInput, ReportPaths, SampleDecision, write_report,
