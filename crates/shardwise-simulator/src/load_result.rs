@@ -15,6 +15,8 @@ use crate::summary::{mean, percentiles, share};
 const SLOW_FACTOR: f64 = 3.0;
 /// A shard is failing when it fails more than this share.
 const FAILING_SHARE: f64 = 0.05;
+/// Failures of a kind are worth a word when they are more than this share of all events.
+const NOTABLE_SHARE: f64 = 0.001;
 /// Fewer requests than this say nothing about a shard.
 const LEAST_REQUESTS: u64 = 50;
 /// The driver is late when one event in a hundred left later than this, in ms.
@@ -271,7 +273,8 @@ fn recommendations(result: &LoadResult) -> Vec<String> {
             result.lateness.p99
         ));
     }
-    for (reason, events) in &result.failures {
+    let notable = |(_, events): &(&String, &u64)| share(**events, result.total_events) > NOTABLE_SHARE;
+    for (reason, events) in result.failures.iter().filter(notable) {
         let why = match reason.as_str() {
             "refused" => "no shard may take them: look at the limits of amounts, regions and memory",
             "timeout" | "dropped" => "queues are too long: add cores where they went, or lower the rate",

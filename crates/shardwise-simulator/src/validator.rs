@@ -263,7 +263,8 @@ fn deviations(shards: &Shards, enough: bool) -> (Vec<Deviation>, Vec<ShardId>) {
         if deviation.is_nan() || deviation <= WARNING + ROUNDING {
             continue;
         }
-        if !unexpected && !(enough && shard.is_significant()) {
+        let is_proven = unexpected || (enough && shard.is_significant());
+        if !is_proven {
             unproven.push(shard.id.clone());
             continue;
         }
@@ -317,18 +318,26 @@ fn recommendations(validation: &Validation) -> Vec<String> {
             validation.events, validation.events_needed
         ));
     }
-    let mut worst: Vec<&Deviation> = validation.deviations.iter().collect();
-    worst.sort_by(|a, b| b.severity.cmp(&a.severity).then(a.shard_id.cmp(&b.shard_id)));
-    for Deviation { shard_id, deviation, expected_load, actual_load, .. } in worst {
-        let shares =
-            format!("{:.2} % of the traffic where {:.2} % is expected", actual_load * 100.0, expected_load * 100.0);
-        advice.push(match deviation {
-            None => format!("{shard_id} got {shares}: look for a rule that does not hold"),
-            Some(_) if actual_load > expected_load => {
-                format!("{shard_id} got {shares}: lower its weight, or expect more if it is the better place")
-            }
-            Some(_) => format!("{shard_id} got {shares}: look at its health and weight, or expect less"),
-        });
+    let those = |which: fn(&Deviation) -> bool| -> Vec<&str> {
+        validation.deviations.iter().filter(|off| which(off)).map(|off| off.shard_id.as_str()).collect()
+    };
+    for (shards, what_to_do) in [
+        (
+            those(|off| off.deviation.is_none()),
+            "got traffic where none is expected: look for a rule that does not hold",
+        ),
+        (
+            those(|off| off.deviation.is_some() && off.actual_load > off.expected_load),
+            "got too much: lower their weights, or expect more if they are the better places",
+        ),
+        (
+            those(|off| off.actual_load < off.expected_load),
+            "got too little: look at their health and weights, or expect less",
+        ),
+    ] {
+        if !shards.is_empty() {
+            advice.push(format!("{} {what_to_do}", shards.join(", ")));
+        }
     }
     let names = |spots: &[Spot]| spots.iter().map(|spot| spot.shard_id.as_str()).collect::<Vec<_>>().join(", ");
     if !validation.hot_spots.is_empty() {
