@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use shardwise_simulator::LoadScenario;
 use shardwise_types::Timestamp;
 
 /// Learns where work should run: history of placements in, verified model out, decisions with reasons.
@@ -33,6 +34,10 @@ pub(crate) enum Command {
     Generator(GeneratorCommand),
     /// Do the night's work: build, verify, train, evaluate, publish when better, decide.
     Nightly(NightlyArguments),
+    /// Send a scenario's events to the simulated fleet or to a running server, each at its time, and measure.
+    Loadtest(LoadtestArguments),
+    /// Judge where a load test's events went; exit code 0 as expected, 1 not, 3 too few events to say.
+    Validate(ValidateArguments),
 }
 
 #[derive(Subcommand)]
@@ -246,4 +251,63 @@ pub(crate) struct NightlyArguments {
     /// Replicates of the closed loop; seeds 11 and up.
     #[arg(long, default_value_t = 4)]
     pub(crate) replicates: u64,
+}
+
+#[derive(Args)]
+pub(crate) struct LoadtestArguments {
+    /// What to play: market_volatility, arbitrage_surge, whale_activity or protocol_launch.
+    #[arg(long, value_parser = LoadScenario::parse)]
+    pub(crate) scenario: LoadScenario,
+    /// `sim`, which measures whole requests, or a server as http://host:port, of which the decisions are measured.
+    #[arg(long, default_value = "sim")]
+    pub(crate) target: String,
+    /// The policy that places in the simulator; `shardwise` is the model in --models.
+    #[arg(long, default_value = "sed_tab_lambda")]
+    pub(crate) policy: String,
+    /// The models folder, for the policy `shardwise`.
+    #[arg(long)]
+    pub(crate) models: Option<PathBuf>,
+    /// The model's name.
+    #[arg(long, default_value = "default")]
+    pub(crate) name: String,
+    /// Seed of the fleet: shards, functions, distances.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) fleet_seed: u64,
+    /// Seed of the events and of all else that is left to chance.
+    #[arg(long, default_value_t = 11)]
+    pub(crate) seed: u64,
+    /// Mean rate in events per second; bursts are faster. Left out, what suits the scenario.
+    #[arg(long)]
+    pub(crate) rate: Option<f64>,
+    /// How many events. Left out, what suits the scenario.
+    #[arg(long)]
+    pub(crate) events: Option<usize>,
+    /// How long, in seconds, instead of how many.
+    #[arg(long, conflicts_with = "events")]
+    pub(crate) duration: Option<f64>,
+    /// Ordinary traffic beside the events in the simulator, as offered core time over the fleet's; 0 for none.
+    #[arg(long, default_value_t = 0.7)]
+    pub(crate) load: f64,
+    /// Requests on their way to a server at once.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) concurrency: usize,
+    /// When a request to a server has failed, in ms.
+    #[arg(long, default_value_t = 3_000.0)]
+    pub(crate) timeout_ms: f64,
+    /// JSON file for the result.
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+    /// JSON file for the distribution to expect when the fleet is filled by what its shards can do.
+    #[arg(long)]
+    pub(crate) expected_out: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct ValidateArguments {
+    /// JSON file: a load test's result, or requests as {"byShardId": {"shard-a": 120, …}}.
+    #[arg(long)]
+    pub(crate) result: PathBuf,
+    /// JSON file: shares in any unit as {"byShardId": {"shard-a": 0.3, …}}, or another result.
+    #[arg(long)]
+    pub(crate) expected: PathBuf,
 }

@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     let arguments = arguments::Arguments::parse();
     output::listen_for_interrupts();
     match commands::run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(report) => {
             eprintln!("{report:?}");
             ExitCode::from(if output::is_interrupted() { 130 } else { 1 })

@@ -1,7 +1,8 @@
 //! Evaluation: policies against each other on the same simulated sample paths, the verdict on a model, and the report; the page of a
 //! generator's check.
 //!
-//! It publishes nothing and estimates nothing off-policy: queues make such estimates wrong, so policies are run.
+//! It also drives load tests against running servers. It publishes nothing and estimates nothing off-policy: queues make
+//! such estimates wrong, so policies are run.
 
 mod arena;
 mod charts;
@@ -9,6 +10,7 @@ mod closed_loop;
 mod error;
 mod generator_charts;
 mod generator_page;
+mod load_driver;
 mod losses;
 mod lowest_latency;
 mod numbers;
@@ -29,6 +31,7 @@ pub use arena::{
 pub use closed_loop::{Contender, SamplePaths, compare, run};
 pub use error::EvaluationError;
 pub use generator_page::{CheckedStatistic, GeneratorCheck, summary, write_generator_page};
+pub use load_driver::{HttpOptions, LoadDriverError, drive_http};
 pub use losses::{Loss, SeedPair, WhereItLoses, where_it_loses};
 pub use lowest_latency::LowestLatency;
 pub use numbers::figure;

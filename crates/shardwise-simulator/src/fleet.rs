@@ -277,12 +277,16 @@ fn pick_index<const N: usize>(rng: &mut KeyedStream, shares: [f64; N]) -> usize 
 
 fn function(fleet_seed: u64, index: usize) -> FunctionSpec {
     let mut rng = stream(fleet_seed, Purpose::Functions, index as u64);
-    let mut function =
-        function_profile(&mut rng, |protocol| FunctionId::from(format!("{protocol}-function-{:03}", index + 1)));
+    let name = |protocol: &str| FunctionId::from(format!("{protocol}-function-{:03}", index + 1));
+    FunctionSpec { weight: tidy(((index + 1) as f64).powf(-ZIPF_SLOPE)), ..timed_function(&mut rng, name) }
+}
+
+/// A function with its profile and times drawn by seed, of popularity 1.
+pub(crate) fn timed_function(rng: &mut KeyedStream, name: impl FnOnce(&str) -> FunctionId) -> FunctionSpec {
+    let mut function = function_profile(rng, name);
     let spread: f64 = rng.sample(StandardNormal);
     function.base_ms = tidy((12.0_f64.ln() + 0.8 * spread).exp().clamp(1.5, 150.0));
     function.log_sd = tidy(rng.random_range(0.2..0.7));
-    function.weight = tidy(((index + 1) as f64).powf(-ZIPF_SLOPE));
     function
 }
 

@@ -17,6 +17,9 @@ mod events;
 mod fleet;
 mod generator;
 mod heterogeneity;
+mod load_events;
+mod load_result;
+mod load_test;
 mod market;
 mod notices;
 mod player;
@@ -32,6 +35,7 @@ mod tables;
 #[cfg(test)]
 mod theory;
 mod truth;
+mod validator;
 mod workload;
 mod world;
 
@@ -43,6 +47,12 @@ pub use generator::{
     Band, Curve, GeneratorOptions, Mark, Reference, Statistic, Traces, bands, curves, generate_inputs, generate_traces,
     measure, references,
 };
+pub use load_events::{LoadEvent, LoadEventData, LoadMetadata, LoadParameters, LoadScenario, generate_load};
+pub use load_result::{
+    Bottleneck, BottleneckKind, LatencyPercentiles, Lateness, LoadResult, LoadRun, LoadSample, NoSamples,
+    ShardDistribution, ShardLoad,
+};
+pub use load_test::{LoadTestError, capacity_plan, load_arrivals, simulate_load, with_launch};
 pub use market::{generate_bars, records_of_bars};
 pub use player::{NO_QUEUE_BOUND, ORACLES, Player};
 pub use recorder::{KeepAll, NoRecorder, Recorder};
@@ -50,6 +60,7 @@ pub use replay::{ReplayInputs, ReplayOptions, world_and_workload};
 pub use scenario::Scenario;
 pub use streams::{KeyedStream, Purpose, stream};
 pub use summary::{Counts, LatencyHistogram, RunSummary, TimelineBin};
+pub use validator::{Deviation, Severity, Spot, Validation, Verdict, validate};
 pub use workload::{Arrival, ArrivalProcess, Surge, Workload, WorkloadOptions};
 pub use world::{
     Antagonist, Discipline, Fault, FaultKind, FunctionSpec, ResourceClass, RouterSpec, ServiceNoise, ShardSpec,

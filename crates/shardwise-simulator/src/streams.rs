@@ -35,6 +35,8 @@ pub enum Purpose {
     Replay = 11,
     /// Speed traces of a replay, by shard.
     SpeedTraces = 12,
+    /// Events of a load test, by event, and the function that each asks for.
+    LoadEvents = 13,
     /// Which router hears of an idle core, by shard and notice.
     IdleNotices = 20,
     /// How a shard's speed wanders, by shard.

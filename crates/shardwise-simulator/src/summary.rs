@@ -330,16 +330,16 @@ impl LatencyHistogram {
     }
 }
 
-fn share(part: u64, whole: u64) -> f64 {
+pub(crate) fn share(part: u64, whole: u64) -> f64 {
     part as f64 / whole.max(1) as f64
 }
 
-fn mean(values: &[f32]) -> f64 {
+pub(crate) fn mean(values: &[f32]) -> f64 {
     values.iter().map(|value| f64::from(*value)).sum::<f64>() / values.len().max(1) as f64
 }
 
 /// Nearest-rank percentiles for falling `shares`; 0 without values. Reorders the values.
-fn percentiles<const N: usize>(values: &mut [f32], shares: [f64; N]) -> [f64; N] {
+pub(crate) fn percentiles<const N: usize>(values: &mut [f32], shares: [f64; N]) -> [f64; N] {
     let n = values.len();
     // Each selection leaves the smaller values in front, where the next one looks.
     let mut reach = n;

@@ -236,13 +236,13 @@ struct Mix {
     protocols: Vec<Cumulative>,
 }
 
-struct Cumulative {
+pub(crate) struct Cumulative {
     functions: Vec<u32>,
     sums: Vec<f64>,
 }
 
 impl Cumulative {
-    fn new(weights: impl Iterator<Item = (u32, f64)>) -> Self {
+    pub(crate) fn new(weights: impl Iterator<Item = (u32, f64)>) -> Self {
         let (mut functions, mut sums, mut sum) = (Vec::new(), Vec::new(), 0.0);
         for (function, weight) in weights {
             sum += weight;
@@ -252,11 +252,11 @@ impl Cumulative {
         Self { functions, sums }
     }
 
-    fn total(&self) -> f64 {
+    pub(crate) fn total(&self) -> f64 {
         self.sums.last().copied().unwrap_or(0.0)
     }
 
-    fn draw(&self, rng: &mut KeyedStream) -> u32 {
+    pub(crate) fn draw(&self, rng: &mut KeyedStream) -> u32 {
         let at = rng.random::<f64>() * self.total();
         self.functions[self.sums.partition_point(|sum| *sum <= at).min(self.functions.len() - 1)]
     }
@@ -476,7 +476,7 @@ pub(crate) fn amount_usd(rng: &mut KeyedStream) -> Option<f64> {
 }
 
 /// Tiers of the specification (S2): 10 k, 100 k and 1 M US dollars.
-fn risk_of(usd: f64) -> RiskLevel {
+pub(crate) fn risk_of(usd: f64) -> RiskLevel {
     match usd {
         usd if usd < 1e4 => RiskLevel::Low,
         usd if usd < 1e5 => RiskLevel::Medium,
@@ -490,7 +490,7 @@ fn urgency(rng: &mut KeyedStream, usual: Urgency, hot: bool) -> Urgency {
     Urgency::ALL[rank.min(Urgency::ALL.len() - 1)]
 }
 
-fn priority_of(urgency: Urgency) -> Priority {
+pub(crate) fn priority_of(urgency: Urgency) -> Priority {
     match urgency {
         Urgency::Low => Priority::Low,
         Urgency::Medium => Priority::Normal,

@@ -121,7 +121,7 @@ fn run_in_range(run: &RunArguments) -> miette::Result<()> {
     in_range("--log-share", run.log_share, 0.0, 1.0)
 }
 
-fn in_range(option: &str, value: f64, least: f64, most: f64) -> miette::Result<()> {
+pub(super) fn in_range(option: &str, value: f64, least: f64, most: f64) -> miette::Result<()> {
     if (least..=most).contains(&value) {
         Ok(())
     } else {

@@ -5,16 +5,20 @@ mod files;
 mod fleet_models;
 mod generator;
 mod history;
+mod loadtest;
 mod nightly;
 mod predict;
 mod train;
+mod validate;
+
+use std::process::ExitCode;
 
 use crate::arguments::{Arguments, Command, DatasetCommand, GeneratorCommand, HistoryCommand};
 
-/// Runs the command that was asked for.
-pub(crate) fn run(arguments: &Arguments) -> miette::Result<()> {
+/// Runs the command that was asked for. Done is a success, except for a validation, whose verdict is the exit code.
+pub(crate) fn run(arguments: &Arguments) -> miette::Result<ExitCode> {
     let json = arguments.json;
-    match &arguments.command {
+    let done = match &arguments.command {
         Command::History(HistoryCommand::Simulate(options)) => history::simulate(options, json),
         Command::History(HistoryCommand::Replay(options)) => history::replay(options, json),
         Command::Dataset(DatasetCommand::Build(options)) => dataset::build(options, json),
@@ -23,5 +27,8 @@ pub(crate) fn run(arguments: &Arguments) -> miette::Result<()> {
         Command::Predict(options) => predict::run(options, json),
         Command::Generator(GeneratorCommand::Check(options)) => generator::check(options, json),
         Command::Nightly(options) => nightly::run(options, json),
-    }
+        Command::Loadtest(options) => loadtest::run(options, json),
+        Command::Validate(options) => return validate::run(options, json),
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
