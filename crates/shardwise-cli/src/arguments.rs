@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use shardwise_simulator::LoadScenario;
 use shardwise_types::Timestamp;
 
+use crate::lists::{Decimals, Numbers, Words};
+
 /// Learns where work should run: history of placements in, verified model out, decisions with reasons.
 #[derive(Parser)]
 #[command(name = "shardwise", version, arg_required_else_help = true)]
@@ -38,6 +40,8 @@ pub(crate) enum Command {
     Loadtest(LoadtestArguments),
     /// Judge where a load test's events went; exit code 0 as expected, 1 not, 3 too few events to say.
     Validate(ValidateArguments),
+    /// Let every policy meet every rival on the same simulated traffic.
+    Arena(ArenaArguments),
 }
 
 #[derive(Subcommand)]
@@ -219,7 +223,7 @@ pub(crate) struct PredictArguments {
 pub(crate) struct GeneratorCheckArguments {
     /// Seeds, such as 1-10 or 1,2,5.
     #[arg(long, default_value = "1-10")]
-    pub(crate) seeds: String,
+    pub(crate) seeds: Numbers,
     /// Functions; the bands hold for about the default.
     #[arg(long, default_value_t = 2_200)]
     pub(crate) functions: usize,
@@ -310,4 +314,62 @@ pub(crate) struct ValidateArguments {
     /// JSON file: shares in any unit as {"byShardId": {"shard-a": 0.3, …}}, or another result.
     #[arg(long)]
     pub(crate) expected: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct ArenaArguments {
+    /// Seeds of fleets, such as 1,2,3 or 1-3.
+    #[arg(long, default_value = "1")]
+    pub(crate) fleets: Numbers,
+    /// Seeds of traffic, run times and noise. Lower ones than 10 train and tune; judge on 11 and up.
+    #[arg(long, default_value = "11")]
+    pub(crate) seeds: Numbers,
+    /// Offered core time over the fleet's, such as 0.5,0.7,0.85,0.95.
+    #[arg(long, default_value = "0.7")]
+    pub(crate) load: Decimals,
+    /// Numbers of routers, such as 1,4.
+    #[arg(long, default_value = "1")]
+    pub(crate) routers: Numbers,
+    /// Seconds between reports, such as 0.1,1,10.
+    #[arg(long, default_value = "1")]
+    pub(crate) report_age: Decimals,
+    /// Distances: lan, metro, global.
+    #[arg(long, default_value = "metro")]
+    pub(crate) net: Words,
+    /// Scenarios, or all; an unknown name lists them.
+    #[arg(long, default_value = "base")]
+    pub(crate) scenario: Words,
+    /// Policies, or all; an unknown name lists them.
+    #[arg(long, default_value = "all")]
+    pub(crate) policies: Words,
+    /// heterogeneous, homogeneous or as-specified.
+    #[arg(long, default_value = "heterogeneous")]
+    pub(crate) fleet_kind: String,
+    /// How unequal machines are: 1 as measured, 0 identical.
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) heterogeneity: f32,
+    /// Shards in a fleet; the specification's has its own.
+    #[arg(long, default_value_t = 20)]
+    pub(crate) shards: usize,
+    /// Requests of a cell, about.
+    #[arg(long, default_value_t = 30_000)]
+    pub(crate) requests: usize,
+    /// Train models for each fleet on simulated logs of seeds 1 to 9.
+    #[arg(long, conflicts_with = "models")]
+    pub(crate) train: bool,
+    /// Folder of models to run instead, the same for all fleets.
+    #[arg(long)]
+    pub(crate) models: Option<PathBuf>,
+    /// The models' name.
+    #[arg(long, default_value = "default")]
+    pub(crate) name: String,
+    /// Folder with real traces for the scenario replay; without it, and without SHARDWISE_TRACES, generated ones.
+    #[arg(long)]
+    pub(crate) traces: Option<PathBuf>,
+    /// The policy that the page is about; shardwise when it takes part, else the best.
+    #[arg(long)]
+    pub(crate) subject: Option<String>,
+    /// Folder for the page, the results and what is needed to resume.
+    #[arg(long, default_value = "target/arena")]
+    pub(crate) out: PathBuf,
 }

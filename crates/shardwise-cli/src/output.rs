@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -91,6 +92,12 @@ impl Stage {
     }
 }
 
+/// Nanoseconds since the first call, for timing decisions.
+pub(crate) fn clock_ns() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    u64::try_from(now().duration_since(*START.get_or_init(now)).as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// The wall clock, for what users see; no result depends on it.
 #[expect(clippy::disallowed_methods, reason = "the binary may read the clock to show how long work took")]
 fn now() -> Instant {
@@ -102,4 +109,11 @@ fn now() -> Instant {
 pub(crate) fn wall_clock() -> shardwise_types::Timestamp {
     let nanos = jiff::Timestamp::now().as_nanosecond();
     shardwise_types::Timestamp::from_nanos(i64::try_from(nanos).unwrap_or(i64::MAX))
+}
+
+/// The most memory that this process held so far; `None` where the system does not say.
+pub(crate) fn peak_memory_mib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib / 1024)
 }

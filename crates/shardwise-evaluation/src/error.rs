@@ -8,9 +8,9 @@ pub enum EvaluationError {
     /// The arena has nothing to run.
     #[error("no {0}; name at least one")]
     EmptyList(&'static str),
-    /// A world cannot be made.
+    /// A world or its traffic cannot be made.
     #[error(transparent)]
-    World(#[from] shardwise_simulator::WorldError),
+    World(#[from] shardwise_simulator::LoadTestError),
     /// Nothing to run on.
     #[error("no seed is given; name at least one, two or more for an interval")]
     NoSeed,

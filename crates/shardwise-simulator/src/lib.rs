@@ -8,8 +8,6 @@
 mod audit;
 #[cfg(test)]
 mod conformance;
-#[cfg(test)]
-mod lifecycle;
 mod constants;
 mod engine;
 mod episodes;
@@ -17,6 +15,8 @@ mod events;
 mod fleet;
 mod generator;
 mod heterogeneity;
+#[cfg(test)]
+mod lifecycle;
 mod load_events;
 mod load_result;
 mod load_test;

@@ -74,9 +74,8 @@ fn copies_race_and_the_loser_is_called_off() {
         let mut world = two_shards(discipline);
         // One shard stalls now and then, so that a copy on the other wins.
         let stalls = (0..20).map(|n| f64::from(n) * 1_000.0);
-        world.shards[0].faults = stalls
-            .map(|from_ms| Fault { from_ms, until_ms: from_ms + 100.0, kind: FaultKind::Slow(200.0) })
-            .collect();
+        world.shards[0].faults =
+            stalls.map(|from_ms| Fault { from_ms, until_ms: from_ms + 100.0, kind: FaultKind::Slow(200.0) }).collect();
         let workload = poisson(&world, 2, 20_000.0, 0.2);
         let run = |policy| {
             let mut kept = KeepAll::default();

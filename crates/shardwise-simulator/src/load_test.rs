@@ -162,7 +162,14 @@ pub fn simulate_load(
     let mut recorder = LoadRecorder::new(&arrivals);
     workload.arrivals.extend(arrivals);
     workload.arrivals.sort_by_key(|arrival| arrival.at);
-    simulate_with(world, &workload, seed, policies, &mut recorder, &SimulateOptions { warm_up: 0.0 })?;
+    simulate_with(
+        world,
+        &workload,
+        seed,
+        policies,
+        &mut recorder,
+        &SimulateOptions { warm_up: 0.0, ..SimulateOptions::default() },
+    )?;
     Ok(recorder.samples)
 }
 

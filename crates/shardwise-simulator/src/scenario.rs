@@ -1,13 +1,15 @@
 //! What may go wrong, or change, in the middle of a run: scenarios change the traffic, the world, or both.
 //!
 //! Load is always that of the fleet before the change, so that scenarios compare with `base`. What concerns the model only
-//! (a missing one) is the caller's to do, see [`Scenario::takes_model`].
+//! (a missing one) is the caller's to do, see [`Scenario::takes_model`], and so are the world and traffic of a replay.
 
 use rand::RngExt;
 use rand_distr::StandardNormal;
-use shardwise_types::{FunctionId, Protocol, RiskLevel, UsdAmount};
+use shardwise_types::{RiskLevel, UsdAmount};
 
 use crate::fleet::FleetOptions;
+use crate::load_events::{LoadParameters, LoadScenario, generate_load};
+use crate::load_test::{LoadTestError, load_arrivals, with_launch};
 use crate::streams::{Purpose, stream};
 use crate::workload::{Surge, Workload, WorkloadOptions};
 use crate::world::{Discipline, Fault, FaultKind, WorldError, WorldSpec};
@@ -60,10 +62,18 @@ scenarios! {
     RetryStorm "retry_storm" "routers send again after 400 ms, three times at most, and the largest shard is four times as slow from 40 % to 60 % of the run";
     /// Many large amounts, which few shards may take.
     WhaleBurst "whale_burst" "one in ten requests is worth more than a million from 40 % to 60 % of the run";
-    /// A protocol that nobody has seen.
-    ProtocolLaunch "protocol_launch" "a protocol with ten functions that nobody has seen takes a fifth of the traffic from the middle of the run on";
+    /// Price updates and arbitrage by the specification's load test (S10).
+    MarketVolatility "market_volatility" "price updates in bursts and the arbitrage that follows, a quarter as many as there is traffic, from 30 % to 70 % of the run";
+    /// Arbitrage by the specification's load test (S10).
+    ArbitrageSurge "arbitrage_surge" "arbitrage opportunities, a quarter as many as there is traffic, from 30 % to 70 % of the run";
+    /// Whales by the specification's load test (S10).
+    WhaleActivity "whale_activity" "trades of more than a million, a quarter as many as there is traffic, from 30 % to 70 % of the run";
+    /// A protocol that nobody has seen, by the specification's load test (S10).
+    ProtocolLaunch "protocol_launch" "functions of a protocol that nobody has seen, a quarter as many requests as there is traffic, from 30 % to 70 % of the run";
     /// Shards share their cores.
     ProcessorSharing "processor_sharing" "shards give all requests an equal share of their cores";
+    /// Arrivals, run times, memory, market and machine noise of traces; whoever has the traces makes world and traffic.
+    Replay "replay" "arrivals, run times, memory, market and machine noise of traces, run times scaled to the load; no history knows these functions";
     /// The model cannot be loaded.
     ModelMissing "model_missing" "no model can be loaded";
 }
@@ -71,9 +81,8 @@ scenarios! {
 /// From and until when, as shares of a run.
 const TROUBLE: (f64, f64) = (0.3, 0.7);
 const BURST: (f64, f64) = (0.4, 0.6);
-/// Functions that a launch brings, and the share of traffic that they take.
-const LAUNCHED: usize = 10;
-const LAUNCH_SHARE: f64 = 0.2;
+/// Events of a load test for each request of the ordinary traffic.
+const EVENT_SHARE: f64 = 0.25;
 /// Share of requests of a whale burst that are worth more than a million.
 const WHALE_SHARE: f64 = 0.1;
 /// What drifts: share and spread of functions' costs, and shards that become other machines.
@@ -103,7 +112,7 @@ impl Scenario {
         fleet: &FleetOptions,
         seed: u64,
         options: &WorkloadOptions,
-    ) -> Result<Workload, WorldError> {
+    ) -> Result<Workload, LoadTestError> {
         let surge = Surge { from: BURST.0, until: BURST.1, factor: 2.0 };
         let surge = (self == Self::VolatilitySpike).then_some(surge).or(options.surge);
         let mut workload = Workload::generate(world, seed, &WorkloadOptions { surge, ..*options })?;
@@ -115,7 +124,7 @@ impl Scenario {
         };
         let largest = largest(world);
         match self {
-            Self::Base | Self::VolatilitySpike | Self::ModelMissing => {}
+            Self::Base | Self::VolatilitySpike | Self::Replay | Self::ModelMissing => {}
             Self::FailStop => world.shards[largest].faults.push(fault(TROUBLE, FaultKind::Down)),
             Self::SlowShard => world.shards[largest].faults.push(fault(TROUBLE, FaultKind::Slow(4.0))),
             Self::Sinkhole => world.shards[largest].faults.push(fault(TROUBLE, FaultKind::Failing(0.6))),
@@ -138,7 +147,10 @@ impl Scenario {
                 world.shards[largest].faults.push(fault(BURST, FaultKind::Slow(4.0)));
             }
             Self::WhaleBurst => burst_of_whales(&mut workload, seed),
-            Self::ProtocolLaunch => launch(world, &mut workload, fleet_seed, fleet, seed),
+            Self::MarketVolatility => add_events(LoadScenario::MarketVolatility, world, &mut workload, seed)?,
+            Self::ArbitrageSurge => add_events(LoadScenario::ArbitrageSurge, world, &mut workload, seed)?,
+            Self::WhaleActivity => add_events(LoadScenario::WhaleActivity, world, &mut workload, seed)?,
+            Self::ProtocolLaunch => add_events(LoadScenario::ProtocolLaunch, world, &mut workload, seed)?,
             Self::ProcessorSharing => world.timing.discipline = Discipline::ProcessorSharing,
         }
         world.check()?;
@@ -192,31 +204,25 @@ fn burst_of_whales(workload: &mut Workload, seed: u64) {
     }
 }
 
-/// Functions of a new protocol, drawn like all others, take the place of a share of the later arrivals.
-fn launch(world: &mut WorldSpec, workload: &mut Workload, fleet_seed: u64, fleet: &FleetOptions, seed: u64) {
-    let unseen = FleetOptions { functions: fleet.functions + LAUNCHED, shards: 1, ..*fleet };
-    let launched = WorldSpec::generate(fleet_seed, &unseen).functions.split_off(fleet.functions);
-    let first = world.functions.len() as u32;
-    world.functions.extend(launched.into_iter().enumerate().map(|(index, mut function)| {
-        function.id = FunctionId::from(format!("launched-function-{:02}", index + 1));
-        function.protocol = Protocol::new("launched");
-        function
-    }));
-    let mut rng = stream(seed, Purpose::Scenario, 101);
-    let middle = workload.start.plus_millis(workload.end.millis_since(workload.start) / 2.0);
-    for arrival in &mut workload.arrivals {
-        let (is_launched, which) = (rng.random_bool(LAUNCH_SHARE), rng.random_range(0..LAUNCHED as u32));
-        if is_launched && arrival.at >= middle {
-            arrival.function = first + which;
-            let function = &world.functions[arrival.function as usize];
-            let request = &mut arrival.request;
-            (request.function, request.protocol) = (function.id.clone(), function.protocol.clone());
-            (request.event_type, request.trading_pair) = (function.event_type.clone(), function.trading_pair.clone());
-            (request.exchange, request.exchange_calls) = (function.exchange.clone(), function.exchange_calls);
-            request.memory_mb = function.memory_mb;
-            request.expected_compute_ms = None;
-        }
-    }
+/// Plays a load test's events among the traffic while the trouble lasts.
+fn add_events(
+    load: LoadScenario,
+    world: &mut WorldSpec,
+    workload: &mut Workload,
+    seed: u64,
+) -> Result<(), LoadTestError> {
+    let length_ms = workload.end.millis_since(workload.start);
+    let events = ((workload.arrivals.len() as f64 * EVENT_SHARE) as usize).max(1);
+    let rate_per_s = events as f64 / ((TROUBLE.1 - TROUBLE.0) * length_ms / 1e3);
+    let start = workload.start.plus_millis(TROUBLE.0 * length_ms);
+    let parameters = LoadParameters::sized(load, events, rate_per_s);
+    let events = generate_load(load, &parameters, start, seed).map_err(WorldError::from)?;
+    *world = with_launch(world, &events, seed);
+    let mut arrivals = load_arrivals(world, &events, seed)?;
+    arrivals.retain(|arrival| arrival.at <= workload.end);
+    workload.arrivals.extend(arrivals);
+    workload.arrivals.sort_by_key(|arrival| arrival.at);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -243,7 +249,7 @@ mod tests {
         for &scenario in &Scenario::ALL[1..] {
             let (summary, changed, traffic) = run(scenario);
             assert_eq!(Scenario::parse(scenario.as_str()), Some(scenario));
-            if scenario != Scenario::ModelMissing {
+            if ![Scenario::ModelMissing, Scenario::Replay].contains(&scenario) {
                 assert!(changed != world || traffic != workload, "{}", scenario.as_str());
                 assert_ne!(summary.log_hash, base.log_hash, "{}", scenario.as_str());
             }

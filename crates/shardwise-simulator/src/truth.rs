@@ -132,8 +132,7 @@ impl Truth<'_, '_> {
         let function = &self.world.functions[request.function as usize];
         let draws = service_draws(self.world, self.seed, self.arrival, function.log_sd);
         let there = &mut self.shards[usize::from(shard)];
-        let fails =
-            draws.luck < there.failing_share(self.now) || draws.luck > 1.0 - self.world.timing.failure_rate;
+        let fails = draws.luck < there.failing_share(self.now) || draws.luck > 1.0 - self.world.timing.failure_rate;
         let slowdown = there.slowdown(self.now, function.resource);
         let plain_ms =
             self.tables.base_ms(shard, request.function) * function.complexity_factor(request.request.data_complexity);

@@ -17,11 +17,15 @@ use crate::output::{self, Stage};
 const MOST_SEEDS: usize = 1_000;
 
 pub(crate) fn check(options: &GeneratorCheckArguments, json: bool) -> miette::Result<()> {
-    let seeds = parse_seeds(&options.seeds)?;
+    let seeds = options.seeds.0.clone();
+    if seeds.len() > MOST_SEEDS {
+        return Err(miette!("--seeds names {} seeds; name {MOST_SEEDS} at most", seeds.len()));
+    }
     let (real, real_curves) = options.traces.as_deref().map(measure_real).transpose()?.unwrap_or_default();
     let (measured, curves) = measure_seeds(&seeds, options.functions)?;
     let statistics = bands().iter().map(|band| checked(band, &measured, &real)).collect();
-    let command = format!("shardwise generator check --seeds {} --functions {}", options.seeds, options.functions);
+    let listed = seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+    let command = format!("shardwise generator check --seeds {listed} --functions {}", options.functions);
     let check = GeneratorCheck { seeds, statistics, curves, real_curves, command };
     write_generator_page(&options.out, &check).into_diagnostic()?;
     print_table(&check);
@@ -32,29 +36,6 @@ pub(crate) fn check(options: &GeneratorCheckArguments, json: bool) -> miette::Re
         }))?;
     }
     all_in_band(&check)
-}
-
-/// Single seeds and ranges, parted by commas.
-fn parse_seeds(text: &str) -> miette::Result<Vec<u64>> {
-    let wrong = || miette!("--seeds '{text}' is no list of seeds; write it such as 1-10 or 1,2,5");
-    let number = |text: &str| text.trim().parse::<u64>().map_err(|_| wrong());
-    let mut seeds = Vec::new();
-    for part in text.split(',') {
-        let (first, last) = match part.split_once('-') {
-            Some((first, last)) => (number(first)?, number(last)?),
-            None => (number(part)?, number(part)?),
-        };
-        if first > last || last - first >= MOST_SEEDS as u64 {
-            return Err(wrong());
-        }
-        seeds.extend(first..=last);
-    }
-    seeds.sort_unstable();
-    seeds.dedup();
-    if seeds.len() > MOST_SEEDS {
-        return Err(miette!("--seeds '{text}' names {} seeds; name {MOST_SEEDS} at most", seeds.len()));
-    }
-    Ok(seeds)
 }
 
 fn measure_seeds(seeds: &[u64], functions: usize) -> miette::Result<(Vec<Vec<Statistic>>, Vec<Vec<Curve>>)> {
@@ -72,16 +53,21 @@ fn measure_seeds(seeds: &[u64], functions: usize) -> miette::Result<(Vec<Vec<Sta
     Ok((measured, drawn))
 }
 
-fn measure_real(folder: &Path) -> miette::Result<(Vec<Statistic>, Vec<Curve>)> {
-    let stage = Stage::start("measuring real traces");
+/// The traces in a folder, by the names that they have in public collections.
+pub(crate) fn read_traces(folder: &Path) -> miette::Result<ReplayInputs> {
     let requests = |name: &str| folder.join("requests").join(name);
-    let inputs = ReplayInputs {
+    Ok(ReplayInputs {
         arrivals: traces::read_arrivals(&requests("azure_functions_2019_invocations.parquet")).into_diagnostic()?,
         durations_ms: traces::read_durations(&requests("azure_functions_2019_durations.parquet")).into_diagnostic()?,
         memory_mb: traces::read_memory(&requests("azure_functions_2019_memory.parquet")).into_diagnostic()?,
         market: traces::read_market(&folder.join("crypto/btc_perp_1m_20211231-20220201.parquet")).into_diagnostic()?,
         ..ReplayInputs::default()
-    };
+    })
+}
+
+fn measure_real(folder: &Path) -> miette::Result<(Vec<Statistic>, Vec<Curve>)> {
+    let stage = Stage::start("measuring real traces");
+    let inputs = read_traces(folder)?;
     let real = Traces { inputs, ..Traces::default() };
     let measured = measure(&real);
     stage.done(format!("{} statistics", measured.len()));

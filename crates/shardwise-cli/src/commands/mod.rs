@@ -1,5 +1,6 @@
 //! One file per command; each reads its inputs, calls one crate, and says what came out.
 
+mod arena;
 mod dataset;
 mod files;
 mod fleet_models;
@@ -8,6 +9,7 @@ mod history;
 mod loadtest;
 mod nightly;
 mod predict;
+mod roster;
 mod train;
 mod validate;
 
@@ -27,6 +29,7 @@ pub(crate) fn run(arguments: &Arguments) -> miette::Result<ExitCode> {
         Command::Predict(options) => predict::run(options, json),
         Command::Generator(GeneratorCommand::Check(options)) => generator::check(options, json),
         Command::Nightly(options) => nightly::run(options, json),
+        Command::Arena(options) => arena::run(options, json),
         Command::Loadtest(options) => loadtest::run(options, json),
         Command::Validate(options) => return validate::run(options, json),
     };

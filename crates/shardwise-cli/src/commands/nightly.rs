@@ -75,7 +75,7 @@ pub(crate) fn run(options: &NightlyArguments, json: bool) -> miette::Result<()> 
         "closed_loop": judged.as_ref().map_or_else(Vec::new, |judged| table(&judged.closed_loop)),
         "decision": prediction,
         "report": report,
-        "peak_memory_mib": peak_memory_mib(),
+        "peak_memory_mib": output::peak_memory_mib(),
     });
     if json {
         output::print_json(&result)
@@ -411,11 +411,4 @@ fn notes() -> Vec<String> {
         "Routers learn online through the traffic before the held-out period, and only that period is measured.".to_owned(),
         "Confidence is not calibrated yet: it takes the spread of a single execution for the doubt about its mean, and so errs on the low side.".to_owned(),
     ]
-}
-
-/// The most memory that this process held so far; `None` where the system does not say.
-fn peak_memory_mib() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib / 1024)
 }

@@ -1,7 +1,12 @@
 //! What the arena compares on what.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
-use shardwise_simulator::{FleetKind, FleetOptions, Scenario, Workload, WorkloadOptions, WorldError, WorldSpec};
+use shardwise_simulator::{
+    FleetKind, FleetOptions, GeneratorOptions, LoadTestError, ReplayInputs, ReplayOptions, Scenario, Workload,
+    WorkloadOptions, WorldSpec, generate_inputs, world_and_workload,
+};
 use shardwise_types::Timestamp;
 
 /// How far apart regions are.
@@ -66,10 +71,16 @@ pub struct ArenaPlan {
     pub shards: usize,
     /// How unequal machines are, see [`FleetOptions`].
     pub heterogeneity: f32,
+    /// What the scenario `replay` plays; without any, traces that are generated after real ones.
+    pub traces: Option<Arc<ReplayInputs>>,
 }
 
 /// Share of a run in which routers learn and nothing is measured.
 pub(crate) const WARM_UP: f64 = 1.0 / 6.0;
+/// When cells begin: noon of a Monday, in ns.
+const START_NS: i64 = 1_767_614_400_000_000_000;
+/// Rounds of scaling a replay's run times to the load: loading does not scale with them.
+const SCALINGS: usize = 4;
 /// Traffic that tells how long a cell must last.
 const TRIAL_MS: f64 = 20_000.0;
 
@@ -89,6 +100,7 @@ impl Default for ArenaPlan {
             requests: 30_000,
             shards: 20,
             heterogeneity: 1.0,
+            traces: None,
         }
     }
 }
@@ -174,17 +186,47 @@ impl ArenaPlan {
     }
 
     /// The world and the traffic of a cell.
-    pub(crate) fn play(&self, cell: &CellPlan) -> Result<(WorldSpec, Workload), WorldError> {
+    pub(crate) fn play(&self, cell: &CellPlan) -> Result<(WorldSpec, Workload), LoadTestError> {
+        if cell.scenario == Scenario::Replay {
+            return self.replay(cell);
+        }
         let fleet = self.fleet_options(cell.routers, cell.net);
         let mut world = self.world(cell.fleet, cell.routers, cell.net);
         world.timing.report_interval_ms = cell.report_age_s * 1e3;
         world.timing.report_jitter_ms = world.timing.report_jitter_ms.min(world.timing.report_interval_ms / 2.0);
-        let start: Timestamp = Timestamp::from_nanos(1_767_614_400_000_000_000);
+        let start = Timestamp::from_nanos(START_NS);
         let trial = WorkloadOptions::new(start, TRIAL_MS, cell.load);
         let of_trial = Workload::generate(&world, cell.seed, &trial)?.arrivals.len().max(1);
         let duration_ms = TRIAL_MS * self.requests as f64 / of_trial as f64;
         let options = WorkloadOptions::new(start, duration_ms, cell.load);
         let workload = cell.scenario.play(&mut world, cell.fleet, &fleet, cell.seed, &options)?;
         Ok((world, workload))
+    }
+
+    /// Traces on this fleet's machines, for as long as the requests of a cell take, run times scaled to the load.
+    fn replay(&self, cell: &CellPlan) -> Result<(WorldSpec, Workload), LoadTestError> {
+        let generated = match &self.traces {
+            Some(_) => None,
+            None => Some(generate_inputs(cell.fleet, &GeneratorOptions { days: 1, ..GeneratorOptions::default() })?),
+        };
+        let inputs = self.traces.as_deref().or(generated.as_ref()).expect("traces are given or were generated");
+        let minutes = inputs.arrivals.iter().map(|trace| trace.per_minute.len()).max().unwrap_or(0).max(1);
+        let all: u64 = inputs.arrivals.iter().flat_map(|trace| &trace.per_minute).map(|count| u64::from(*count)).sum();
+        let hours = (self.requests as f64 / all.max(1) as f64 * minutes as f64 / 60.0).clamp(0.1, 24.0);
+        let mut options = ReplayOptions {
+            shards: self.shards,
+            routers: cell.routers,
+            net_scale: cell.net.scale(),
+            heterogeneity: self.heterogeneity,
+            duration_scale: 0.1,
+            ..ReplayOptions::new(cell.fleet, Timestamp::from_nanos(START_NS), hours)
+        };
+        let mut played = world_and_workload(inputs, &options)?;
+        for _ in 0..SCALINGS {
+            let offered = played.1.offered_load(&played.0);
+            options.duration_scale = (options.duration_scale * cell.load / offered).clamp(1e-4, 1e3);
+            played = world_and_workload(inputs, &options)?;
+        }
+        Ok(played)
     }
 }

@@ -26,8 +26,7 @@ pub trait Roster: Sync {
     ///
     /// # Errors
     /// Says what is missing, such as a model for that fleet.
-    fn player(&self, policy: &str, fleet: u64, world: &WorldSpec, with_model: bool)
-    -> Result<Option<Player>, String>;
+    fn player(&self, policy: &str, fleet: u64, world: &WorldSpec, with_model: bool) -> Result<Option<Player>, String>;
 }
 
 /// How one policy did in one cell. Times are effective latencies: what failed or timed out counts as the timeout.

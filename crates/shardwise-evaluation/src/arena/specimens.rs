@@ -105,8 +105,12 @@ mod tests {
             Bug::SlowDecisions,
             Bug::Panic,
         ]) {
-            let found: Vec<Bug> =
-                result.problems.iter().filter(|problem| problem.policy == specimen).map(|problem| problem.bug).collect();
+            let found: Vec<Bug> = result
+                .problems
+                .iter()
+                .filter(|problem| problem.policy == specimen)
+                .map(|problem| problem.bug)
+                .collect();
             assert_eq!(found, [bug], "{specimen}");
             assert!(result.paired.iter().all(|pair| pair.policy != specimen && pair.versus != specimen));
         }
