@@ -1,6 +1,6 @@
 //! The report's drawings: distribution, p50 and p99, p99 over time, paired ratios. No layout of the page.
 
-use crate::numbers::{change_percent, grouped, millis};
+use crate::numbers::{change, change_percent, grouped, millis};
 use crate::svg::{Anchor, FONT_PX, Scale, Svg, fit, spread};
 use crate::{CdfPoint, ClosedLoop, Comparison, Metric, PolicyResult};
 
@@ -15,7 +15,7 @@ const MOST_SHARE: f64 = 0.9995;
 /// Ratios that the paired comparison draws; one hopeless rival must not squeeze the close ones.
 const FOREST_DOMAIN: (f64, f64) = (0.5, 2.0);
 /// Width for the names of policies.
-const NAME_ROOM: f64 = 150.0;
+const NAME_ROOM: f64 = 158.0;
 
 /// Classes that give a series its colour, dash and width; the candidate is the solid, strong one.
 fn series_class(closed_loop: &ClosedLoop, policy: &str) -> String {
@@ -263,18 +263,21 @@ fn forest_row(svg: &mut Svg, x: &Scale, row: &Comparison, y: f64, right: f64) {
     svg.text((4.0, y), Anchor::Start, "label", &fit(&row.rival, NAME_ROOM - 8.0));
     svg.text((NAME_ROOM, y), Anchor::Start, "label", metric);
     let mark = if row.metric == "mean_ms" { Svg::circle } else { Svg::diamond };
-    let figures = interval_mark(svg, x, y, (row.ratio, row.low.zip(row.high)), mark);
+    let bounds = row.low.zip(row.high);
+    interval_mark(svg, x, y, (row.ratio, bounds), mark);
+    let interval = bounds.map(|(low, high)| format!(" [{}, {}]", change(low), change(high)));
+    let figures = change_percent(row.ratio) + &interval.unwrap_or_default();
     svg.text((right + 14.0, y), Anchor::Start, "label", &figures);
 }
 
-/// Draws a ratio with its interval and says both in figures.
+/// Draws a ratio with its interval.
 pub(crate) fn interval_mark(
     svg: &mut Svg,
     x: &Scale,
     y: f64,
     (ratio, bounds): (f64, Option<(f64, f64)>),
     mark: fn(&mut Svg, (f64, f64), &str),
-) -> String {
+) {
     match bounds {
         Some(bounds) if on_scale(ratio) => whisker(svg, x, y, bounds),
         _ => {}
@@ -284,8 +287,6 @@ pub(crate) fn interval_mark(
         _ if ratio > FOREST_DOMAIN.1 => svg.text((x.at(ratio), y), Anchor::End, "label", "off the scale →"),
         _ => mark(svg, (x.at(ratio), y), "mark c0"),
     }
-    let interval = bounds.map(|(low, high)| format!(" [{}, {}]", bare(low), bare(high)));
-    change_percent(ratio) + &interval.unwrap_or_default()
 }
 
 fn on_scale(ratio: f64) -> bool {
@@ -298,10 +299,6 @@ fn whisker(svg: &mut Svg, x: &Scale, y: f64, (low, high): (f64, f64)) {
     for end in [low, high].into_iter().filter(|end| on_scale(*end)) {
         svg.line((x.at(end), y - 5.0), (x.at(end), y + 5.0), "whisker");
     }
-}
-
-fn bare(ratio: f64) -> String {
-    change_percent(ratio).trim_end_matches(" %").to_owned()
 }
 
 pub(crate) fn tick_label(value: f64) -> String {

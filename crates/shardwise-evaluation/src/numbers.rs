@@ -61,6 +61,11 @@ pub(crate) fn change_percent(ratio: f64) -> String {
     format!("{sign}{}.{} %", grouped(tenths.unsigned_abs() / 10), tenths.unsigned_abs() % 10)
 }
 
+/// The same without the unit.
+pub(crate) fn change(ratio: f64) -> String {
+    change_percent(ratio).trim_end_matches(" %").to_owned()
+}
+
 /// A metric's value in its unit, without naming the unit.
 pub(crate) fn in_unit(unit: Unit, value: f64) -> String {
     match unit {

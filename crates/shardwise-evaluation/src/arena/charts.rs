@@ -5,14 +5,15 @@ use super::{Cell, LeagueRow, Paired, Setting};
 use crate::charts::{
     AXIS_ROOM, DotRow, WIDTH, axis_below, dots, dots_height, interval_mark, range_of, ratio_axis, tick_label,
 };
+use crate::numbers::change;
 use crate::svg::{Anchor, FONT_PX, Scale, Svg, fit, spread};
 
 /// Width of a drawing that has another one beside it, in px.
-const HALF_WIDTH: f64 = 520.0;
+const HALF_WIDTH: f64 = 540.0;
 /// Height of a row of the paired comparison.
 const ROW: f64 = 24.0;
 /// Width for the names of policies.
-const NAME_ROOM: f64 = 142.0;
+const NAME_ROOM: f64 = 162.0;
 
 /// A metric to draw.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +65,8 @@ pub(super) struct Standings<'a> {
     pub(super) rows: &'a [LeagueRow],
 }
 
-/// A metric against load, one line a policy. `facets` are all that share the vertical axis, the one at `place` is drawn.
+/// A metric against load, one line a policy. The vertical axis is that of all `facets` and holds those that stand out:
+/// what is slower runs along its upper edge. The facet at `place` is drawn.
 pub(super) fn curves(
     standings: &Standings<'_>,
     cast: &Cast<'_>,
@@ -72,7 +74,7 @@ pub(super) fn curves(
     place: usize,
     drawn: Drawn,
 ) -> String {
-    let (left, right, top, bottom) = (52.0, HALF_WIDTH - 152.0, 12.0, 262.0);
+    let (left, right, top, bottom) = (52.0, HALF_WIDTH - 182.0, 12.0, 262.0);
     let facet = &facets[place];
     let mut svg = Svg::new(
         &format!("curves-{place}-{}", drawn.name),
@@ -81,8 +83,9 @@ pub(super) fn curves(
         "One line a policy on a vertical log axis; lower is better. The numbers are in the league table.",
     );
     let value = |row: &LeagueRow, place: usize| row.by_setting[place].as_ref().map(drawn.read);
+    let shown = || standings.rows.iter().filter(|row| cast.class(&row.policy).is_some());
     let all = facets.iter().flat_map(|facet| &facet.places);
-    let all = all.flat_map(|place| standings.rows.iter().filter_map(|row| value(row, *place)));
+    let all = all.flat_map(|place| shown().filter_map(|row| value(row, *place)));
     let y = Scale::log(range_of(all), (bottom, top));
     let loads: Vec<f64> = facet.places.iter().map(|place| standings.settings[*place].load).collect();
     let x = Scale::linear(range_of(loads.iter().copied()), (left, right));
@@ -102,7 +105,7 @@ pub(super) fn curves(
     }
     // The subject comes first: its thick line shows on both sides of a thin one that lies on it.
     let mut named: Vec<(&LeagueRow, String)> =
-        standings.rows.iter().filter_map(|row| cast.class(&row.policy).map(|class| (row, class))).collect();
+        shown().filter_map(|row| cast.class(&row.policy).map(|class| (row, class))).collect();
     named.sort_by_key(|(row, _)| row.policy != cast.subject);
     let lines: Vec<Vec<(f64, f64)>> = named.iter().map(|(row, _)| line(row)).collect();
     let ends: Vec<f64> = lines.iter().map(|line| line.last().map_or(bottom, |(_, y)| *y)).collect();
@@ -200,13 +203,21 @@ pub(super) fn forest(pairs: &[&Paired], subject: &str, drawn: Drawn) -> String {
     let x = ratio_axis(&mut svg, ends, (left, right), (top, bottom));
     for (place, pair) in pairs.iter().enumerate() {
         let y = top + ROW * (place as f64 + 0.5);
-        let figures = interval_mark(&mut svg, &x, y, (pair.ratio, pair.low.zip(pair.high)), Svg::circle);
+        let bounds = pair.low.zip(pair.high);
+        interval_mark(&mut svg, &x, y, (pair.ratio, bounds), Svg::circle);
+        let interval = bounds.map(|(low, high)| format!(" [{}, {}]", brief(low), brief(high)));
+        let figures = brief(pair.ratio) + &interval.unwrap_or_default();
         svg.text((4.0, y), Anchor::Start, "label", &fit(&pair.versus, NAME_ROOM - 8.0));
         svg.text((right + 12.0, y), Anchor::Start, "label", &fit(&figures, HALF_WIDTH - right - 12.0));
     }
     let axis = format!("change of the {} in % (log)", drawn.name);
     svg.text(((left + right) / 2.0, bottom + 34.0), Anchor::Middle, "label", &axis);
     svg.finish()
+}
+
+/// A change in percent without the unit, whole once it has doubled.
+fn brief(ratio: f64) -> String {
+    if ratio < 2.0 { change(ratio) } else { change((ratio * 100.0).round() / 100.0).trim_end_matches(".0").to_owned() }
 }
 
 /// A title and what it is about, which may be empty.

@@ -5,7 +5,7 @@ use shardwise_simulator::NO_QUEUE_BOUND;
 use super::pairs::{knows_the_truth, league};
 use super::{ArenaResult, Paired};
 use crate::CANDIDATE;
-use crate::numbers::change_percent;
+use crate::numbers::{change, change_percent};
 
 /// What a policy must be ahead in to win: metric, its name, where that is.
 pub(super) const GOALS: [(&str, &str, &str); 2] =
@@ -48,12 +48,14 @@ pub(super) fn headline(paired: &[Paired], subject: &str) -> Headline {
     let left: Vec<String> = GOALS
         .iter()
         .filter_map(|(metric, _, place)| against(metric, &is_oracle).map(|pair| (pair, place)))
-        .map(|(pair, place)| format!("{} {place} against {}", change_percent(pair.ratio), pair.versus))
+        .map(|(pair, place)| format!("{} {place} ({})", change_percent(pair.ratio), pair.versus))
         .collect();
     if !left.is_empty() {
-        sentences.push(format!("What knowing the truth would gain: {}.", left.join(", ")));
+        sentences.push(format!("Against those that know the truth: {}.", left.join(", ")));
     }
     let (wins, answer) = answer(&hardest);
+    // A number and its unit stay on one line.
+    let sentences = sentences.into_iter().map(|sentence| sentence.replace(" %", "\u{a0}%")).collect();
     Headline { wins, answer, sentences }
 }
 
@@ -76,7 +78,7 @@ fn answer(hardest: &[(&Paired, &str, &str)]) -> (bool, String) {
 }
 
 fn sentence(pair: &Paired, name: &str) -> String {
-    let change = match change_percent(pair.ratio) {
+    let compared = match change_percent(pair.ratio) {
         same if same.starts_with('0') => "the same as".to_owned(),
         change => match change.strip_prefix('−') {
             Some(lower) => format!("{lower} lower than"),
@@ -84,13 +86,13 @@ fn sentence(pair: &Paired, name: &str) -> String {
         },
     };
     let interval = match pair.low.zip(pair.high) {
-        Some((low, high)) => format!("95 % interval {} to {}", change_percent(low), change_percent(high)),
+        Some((low, high)) => format!("95 % interval {} to {}", change(low), change_percent(high)),
         None => "no interval from one replicate".to_owned(),
     };
     let (versus, wins, worst) = (&pair.versus, pair.wins, change_percent(pair.worst));
     let replicates = counted(pair.replicates, "replicate", "replicates");
     format!(
-        "{name} is {change} with {versus}, the hardest rival there: {interval}, lower in {wins} of {replicates}, worst \
+        "{name} is {compared} with {versus}, the hardest rival there: {interval}, lower in {wins} of {replicates}, worst \
          single cell {worst}."
     )
 }

@@ -14,7 +14,7 @@ use super::plan::WARM_UP;
 use super::run::DECISION_BUDGET_US;
 use super::tables::{CloserView, LeagueView, closer_view, columns, league_view};
 use super::{ArenaLoss, ArenaPlan, ArenaResult, Cell, LeagueRow, LossKind, Paired, Problem, Setting, arena_losses};
-use crate::numbers::{change_percent, grouped};
+use crate::numbers::{change, change_percent, grouped};
 use crate::report::write_atomically;
 use crate::{EvaluationError, Fact, Metric};
 
@@ -78,7 +78,8 @@ struct SubjectView {
     headline: Headline,
     scenarios: Option<ScenarioView>,
     forests: Vec<String>,
-    pairs: Vec<PairRow>,
+    /// Rivals, and those that know the truth, best first.
+    pairs: [Vec<PairRow>; 2],
     /// Against rivals, and against those that know the truth.
     losses: [LossTable; 2],
 }
@@ -111,7 +112,6 @@ struct ScenarioRow {
 
 struct PairRow {
     versus: String,
-    knows: bool,
     goals: Vec<[String; 4]>,
     others: Vec<String>,
 }
@@ -200,14 +200,20 @@ fn subject_view(
         let pairs: Vec<&Paired> = others.iter().filter_map(|versus| of(versus, drawn.key)).collect();
         (!pairs.is_empty()).then(|| forest(&pairs, subject, *drawn))
     });
-    let (truths, losses): (Vec<ArenaLoss>, Vec<ArenaLoss>) =
+    let pairs = |knowing: bool| {
+        let those = others.iter().filter(|versus| knows_the_truth(versus) == knowing);
+        those.map(|versus| pair_row(versus, |metric| of(versus, metric))).collect()
+    };
+    let (truths, mut losses): (Vec<ArenaLoss>, Vec<ArenaLoss>) =
         arena_losses(subject, cells).into_iter().partition(|loss| loss.kind == LossKind::Truth);
+    // What holds over the replicates weighs more than a single cell.
+    losses.sort_by_key(|loss| loss.kind == LossKind::Cell);
     SubjectView {
         name: subject.to_owned(),
         headline: headline(paired, subject),
         scenarios: scenario_view(cells, cast),
         forests: forests.collect(),
-        pairs: others.iter().map(|versus| pair_row(versus, |metric| of(versus, metric))).collect(),
+        pairs: [pairs(false), pairs(true)],
         losses: [
             loss_table("Against rivals.", &losses, differing, MOST_LOSSES),
             loss_table("Against those that know the truth: what is left to gain.", &truths, differing, MOST_TRUTHS),
@@ -248,7 +254,11 @@ fn drawings(standings: &Standings<'_>, cast: &Cast<'_>, facets: &[Facet], over_l
     let grey = standings.rows.len().saturating_sub(cast.rivals.len() + 1 + usize::from(cast.oracle.is_some()));
     let grey = match grey {
         0 => String::new(),
-        _ => format!(" Grey: {}.", counted(grey, "other player", "other players")),
+        _ => format!(
+            " Grey: {}{}.",
+            counted(grey, "other player", "other players"),
+            if over_loads { ", at the upper edge where off the scale" } else { "" }
+        ),
     };
     (drawings.collect(), format!("{grey}{left_out}"))
 }
@@ -277,12 +287,12 @@ fn scenario_view(cells: &[Cell], cast: &Cast<'_>) -> Option<ScenarioView> {
         scenarios.iter().map(row).collect()
     };
     let by_goal = DRAWN.map(ratios);
-    let change = |ratio: Option<f64>| ratio.map_or("–".to_owned(), change_percent);
+    let written = |ratio: Option<f64>| ratio.map_or("–".to_owned(), change_percent);
     let row = |place: usize| ScenarioRow {
         scenario: scenarios[place].to_owned(),
         story: Scenario::parse(scenarios[place]).map_or("", Scenario::story),
         cells: (0..cast.rivals.len())
-            .map(|rival| by_goal.each_ref().map(|rows| change(rows[place].by_rival[rival])).join(" / "))
+            .map(|rival| by_goal.each_ref().map(|rows| written(rows[place].by_rival[rival])).join(" / "))
             .collect(),
     };
     Some(ScenarioView {
@@ -301,7 +311,6 @@ fn pair_row<'a>(versus: &str, of: impl Fn(&str) -> Option<&'a Paired>) -> PairRo
     let other = |metric: &str| of(metric).map_or_else(missing, |pair| change_percent(pair.ratio));
     PairRow {
         versus: versus.to_owned(),
-        knows: knows_the_truth(versus),
         goals: DRAWN.iter().map(|drawn| goal(drawn.key)).collect(),
         others: ["p50_ms", "p999_ms", "core_use"].map(other).to_vec(),
     }
@@ -309,7 +318,7 @@ fn pair_row<'a>(versus: &str, of: impl Fn(&str) -> Option<&'a Paired>) -> PairRo
 
 fn interval(pair: &Paired) -> String {
     match pair.low.zip(pair.high) {
-        Some((low, high)) => format!("{} to {}", change_percent(low), change_percent(high)),
+        Some((low, high)) => format!("{} to {}", change(low), change_percent(high)),
         None => "none".to_owned(),
     }
 }

@@ -11,8 +11,11 @@ use super::run::Cell;
 use super::{CellKey, Net};
 use crate::statistics::ratio_interval;
 
+/// Reads a figure of a cell.
+pub(crate) type Read = fn(&Cell) -> f64;
+
 /// Metrics in which policies are paired: less is better in all of them.
-pub(crate) const PAIRED: [(&str, fn(&Cell) -> f64); 5] = [
+pub(crate) const PAIRED: [(&str, Read); 5] = [
     ("mean_ms", |cell| cell.mean_ms),
     ("p50_ms", |cell| cell.p50_ms),
     ("p99_ms", |cell| cell.p99_ms),

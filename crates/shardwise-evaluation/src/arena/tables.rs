@@ -5,6 +5,7 @@ use super::facets::{Differing, Facet};
 use super::pairs::knows_the_truth;
 use super::run::REGRET_EVERY;
 use super::{Cell, LeagueRow};
+use crate::charts::range_of;
 use crate::numbers::{in_unit, short_millis};
 use crate::{METRICS, Metrics, Unit};
 
@@ -84,10 +85,11 @@ fn grouped_lines<C>(rows: &[LeagueRow], line: impl Fn(&LeagueRow) -> Line<C>) ->
     [of(false), of(true)]
 }
 
-/// The lowest figure at a setting of those that do not know the truth; infinite without any.
+/// The lowest figure at a setting of those that do not know the truth; NaN when all are equal.
 fn best_rival_at(rows: &[LeagueRow], place: usize, read: impl Fn(&Cell) -> Option<f64>) -> f64 {
     let rivals = rows.iter().filter(|row| !knows_the_truth(&row.policy));
-    rivals.filter_map(|row| row.by_setting[place].as_ref().and_then(&read)).fold(f64::INFINITY, f64::min)
+    let (low, high) = range_of(rivals.filter_map(|row| row.by_setting[place].as_ref().and_then(&read)));
+    if low < high { low } else { f64::NAN }
 }
 
 fn figure(row: &LeagueRow, value: Option<f64>, best: f64, write: impl Fn(f64) -> String) -> Figure {
@@ -96,13 +98,16 @@ fn figure(row: &LeagueRow, value: Option<f64>, best: f64, write: impl Fn(f64) ->
     }
 }
 
+/// Reads a figure that a cell may lack.
+type Reader = Box<dyn Fn(&Cell) -> Option<f64>>;
+
 /// A column of the closer look.
 pub(super) struct Column {
     pub(super) label: &'static str,
     pub(super) unit: &'static str,
     pub(super) is_goal: bool,
     pub(super) meaning: String,
-    pub(super) read: Box<dyn Fn(&Cell) -> Option<f64>>,
+    pub(super) read: Reader,
     pub(super) write: Box<dyn Fn(f64) -> String>,
 }
 
