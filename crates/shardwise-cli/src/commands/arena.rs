@@ -1,7 +1,6 @@
 //! `shardwise arena`: every policy against every rival on the same simulated traffic. Finished runs are kept, so that an
 //! arena that was interrupted, or is asked for more, goes on where it was.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
