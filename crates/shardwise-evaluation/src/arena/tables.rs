@@ -6,7 +6,7 @@ use super::pairs::knows_the_truth;
 use super::run::REGRET_EVERY;
 use super::{Cell, LeagueRow};
 use crate::charts::range_of;
-use crate::numbers::{in_unit, short_millis};
+use crate::numbers::{in_unit, millis, short_millis};
 use crate::{METRICS, Metrics, Unit};
 
 /// Metrics that the closer look shows besides those of cells alone.
@@ -130,7 +130,7 @@ pub(super) fn columns() -> Vec<Column> {
         is_goal: false,
         meaning: meaning.to_owned(),
         read: Box::new(read),
-        write: Box::new(|value| format!("{value:.1}")),
+        write: Box::new(millis),
     };
     let regret = format!(
         "How much later than on the best eligible shard a request was foreseen to be done when it was placed, by a \
