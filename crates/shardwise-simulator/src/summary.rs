@@ -54,8 +54,8 @@ pub struct RunSummary {
     /// How much later than on the best eligible shard a request was foreseen to be done when it was placed, in ms: the
     /// mean over the requests looked at. `None` when none was.
     pub regret_ms: Option<f64>,
-    /// Median and 99th percentile of the time that a decision took, in µs; `None` without a stopwatch.
-    pub decide_us: Option<[f64; 2]>,
+    /// Median, 95th and 99th percentile of the time that a decision took, in µs; `None` without a stopwatch.
+    pub decide_us: Option<[f64; 3]>,
     /// Every end of a request in order, as a hash: the same for the same run.
     pub log_hash: u64,
     /// Bugs of the policy that the run brought to light.
@@ -253,10 +253,10 @@ impl Tally {
         100.0 * (most - least).max(0.0)
     }
 
-    fn decide_us(&self) -> Option<[f64; 2]> {
+    fn decide_us(&self) -> Option<[f64; 3]> {
         let mut us: Vec<f32> = self.decide_ns.as_ref()?.iter().map(|ns| *ns as f32 / 1e3).collect();
-        let [p99, p50] = percentiles(&mut us, [0.99, 0.5]);
-        Some([p50, p99])
+        let [p99, p95, p50] = percentiles(&mut us, [0.99, 0.95, 0.5]);
+        Some([p50, p95, p99])
     }
 
     fn timeline(&self, arrival_ms: &dyn Fn(usize) -> f64) -> Vec<TimelineBin> {

@@ -15,9 +15,10 @@ use crate::EvaluationError;
 
 /// Regret is measured on every so many requests: it looks at every shard's queue.
 pub(super) const REGRET_EVERY: usize = 64;
-/// A decision may take so long, in µs, at the median and at the 99th percentile. A policy that is slower is too slow to
-/// route events whose answers take tens of ms; a busy machine alone does not make one so slow.
-pub(super) const DECISION_BUDGET_US: [f64; 2] = [250.0, 2_000.0];
+/// A decision may take so long, in µs, at the median and at the 95th percentile. A policy that is slower is too slow to
+/// route events whose answers take tens of ms. On a busy machine a few decisions in a hundred wait for a core for some
+/// ms, so p99 would judge the machine.
+const DECISION_BUDGET_US: [f64; 2] = [250.0, 2_000.0];
 
 /// Makes policies by name.
 pub trait Roster: Sync {
@@ -279,12 +280,12 @@ fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 fn slowness(summary: &RunSummary) -> Option<Finding> {
-    let [p50, p99] = summary.decide_us?;
-    let [most_p50, most_p99] = DECISION_BUDGET_US;
-    (p50 > most_p50 || p99 > most_p99).then(|| Finding {
+    let [p50, p95, _] = summary.decide_us?;
+    let [most_p50, most_p95] = DECISION_BUDGET_US;
+    (p50 > most_p50 || p95 > most_p95).then(|| Finding {
         bug: Bug::SlowDecisions,
         count: 1,
-        detail: format!("{p50:.0} µs at the median and {p99:.0} µs at p99; {most_p50} and {most_p99} are allowed"),
+        detail: format!("{p50:.0} µs at the median and {p95:.0} µs at p95; {most_p50} and {most_p95} are allowed"),
     })
 }
 
@@ -314,8 +315,8 @@ fn row(key: CellKey, policy: &str, run: &RunSummary) -> Cell {
         max_over_mean: run.max_over_mean,
         risk_gap_pp: run.risk_gap_pp,
         regret: run.regret_ms,
-        decide_us_p50: run.decide_us.map(|[p50, _]| p50),
-        decide_us_p99: run.decide_us.map(|[_, p99]| p99),
+        decide_us_p50: run.decide_us.map(|[p50, ..]| p50),
+        decide_us_p99: run.decide_us.map(|[.., p99]| p99),
         requests: run.requests,
         copies: run.counts.copies,
         log_hash: format!("{:016x}", run.log_hash),
