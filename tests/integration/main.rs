@@ -4,5 +4,6 @@ mod architecture;
 mod bad_input;
 mod command_line;
 mod decisions;
+mod judge;
 mod python;
 mod support;

@@ -18,7 +18,7 @@ pub(super) const REGRET_EVERY: usize = 64;
 /// A decision may take so long, in µs, at the median and at the 95th percentile. A policy that is slower is too slow to
 /// route events whose answers take tens of ms. On a busy machine a few decisions in a hundred wait for a core for some
 /// ms, so p99 would judge the machine.
-const DECISION_BUDGET_US: [f64; 2] = [250.0, 2_000.0];
+pub(crate) const DECISION_BUDGET_US: [f64; 2] = [250.0, 2_000.0];
 
 /// Makes policies by name.
 pub trait Roster: Sync {
