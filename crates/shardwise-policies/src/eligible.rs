@@ -17,6 +17,13 @@ impl Default for Rules {
     }
 }
 
+impl Rules {
+    /// Reports from before this instant are old.
+    fn oldest_report_ns(&self, context: &DecisionContext<'_>) -> i64 {
+        context.decided_at.nanos().saturating_sub((self.max_report_age_ms * 1e6) as i64)
+    }
+}
+
 enum Verdict {
     Eligible,
     /// Passed over only while something better is left: an old report, or ejected by the breaker.
@@ -78,9 +85,10 @@ fn judge(context: &DecisionContext<'_>, rules: &Rules, shard: &ShardSnapshot) ->
         return Verdict::TooSmall;
     }
     let Some(report) = shard.report.as_ref().filter(|report| report.healthy) else { return Verdict::Unhealthy };
-    let age_ms = context.decided_at.millis_since(report.event_at);
-    let ejected = context.router.breaker(&shard.id, context.decided_at) == BreakerState::Open;
-    if age_ms > rules.max_report_age_ms || ejected { Verdict::Doubtful } else { Verdict::Eligible }
+    // Whole ns: this is asked of every shard for every request.
+    let is_old = report.event_at.nanos() < rules.oldest_report_ns(context);
+    let is_ejected = context.router.breaker(&shard.id, context.decided_at) == BreakerState::Open;
+    if is_old || is_ejected { Verdict::Doubtful } else { Verdict::Eligible }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use shardwise_types::key_of;
 
 use super::files;
 use super::generator::read_traces;
-use super::roster::{FleetRoster, MODEL_POLICIES};
+use super::roster::{FleetRoster, MODEL_POLICIES, needs_training};
 use crate::arguments::ArenaArguments;
 use crate::output::{self, Stage};
 
@@ -33,8 +33,9 @@ pub(crate) fn run(options: &ArenaArguments, json: bool) -> miette::Result<()> {
     let progress = |progress: &ArenaProgress<'_>| {
         journal.add(progress.run);
         let ArenaProgress { run, done, all } = progress;
-        let ArenaRunLabel(label) = ArenaRunLabel::of(run);
-        stage.lock().expect("no holder panics").at(format!("{done} of {all} runs, last {label}"));
+        let key = &run.key;
+        let last = format!("{} {} at {} with {} routers", run.policy, key.scenario, key.load, key.routers);
+        stage.lock().expect("no holder panics").at(format!("{done} of {all} runs, last {last}"));
     };
     let result = run_arena(&plan, &roster, output::clock_ns, &journal.earlier, &progress, output::interrupt_flag())
         .map_err(|error| miette!("{error}"));
@@ -143,33 +144,33 @@ fn scenarios(names: &[String]) -> miette::Result<Vec<Scenario>> {
 
 /// The policies asked for; `all` is all that can take part.
 fn policies(options: &ArenaArguments) -> miette::Result<Vec<String>> {
-    let has_models = options.train || options.models.is_some();
-    let plain = NAMES.iter().copied().filter(|name| *name != "sed_tab_softmax");
     let knowing = ORACLES.iter().map(|(name, _)| *name).chain([NO_QUEUE_BOUND]);
-    let with_model =
-        MODEL_POLICIES.iter().copied().filter(|name| options.train || !super::roster::needs_training(name));
-    let all: Vec<&str> = plain.chain(with_model.filter(|_| has_models)).chain(knowing).collect();
+    // The explorer writes histories; it is no rival, and can be asked for by name.
+    let rivals = NAMES.iter().copied().filter(|name| *name != "sed_tab_softmax");
+    let all: Vec<&str> = rivals.chain(MODEL_POLICIES).chain(knowing).collect();
     if options.policies.0 == ["all"] {
-        if !has_models {
-            eprintln!("note: {} need models and are left out; add --train", MODEL_POLICIES.join(", "));
+        let (taking_part, left_out): (Vec<&str>, Vec<&str>) = all.iter().partition(|name| has_model(options, name));
+        if !left_out.is_empty() {
+            eprintln!("note: {} need models of each fleet and are left out; add --train", left_out.join(", "));
         }
-        return Ok(all.into_iter().map(str::to_owned).collect());
+        return Ok(taking_part.into_iter().map(str::to_owned).collect());
     }
-    for name in &options.policies.0 {
-        let needs_model = MODEL_POLICIES.contains(&name.as_str()) && name != CANDIDATE;
-        if needs_model && !options.train && (!has_models || super::roster::needs_training(name)) {
-            return Err(miette!(help = "add --train", "policy '{name}' needs a model of each fleet"));
-        }
-        let is_known = all.contains(&name.as_str())
-            || NAMES.contains(&name.as_str())
-            || MODEL_POLICIES.contains(&name.as_str())
-            || SPECIMENS.contains(&name.as_str());
-        if !is_known {
+    for name in options.policies.0.iter().map(String::as_str) {
+        if !all.contains(&name) && !NAMES.contains(&name) && !SPECIMENS.contains(&name) {
             let names = format!("{}, {}", all.join(", "), SPECIMENS.join(", "));
             return Err(miette!(help = format!("choose from {names}"), "there is no policy '{name}'"));
         }
+        if !has_model(options, name) {
+            return Err(miette!(help = "add --train", "policy '{name}' needs a model of each fleet"));
+        }
     }
     Ok(options.policies.0.clone())
+}
+
+/// Whether a policy has what it needs; ours has fallbacks.
+fn has_model(options: &ArenaArguments, policy: &str) -> bool {
+    let needs_none = !MODEL_POLICIES.contains(&policy) || policy == CANDIDATE;
+    needs_none || options.train || (options.models.is_some() && !needs_training(policy))
 }
 
 /// What all cells of a plan have in common, beside what names them.
@@ -202,15 +203,6 @@ fn print(result: &ArenaResult, page: &Path) {
         println!("{:<22}{}", row.policy, cells.collect::<String>());
     }
     println!("{}", page.display());
-}
-
-struct ArenaRunLabel(String);
-
-impl ArenaRunLabel {
-    fn of(run: &RunCell) -> Self {
-        let key = &run.key;
-        Self(format!("{} {} at {} with {} routers", run.policy, key.scenario, key.load, key.routers))
-    }
 }
 
 /// Finished runs, a line each, under a first line that says what they were made with.
