@@ -261,6 +261,26 @@ fn splits_follow_time_and_leave_out_block_zero() {
 }
 
 #[test]
+fn training_may_end_on_a_day_without_history() {
+    let mut records = history("2026-01-05T12:00:00Z", 10.0, 1_000.0);
+    let mut replay = Replay::new(crate::sample::network());
+    records.iter().for_each(|record| drop(replay.apply(record).unwrap()));
+    let mut later = history("2026-01-19T12:00:00Z", 10.0, 1_000.0);
+    for record in &mut later {
+        match record {
+            HistoryRecord::Decision(decision) => decision.decision_id += 1_000_000,
+            HistoryRecord::Outcome(outcome) => outcome.decision_id += 1_000_000,
+            HistoryRecord::Report(_) | HistoryRecord::Market(_) => {}
+        }
+    }
+    records.extend(later);
+    let bench = Bench::new(&records);
+    let splits = bench.build().splits;
+    assert!(at("2026-01-06T00:00:00Z") < splits.train.to && splits.train.to < at("2026-01-19T00:00:00Z"));
+    assert_eq!(load_observations(&bench.out()).unwrap(), *replay.observations());
+}
+
+#[test]
 fn a_range_warms_up_on_what_came_before_it() {
     let bench = Bench::new(&night());
     let (from, to) = (at("2026-01-05T23:58:00Z"), at("2026-01-06T00:05:00Z"));
