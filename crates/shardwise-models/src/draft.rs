@@ -76,8 +76,8 @@ impl BundleDraft {
             rmse,
             r2,
             table_rmse: rmse,
-            elastic_net_rmse: rmse,
-            forest_rmse: rmse,
+            elastic_net_rmse: Some(rmse),
+            forest_rmse: Some(rmse),
         };
         let at = golden.decided_at;
         Self {

@@ -115,10 +115,12 @@ pub struct HeadMetrics {
     pub r2: f64,
     /// The service table alone, with its own cold-start term.
     pub table_rmse: f64,
-    /// An elastic net on the same features and offset.
-    pub elastic_net_rmse: f64,
-    /// A random forest on the same features and offset.
-    pub forest_rmse: f64,
+    /// An elastic net on the same features and offset, if it was fitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elastic_net_rmse: Option<f64>,
+    /// A random forest on the same features and offset, if it was fitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forest_rmse: Option<f64>,
 }
 
 /// What a file must be.

@@ -38,6 +38,8 @@ pub struct TrainOptions {
     pub patience: u32,
     /// Most rows to train on; more are thinned evenly over time.
     pub max_rows: usize,
+    /// Whether an elastic net and a random forest are fitted to compare with; they take as long as the trees.
+    pub rivals: bool,
     /// The command that makes the bundle again, for its manifest; empty for that of the command line.
     pub how_to_make_again: String,
 }
@@ -56,6 +58,7 @@ impl Default for TrainOptions {
             leaf_shrinkage: 5.0,
             patience: 25,
             max_rows: 400_000,
+            rivals: true,
             how_to_make_again: String::new(),
         }
     }

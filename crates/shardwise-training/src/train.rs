@@ -45,8 +45,11 @@ pub fn train_rows(
     let offset = Offset::of(&samples.train);
     progress(&format!("growing up to {} trees on {} rows", options.trees, samples.train.len()));
     let head = fit_exec_head(&offset, &samples, (&early, &late), options)?;
-    progress("fitting an elastic net and a random forest to compare with");
-    let metrics = measure(&head, &offset, &samples, (&early, &late), options.seed)?;
+    let mut metrics = measure(&head, &offset, &samples);
+    if options.rivals {
+        progress("fitting an elastic net and a random forest to compare with");
+        measure_rivals(&mut metrics, &offset, &samples, (&early, &late), options.seed)?;
+    }
     let draft = BundleDraft {
         name: options.name.clone(),
         trained_from: samples.trained_from,
@@ -73,30 +76,38 @@ fn how_to_make_again(options: &TrainOptions, dataset: &str) -> String {
     how_to_make_again.clone()
 }
 
-/// Measures the head and its rivals on the test rows.
-fn measure(
-    head: &ExecHead,
+/// Measures the head and the service table on the test rows.
+fn measure(head: &ExecHead, offset: &Offset, samples: &ExecSamples) -> HeadMetrics {
+    let (train, test) = (&samples.train, &samples.test);
+    let predicted = offset.added_to(test, &predict(head.forest(), test));
+    HeadMetrics {
+        train_rows: train.len() as u64,
+        test_rows: test.len() as u64,
+        rmse: rmse_of(test, &predicted),
+        r2: rounded(r2(&test.ln_ms, &predicted)),
+        table_rmse: rmse_of(test, &TableRule::choose(offset, train).ln_ms(offset, test)),
+        elastic_net_rmse: None,
+        forest_rmse: None,
+    }
+}
+
+/// Fits the rivals and measures them on the same rows.
+fn measure_rivals(
+    metrics: &mut HeadMetrics,
     offset: &Offset,
     samples: &ExecSamples,
     parts: (&Samples, &Samples),
     seed: u64,
-) -> Result<HeadMetrics, TrainingError> {
+) -> Result<(), TrainingError> {
     let (train, test) = (&samples.train, &samples.test);
     let (elastic_net, random_forest) = thread::scope(|scope| {
         let random_forest = scope.spawn(|| random_forest_ln_ms(offset, seed, train, test));
         let elastic_net = elastic_net_ln_ms(offset, parts, train, test);
         (elastic_net, random_forest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
-    let predicted = offset.added_to(test, &predict(head.forest(), test));
-    Ok(HeadMetrics {
-        train_rows: train.len() as u64,
-        test_rows: test.len() as u64,
-        rmse: rmse_of(test, &predicted),
-        r2: rounded(r2(&test.ln_ms, &predicted)),
-        table_rmse: rmse_of(test, &TableRule::choose(offset, train).ln_ms(offset, test)),
-        elastic_net_rmse: rmse_of(test, &elastic_net?),
-        forest_rmse: rmse_of(test, &random_forest?),
-    })
+    metrics.elastic_net_rmse = Some(rmse_of(test, &elastic_net?));
+    metrics.forest_rmse = Some(rmse_of(test, &random_forest?));
+    Ok(())
 }
 
 #[cfg(test)]
@@ -173,6 +184,19 @@ mod tests {
         train_rows(rows, history(), &TrainOptions::default(), &mut |_| {}).expect("a model")
     }
 
+    fn rivals_rmse(metrics: &HeadMetrics) -> [f64; 2] {
+        [metrics.elastic_net_rmse, metrics.forest_rmse].map(|rmse| rmse.expect("rivals were fitted"))
+    }
+
+    #[test]
+    fn rivals_that_are_not_wanted_are_not_fitted() {
+        let rows = world(1500, 300, 0.1);
+        let with = trained(&rows).metrics;
+        let options = TrainOptions { rivals: false, ..TrainOptions::default() };
+        let without = train_rows(&rows, history(), &options, &mut |_| {}).expect("a model").metrics;
+        assert_eq!(without, HeadMetrics { elastic_net_rmse: None, forest_rmse: None, ..with });
+    }
+
     #[test]
     fn known_world_is_learned_down_to_its_noise() {
         let trained = trained(&world(12_000, 3000, 0.1));
@@ -180,10 +204,11 @@ mod tests {
         assert!((NOISE * 0.9..NOISE * 1.5).contains(&metrics.rmse), "{metrics:?}");
         assert!(metrics.r2 > 0.9, "{metrics:?}");
         // Neither knows that load matters on burstable shards only; the random forest finds it as well as the head does.
-        for rival in [metrics.table_rmse, metrics.elastic_net_rmse] {
+        let [elastic_net_rmse, forest_rmse] = rivals_rmse(&metrics);
+        for rival in [metrics.table_rmse, elastic_net_rmse] {
             assert!(rival > metrics.rmse * 1.5, "{metrics:?}");
         }
-        let rivals = [metrics.table_rmse, metrics.elastic_net_rmse, metrics.forest_rmse];
+        let rivals = [metrics.table_rmse, elastic_net_rmse, forest_rmse];
         assert!(rivals.iter().all(|rival| *rival < 0.5), "rivals are given a chance: {metrics:?}");
         let head = trained.draft.exec.expect("a head").head;
         assert!((NOISE * 0.9..NOISE * 1.6).contains(&head.residual_sd()));
@@ -238,7 +263,7 @@ mod tests {
         assert!(metrics.rmse < metrics.table_rmse);
         rows.features.fill(1.0);
         let metrics = trained(&rows).metrics;
-        assert!(metrics.rmse < 1e-6 && metrics.elastic_net_rmse < 1e-5 && metrics.forest_rmse < 1e-5, "{metrics:?}");
+        assert!(metrics.rmse < 1e-6 && rivals_rmse(&metrics).iter().all(|rmse| *rmse < 1e-5), "{metrics:?}");
     }
 
     #[test]

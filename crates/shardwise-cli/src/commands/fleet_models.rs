@@ -19,13 +19,13 @@ use super::{dataset, files};
 use crate::output::{self, Stage};
 
 /// Requests of each training episode.
-const REQUESTS: usize = 31_000;
+const REQUESTS: usize = 23_000;
 /// Episodes are weeks apart, so that no model tells them apart by hour or weekday.
 const EVERY_MS: f64 = 7.0 * 86_400_000.0;
-/// Blocks of the service encodings, in minutes: a day holds one episode.
-const BLOCK_MINUTES: u32 = 1_440;
-/// When the first episode begins: noon of a Monday, in ns.
-const START_NS: i64 = 1_767_614_400_000_000_000;
+/// Blocks of the service encodings, in minutes: four weeks and so four episodes.
+const BLOCK_MINUTES: u32 = 28 * 1_440;
+/// When the first episode begins: on 2026-01-15 at noon, the day on which a block begins, in ns.
+const START_NS: i64 = 1_768_478_400_000_000_000;
 
 /// What a fleet's own history taught.
 pub(crate) struct FleetModels {
@@ -81,6 +81,7 @@ fn options(fleet_seed: u64) -> TrainOptions {
         leaves: 31,
         learning_rate: 0.1,
         patience: 10,
+        rivals: false,
         how_to_make_again: "shardwise arena --train".to_owned(),
         ..TrainOptions::default()
     }

@@ -398,10 +398,13 @@ fn model_facts(name: &str, trained: &TrainedVersion, judged: &Judged, published:
         champion_version: judged.champion.clone(),
         exec: Some(score("boosted trees on the service table", metrics.rmse, Some(metrics.r2))),
         table: Some(score("service table alone", metrics.table_rmse, None)),
-        others: vec![
-            score("elastic net on 20,000 rows", metrics.elastic_net_rmse, None),
-            score("random forest on 20,000 rows", metrics.forest_rmse, None),
-        ],
+        others: [
+            ("elastic net on 20,000 rows", metrics.elastic_net_rmse),
+            ("random forest on 20,000 rows", metrics.forest_rmse),
+        ]
+        .into_iter()
+        .filter_map(|(name, rmse)| Some(score(name, rmse?, None)))
+        .collect(),
     }
 }
 
