@@ -199,16 +199,19 @@ impl RouterState {
 
     /// Own requests that have not come back from a shard; the same as in [`shard`](Self::shard), for those who need
     /// nothing else.
+    #[inline]
     pub fn in_flight(&self, id: &ShardId) -> f64 {
         self.shards.find(id.key()).map_or(0.0, |fields| get(&fields[shard::IN_FLIGHT]))
     }
 
+    /// Whether any shard is ejected at `now`; most of the time none is, and then there is nothing to look up.
+    #[inline]
+    pub fn has_ejected(&self, now: Timestamp) -> bool {
+        instant(self.last_ejection_ends.load(Relaxed)).is_some_and(|until| now < until)
+    }
+
     /// Whether the shard is ejected at `now`.
     pub fn breaker(&self, id: &ShardId, now: Timestamp) -> BreakerState {
-        // Most of the time no shard is, and then there is nothing to look up.
-        if instant(self.last_ejection_ends.load(Relaxed)).is_none_or(|until| now >= until) {
-            return BreakerState::Closed;
-        }
         let ejected_until =
             self.shards.find(id.key()).and_then(|fields| instant(fields[shard::EJECTED_UNTIL].load(Relaxed)));
         match ejected_until {

@@ -17,11 +17,13 @@ impl Default for Rules {
     }
 }
 
-impl Rules {
+/// The rules for one request: what is the same for all shards is worked out once.
+struct Judge<'a> {
+    context: &'a DecisionContext<'a>,
     /// Reports from before this instant are old.
-    fn oldest_report_ns(&self, context: &DecisionContext<'_>) -> i64 {
-        context.decided_at.nanos().saturating_sub((self.max_report_age_ms * 1e6) as i64)
-    }
+    oldest_report_ns: i64,
+    /// Whether any shard is ejected.
+    has_ejected: bool,
 }
 
 enum Verdict {
@@ -42,10 +44,11 @@ enum Verdict {
 /// When nothing is left; the refusal counts the reasons.
 pub fn eligible(context: &DecisionContext<'_>, rules: &Rules, out: &mut Vec<usize>) -> Result<(), NoEligibleShard> {
     out.clear();
+    let judge = Judge::new(context, rules);
     let mut refusal = NoEligibleShard { shards: 0, unhealthy: 0, stale: 0, forbidden: 0, too_small: 0 };
     for (position, shard) in context.fleet.shards.iter().enumerate() {
         refusal.shards += 1;
-        match judge(context, rules, shard) {
+        match judge.judge(shard) {
             Verdict::Eligible => out.push(position),
             Verdict::Doubtful => refusal.stale += 1,
             Verdict::Unhealthy => refusal.unhealthy += 1,
@@ -54,7 +57,7 @@ pub fn eligible(context: &DecisionContext<'_>, rules: &Rules, out: &mut Vec<usiz
         }
     }
     if out.is_empty() && refusal.stale > 0 {
-        let doubtful = |shard: &ShardSnapshot| matches!(judge(context, rules, shard), Verdict::Doubtful);
+        let doubtful = |shard: &ShardSnapshot| matches!(judge.judge(shard), Verdict::Doubtful);
         out.extend((0..context.fleet.shards.len()).filter(|position| doubtful(&context.fleet.shards[*position])));
     }
     if out.is_empty() { Err(refusal) } else { Ok(()) }
@@ -62,33 +65,45 @@ pub fn eligible(context: &DecisionContext<'_>, rules: &Rules, out: &mut Vec<usiz
 
 /// Whether [`eligible`] lets in the shard at a position: what is asked of a choice after it was made.
 pub fn is_eligible(context: &DecisionContext<'_>, rules: &Rules, position: usize) -> bool {
-    match judge(context, rules, &context.fleet.shards[position]) {
+    let judge = Judge::new(context, rules);
+    match judge.judge(&context.fleet.shards[position]) {
         Verdict::Eligible => true,
-        Verdict::Doubtful => {
-            !context.fleet.shards.iter().any(|shard| matches!(judge(context, rules, shard), Verdict::Eligible))
-        }
+        Verdict::Doubtful => !context.fleet.shards.iter().any(|shard| matches!(judge.judge(shard), Verdict::Eligible)),
         _ => false,
     }
 }
 
-fn judge(context: &DecisionContext<'_>, rules: &Rules, shard: &ShardSnapshot) -> Verdict {
-    let (request, shape) = (context.request, &shard.shape);
-    if request.residency.as_ref().is_some_and(|region| *region != shape.region) {
-        return Verdict::Forbidden;
+impl<'a> Judge<'a> {
+    fn new(context: &'a DecisionContext<'a>, rules: &Rules) -> Self {
+        let max_age_ns = (rules.max_report_age_ms * 1e6) as i64;
+        Self {
+            context,
+            oldest_report_ns: context.decided_at.nanos().saturating_sub(max_age_ns),
+            has_ejected: context.router.has_ejected(context.decided_at),
+        }
     }
-    if let (Some(amount), Some(limit_usd)) = (request.amount_usd, shape.max_amount_usd)
-        && amount.usd() > limit_usd
-    {
-        return Verdict::Forbidden;
+
+    fn judge(&self, shard: &ShardSnapshot) -> Verdict {
+        let (request, shape) = (self.context.request, &shard.shape);
+        if request.residency.as_ref().is_some_and(|region| *region != shape.region) {
+            return Verdict::Forbidden;
+        }
+        if let (Some(amount), Some(limit_usd)) = (request.amount_usd, shape.max_amount_usd)
+            && amount.usd() > limit_usd
+        {
+            return Verdict::Forbidden;
+        }
+        if request.memory_mb > shape.memory_mb {
+            return Verdict::TooSmall;
+        }
+        let Some(report) = shard.report.as_ref().filter(|report| report.healthy) else { return Verdict::Unhealthy };
+        let is_old = report.event_at.nanos() < self.oldest_report_ns;
+        if is_old || self.is_ejected(shard) { Verdict::Doubtful } else { Verdict::Eligible }
     }
-    if request.memory_mb > shape.memory_mb {
-        return Verdict::TooSmall;
+
+    fn is_ejected(&self, shard: &ShardSnapshot) -> bool {
+        self.has_ejected && self.context.router.breaker(&shard.id, self.context.decided_at) == BreakerState::Open
     }
-    let Some(report) = shard.report.as_ref().filter(|report| report.healthy) else { return Verdict::Unhealthy };
-    // Whole ns: this is asked of every shard for every request.
-    let is_old = report.event_at.nanos() < rules.oldest_report_ns(context);
-    let is_ejected = context.router.breaker(&shard.id, context.decided_at) == BreakerState::Open;
-    if is_old || is_ejected { Verdict::Doubtful } else { Verdict::Eligible }
 }
 
 #[cfg(test)]

@@ -91,7 +91,7 @@ impl Simulation<'_> {
     fn post(&mut self, router: u32, shard: u16, message: Message) {
         let travel = self.tables.half_rtt(router as usize, shard);
         let slot = self.messages.put(message);
-        self.events.push(self.now + travel, Event::Message(slot));
+        self.events.push_after(self.now, travel, Event::Message(slot));
     }
 
     pub(crate) fn deliver(&mut self, slot: u32) {

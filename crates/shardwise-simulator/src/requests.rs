@@ -213,7 +213,7 @@ impl Simulation<'_> {
         if self.truth_is_wanted {
             self.travelling[usize::from(placement.shard)].push(slot);
         }
-        self.schedule(self.now + travel, Event::Reach(slot), slot);
+        self.schedule(travel, Event::Reach(slot), slot);
         if let Some(ms) = look_again {
             self.events.push(self.now + nanos(ms), Event::LookAgain(index as u32));
         }
@@ -340,7 +340,7 @@ impl Simulation<'_> {
         let (arrival, shard) = (self.attempts[slot].arrival as usize, self.attempts[slot].shard);
         let waited_ms = millis(self.now - self.attempts[slot].sent) as f32;
         let travel = self.tables.half_rtt(self.router_of(arrival), shard);
-        self.schedule(self.now + travel, Event::Cancel(slot), slot);
+        self.schedule(travel, Event::Cancel(slot), slot);
         self.close(slot, &without_answer(ErrorClass::Cancelled, waited_ms), self.now)
     }
 
@@ -354,7 +354,7 @@ impl Simulation<'_> {
         router.on_response(&arrival.request, attempt.shard, &attempt.ticket, response, known_at);
         let decision_id = attempt.decision_id;
         if attempt.references == 0 {
-            self.attempts.take(slot);
+            self.attempts.free(slot);
         }
         if !self.records {
             return ControlFlow::Continue(());
@@ -527,7 +527,7 @@ impl Simulation<'_> {
         shard.note_latency(attempt.found, on_shard_ms as f32);
         let travel =
             self.tables.half_rtt(self.workload.arrivals[attempt.arrival as usize].router as usize, attempt.shard);
-        self.events.push(self.now + travel, Event::Response(slot));
+        self.events.push_after(self.now, travel, Event::Response(slot));
     }
 
     /// Word that an attempt is called off has come.
@@ -587,9 +587,10 @@ impl Simulation<'_> {
 
     // ── slots ──
 
-    fn schedule(&mut self, at: SimTime, event: Event, slot: u32) {
+    /// Something about an attempt will have crossed the network.
+    fn schedule(&mut self, travel: SimTime, event: Event, slot: u32) {
         self.attempts[slot].references += 1;
-        self.events.push(at, event);
+        self.events.push_after(self.now, travel, event);
     }
 
     /// Something that referred to an attempt is gone.
@@ -597,7 +598,7 @@ impl Simulation<'_> {
         let attempt = &mut self.attempts[slot];
         attempt.references -= 1;
         if attempt.references == 0 && attempt.closed {
-            self.attempts.take(slot);
+            self.attempts.free(slot);
         }
     }
 }

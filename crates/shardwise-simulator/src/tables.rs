@@ -80,6 +80,12 @@ impl<T> Slots<T> {
         self.free.push(slot);
         self.slots[slot as usize].take().expect("an event refers to a slot in use")
     }
+
+    /// Takes what is not needed any more.
+    pub(crate) fn free(&mut self, slot: u32) {
+        self.free.push(slot);
+        self.slots[slot as usize] = None;
+    }
 }
 
 impl<T> std::ops::Index<u32> for Slots<T> {
