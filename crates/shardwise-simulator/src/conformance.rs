@@ -303,6 +303,8 @@ fn a_history_can_be_played_again() {
 fn a_replay_of_traces_runs_in_its_world() {
     let percentiles = |median: f32| shardwise_types::Percentiles {
         points: vec![(25.0, 0.7 * median), (50.0, median), (75.0, 1.5 * median), (99.0, 5.0 * median)],
+        mean: 1.2 * median,
+        samples: 100.0,
     };
     let trace = |index: u32| shardwise_types::ArrivalTrace {
         function: format!("series-{index}"),

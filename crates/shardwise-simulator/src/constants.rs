@@ -67,24 +67,24 @@ pub(crate) const SLOW_VOLATILITY: (f64, f64) = (0.998, 0.45);
 pub(crate) const STEPS_PER_MINUTE: u32 = 8;
 /// Spikes: one in so many minutes, how long it holds, the minutes in which its ln falls to 1/e then, and the median and
 /// sigma of ln of the volatility at its height over the usual one.
-pub(crate) const SPIKE_EVERY: usize = 5_400;
-pub(crate) const SPIKE_HOLDS: usize = 30;
+pub(crate) const SPIKE_EVERY: usize = 4_900;
+pub(crate) const SPIKE_HOLDS: usize = 20;
 pub(crate) const SPIKE_MINUTES: f64 = 36.0;
-pub(crate) const SPIKE_VOLATILITY: f64 = 6.6;
+pub(crate) const SPIKE_VOLATILITY: f64 = 7.3;
 pub(crate) const SPIKE_SIGMA: f64 = 0.06;
 /// A crash: volatility over the usual one at its height, and the minutes in which its ln falls to 1/e.
-pub(crate) const CRASH_VOLATILITY: f64 = 85.0;
+pub(crate) const CRASH_VOLATILITY: f64 = 78.0;
 pub(crate) const CRASH_MINUTES: f64 = 400.0;
 /// ln volume at the usual range, its rise with ln range, and what it does of its own: an AR(1) and noise.
 pub(crate) const LN_VOLUME: f64 = 3.0;
 pub(crate) const VOLUME_ELASTICITY: f64 = 1.25;
 /// Beyond this ln range volume rises more slowly.
-pub(crate) const VOLUME_SATURATION: f64 = 2.7;
+pub(crate) const VOLUME_SATURATION: f64 = 2.5;
 pub(crate) const SATURATED_ELASTICITY: f64 = 0.2;
 pub(crate) const VOLUME_MOOD: (f64, f64) = (0.99, 0.45);
 /// What a spike puts in place of that AR(1).
-pub(crate) const SPIKE_MOOD: f64 = 0.2;
-pub(crate) const VOLUME_NOISE: f64 = 0.5;
+pub(crate) const SPIKE_MOOD: f64 = 0.3;
+pub(crate) const VOLUME_NOISE: f64 = 0.55;
 /// Minutes of returns behind volatility and trend, and the fewest that say anything.
 pub(crate) const VOLATILITY_MINUTES: usize = 60;
 pub(crate) const LEAST_RETURNS: usize = 10;

@@ -69,8 +69,8 @@ const CLASSES: [RateClass; 4] = [
     },
     RateClass {
         most: 1440.0,
-        timers: 0.5,
-        periods: &[(1, 0.64), (2, 0.06), (3, 0.1), (4, 0.04), (5, 0.16)],
+        timers: 0.47,
+        periods: &[(1, 0.65), (2, 0.05), (3, 0.1), (4, 0.05), (5, 0.15)],
         part_time: 0.75,
         ln_dispersion: &[(0.0, -0.6), (0.45, -0.2), (0.6, 0.3), (0.75, 1.6), (0.9, 4.0), (0.97, 5.7), (1.0, 6.7)],
     },
@@ -82,18 +82,20 @@ const CLASSES: [RateClass; 4] = [
         ln_dispersion: &[
             (0.0, -5.0),
             (0.25, -2.8),
-            (0.4, -2.2),
-            (0.5, -1.4),
+            (0.43, -2.4),
+            (0.5, -1.6),
             (0.6, -0.2),
             (0.75, 1.6),
             (0.9, 3.9),
             (0.95, 5.2),
-            (0.99, 6.6),
-            (1.0, 7.6),
+            (0.99, 6.3),
+            (1.0, 6.9),
         ],
     },
 ];
 
+/// What remains of the golden ratio above 1.
+const GOLDEN_RATIO: f64 = 0.618_033_988_749_895;
 /// How likely a timer misses a tick.
 const TIMER_MISS: f64 = 0.01;
 /// Share of timers with a period above a minute that tick at the full hour.
@@ -135,9 +137,9 @@ const RARE: f64 = 0.02;
 /// The busier a function is within its class, the more of its dispersion lies above 1: by this power of its rate.
 const BURSTS_WITH_RATE: f64 = 0.5;
 /// Beyond this many times the usual rate of the class it no longer does.
-const MOST_RATE: f64 = 6.0;
+const MOST_RATE: f64 = 4.0;
 /// Length of bursts: median in minutes and sigma of ln.
-const BURST_MINUTES: f64 = 2.5;
+const BURST_MINUTES: f64 = 1.5;
 const BURST_SIGMA: f64 = 1.0;
 /// Above this daily count minutes are drawn one by one instead of invocation by invocation.
 const MANY: f64 = 3_000.0;
@@ -196,7 +198,9 @@ pub(super) fn daily_count(share: f64) -> f64 {
 }
 
 fn class_plans(rng: &mut KeyedStream, class: &RateClass, daily: &[f64]) -> Vec<Plan> {
-    let places = strata(rng, daily.len());
+    // By the golden ratio: functions of about the same rate differ in kind as much as all functions do.
+    let offset: f64 = rng.random();
+    let places = (0..daily.len()).map(|index| (offset + index as f64 * GOLDEN_RATIO).fract());
     let usual = (daily.iter().map(|daily| daily.ln()).sum::<f64>() / daily.len().max(1) as f64).exp();
     let plan = |(daily, place): (&f64, f64)| {
         if place < class.timers {

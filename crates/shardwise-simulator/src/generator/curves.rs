@@ -149,7 +149,7 @@ pub fn references() -> Vec<Reference> {
         Reference {
             key: "dispersion",
             title: "Index of dispersion at one minute",
-            x_label: "median, 75 % and 95 % of functions with 1–24, 24–288, 288–1,440 and more invocations a day",
+            x_label: "median, 75 %, 95 % by daily rate: 1–24, 24–288, 288–1,440, more",
             y_label: "variance over mean (log)",
             log: (false, true),
             marks: banded("dispersion", &classes),

@@ -148,3 +148,49 @@ fn normal_quantile(share: f64) -> f64 {
     }
     0.5 * (low + high)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_means_the_same_traces() {
+        let options = GeneratorOptions { functions: 60, days: 2, market_minutes: 200 };
+        let traces = generate_traces(4, &options).unwrap();
+        assert_eq!(traces, generate_traces(4, &options).unwrap());
+        assert_ne!(traces.inputs.arrivals, generate_traces(5, &options).unwrap().inputs.arrivals);
+        assert!(traces.inputs.arrivals.iter().all(|trace| trace.per_minute.len() == 2 * DAY_MINUTES));
+    }
+
+    #[test]
+    fn more_days_leave_the_first_as_it_was() {
+        let day = |days| {
+            let options = GeneratorOptions { functions: 40, days, market_minutes: 200 };
+            let traces = generate_inputs(4, &options).unwrap();
+            traces.arrivals.into_iter().map(|trace| trace.per_minute[..DAY_MINUTES].to_vec()).collect::<Vec<_>>()
+        };
+        assert_eq!(day(1), day(3));
+    }
+
+    #[test]
+    fn every_band_is_measured_and_holds() {
+        let statistics = measure(&generate_traces(1, &GeneratorOptions::default()).unwrap());
+        assert_eq!(statistics.len(), bands().len());
+        for statistic in &statistics {
+            assert!(statistic.in_band(), "{statistic:?}");
+        }
+    }
+
+    #[test]
+    fn options_out_of_range_are_named() {
+        let error = generate_inputs(1, &GeneratorOptions { days: 0, ..GeneratorOptions::default() }).unwrap_err();
+        assert!(error.to_string().contains("days"), "{error}");
+    }
+
+    #[test]
+    fn the_normal_quantile_undoes_the_share() {
+        for (share, score) in [(0.5, 0.0), (0.975, 1.959_964), (0.01, -2.326_348)] {
+            assert!((normal_quantile(share) - score).abs() < 1e-5, "{share}");
+        }
+    }
+}

@@ -494,3 +494,104 @@ pub(super) fn quantile(rising: &[f64], share: f64) -> f64 {
     let above = (below + 1).min(last);
     rising[below] + (at - below as f64) * (rising[above] - rising[below])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(values: &[Value], name: &str) -> f64 {
+        values.iter().find(|(_, other, _)| *other == name).map(|(.., value)| *value).unwrap()
+    }
+
+    fn rows(days: &[Vec<u32>]) -> Vec<&[u32]> {
+        days.iter().map(Vec::as_slice).collect()
+    }
+
+    #[test]
+    fn a_timer_is_near_periodic_and_hardly_dispersed() {
+        let timer: Vec<u32> = (0..1440).map(|minute| u32::from(minute % 5 == 0)).collect();
+        assert_eq!(period(&timer), Some(Some(5)));
+        assert!((index_of_dispersion(&timer) - 0.8).abs() < 1e-12, "one minus the rate");
+        assert!(gap_variation(&timer).abs() < 1e-12);
+        let growing: Vec<u32> = (0..1440_usize).map(|minute| u32::from((minute + 1).is_power_of_two())).collect();
+        assert_eq!(period(&growing), Some(None));
+        assert_eq!(period(&[1; 9]), None, "too few minutes to say");
+    }
+
+    #[test]
+    fn a_burst_in_one_minute_has_its_size_as_dispersion() {
+        let mut burst = vec![0; 1440];
+        burst[700] = 50;
+        assert!((index_of_dispersion(&burst) - 50.0 * (1.0 - 1.0 / 1440.0)).abs() < 1e-9);
+        let mut values = Vec::new();
+        peaks(&rows(&[burst]), &mut values);
+        assert_eq!(value(&values, "200 functions, 90 %"), 1440.0);
+    }
+
+    #[test]
+    fn popularity_is_read_off_the_ranks() {
+        let days: Vec<Vec<u32>> = (1..=300_u32)
+            .map(|rank| {
+                let mut day = vec![0; 1440];
+                day[0] = 3_000_000 / rank;
+                day
+            })
+            .collect();
+        let mut values = Vec::new();
+        popularity(&rows(&days), &mut values);
+        assert!((value(&values, "Zipf slope") - 1.0).abs() < 1e-3);
+        assert_eq!(value(&values, "at most hourly"), 0.0);
+    }
+
+    #[test]
+    fn the_full_hour_stands_out_against_the_median_minute() {
+        let day: Vec<u32> = (0..1440).map(|minute| if minute % 60 == 0 { 30 } else { 10 }).collect();
+        let mut values = Vec::new();
+        rhythm(&rows(&[day]), &mut values);
+        assert_eq!(value(&values, "minute :00"), 3.0);
+        assert_eq!(value(&values, "minute :30"), 1.0);
+        // The last hour has no successor: 23 of 24 products are left.
+        assert!((value(&values, "autocorrelation, 60 min") - 23.0 / 24.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn one_wild_hour_is_one_spike() {
+        let mut price = 100.0_f64;
+        let bar = |minute: usize| {
+            let wild = (5_000..5_060).contains(&minute);
+            let step = if wild { 0.01 } else { 0.001 };
+            price *= if minute % 2 == 0 { 1.0 + step } else { 1.0 / (1.0 + step) };
+            let volume = if wild { 70.0 } else { 10.0 };
+            MarketBar { high_usd: price * (1.0 + step), low_usd: price, close_usd: price, volume }
+        };
+        let bars: Vec<MarketBar> = (0..MINUTES_PER_MONTH).map(bar).collect();
+        let mut values = Vec::new();
+        market(&bars, &mut values);
+        assert_eq!(value(&values, "spikes a month"), 1.0);
+        // From the tenth wild minute (√(10 / 60) × 10 > 4) until fewer than ten are left in the hour.
+        assert_eq!(value(&values, "length of a spike"), 101.0);
+        assert!((value(&values, "return, autocorrelation 1 min") + 1.0).abs() < 0.01);
+        assert!((value(&values, "range and log volume") - 1.0).abs() < 1e-6);
+        assert!((value(&values, "elasticity of volume to range") - 7.0_f64.ln() / 10.0_f64.ln()).abs() < 0.01);
+    }
+
+    #[test]
+    fn run_times_are_weighted_by_invocation() {
+        let profile = |mean: f32, samples: f64| Percentiles {
+            points: vec![(25.0, 50.0), (50.0, 100.0), (75.0, 200.0), (99.0, 400.0)],
+            mean,
+            samples,
+        };
+        let mut values = Vec::new();
+        run_times(&[profile(1_000.0, 100.0), profile(std::f32::consts::E * 1_000.0, 300.0)], &mut values);
+        assert!((value(&values, "ln mean of a function, mean") - 0.5).abs() < 1e-6);
+        assert!((value(&values, "weighted by invocation, mean") - 0.75).abs() < 1e-6);
+        assert!((value(&values, "correlation with popularity") - 1.0).abs() < 1e-9);
+        assert_eq!(value(&values, "p99 / p50 within a function"), 4.0);
+    }
+
+    #[test]
+    fn what_traces_do_not_hold_is_not_measured() {
+        assert_eq!(measure(&Traces::default()), []);
+    }
+}
