@@ -171,14 +171,14 @@ fn policy_result(name: &str, seeds: &[u64], runs: &[RunSummary]) -> PolicyResult
     PolicyResult {
         name: name.to_owned(),
         requests: seeds.iter().map(|result| result.requests).sum(),
-        pooled: average(&seeds),
+        pooled: average(seeds.iter().map(|result| &result.metrics)),
         seeds,
         cdf: distribution(runs),
         timeline: timeline(runs),
     }
 }
 
-fn metrics_of(run: &RunSummary) -> Metrics {
+pub(crate) fn metrics_of(run: &RunSummary) -> Metrics {
     Metrics {
         mean_ms: run.mean_ms,
         p50_ms: run.p50_ms,
@@ -194,11 +194,10 @@ fn metrics_of(run: &RunSummary) -> Metrics {
     }
 }
 
-/// The average of every metric over the seeds, which count alike.
-pub(crate) fn average(seeds: &[SeedResult]) -> Metrics {
-    let mean = |read: fn(&Metrics) -> f64| {
-        seeds.iter().map(|result| read(&result.metrics)).sum::<f64>() / seeds.len().max(1) as f64
-    };
+/// The average of every metric over runs, which count alike.
+pub(crate) fn average<'a>(runs: impl Iterator<Item = &'a Metrics> + Clone) -> Metrics {
+    let count = runs.clone().count().max(1) as f64;
+    let mean = |read: fn(&Metrics) -> f64| runs.clone().map(read).sum::<f64>() / count;
     Metrics {
         mean_ms: mean(|m| m.mean_ms),
         p50_ms: mean(|m| m.p50_ms),

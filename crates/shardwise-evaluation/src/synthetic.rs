@@ -46,7 +46,7 @@ fn policy(name: &str, rank: usize, seeds: u64) -> PolicyResult {
     PolicyResult {
         name: name.to_owned(),
         requests: 25_000 * seeds,
-        pooled: average(&results),
+        pooled: average(results.iter().map(|result| &result.metrics)),
         seeds: results,
         cdf: (1..=200).map(|i| cdf_point(mean_ms, f64::from(i))).collect(),
         timeline: (0..60).map(|i| timeline_point(mean_ms, i, rank)).collect(),
@@ -183,23 +183,10 @@ pub(crate) fn arena_cells(names: &[&str], seeds: u64) -> Vec<Cell> {
 fn arena_cell(key: &CellKey, name: &str, rank: usize) -> Cell {
     let wavering = 1.0 + 0.01 * ((key.seed * 7 + rank as u64 * 3) as f64).sin();
     let mean_ms = 30.0 * (1.0 + key.load.powi(4)) * (1.0 + rank as f64 * 0.1) * wavering;
-    let Metrics {
-        p50_ms, p90_ms, p99_ms, p999_ms, slo_miss, error_rate, core_use, cold_rate, jain, max_over_mean, ..
-    } = metrics(mean_ms);
     Cell {
         key: key.clone(),
         policy: name.to_owned(),
-        mean_ms,
-        p50_ms,
-        p90_ms,
-        p99_ms,
-        p999_ms,
-        slo_miss,
-        error_rate,
-        core_use,
-        cold_rate,
-        jain,
-        max_over_mean,
+        metrics: metrics(mean_ms),
         risk_gap_pp: 0.4,
         regret: Some(2.5),
         decide_us_p50: Some(3.0),

@@ -14,7 +14,8 @@ use shardwise_types::{DecisionRecord, ErrorClass, HistoryRecord, OutcomeRecord, 
 use crate::engine::{Flow, NO_SLOT, Simulation};
 use crate::events::Event;
 use crate::player::Player;
-use crate::router::{Ask, OutAttempt, Placement};
+use crate::recorder::Recorder;
+use crate::router::{Ask, OutAttempt, Placement, SimRouter};
 use crate::shard::{SimTime, millis, nanos};
 use crate::streams::{Purpose, stream};
 use crate::truth::Truth;
@@ -82,7 +83,7 @@ pub(crate) struct ServiceDraws {
     pub(crate) luck: f64,
 }
 
-impl Simulation<'_> {
+impl<'a> Simulation<'a> {
     // ── from the router ──
 
     pub(crate) fn begin_request(&mut self, index: usize) -> Flow {
@@ -105,46 +106,26 @@ impl Simulation<'_> {
     }
 
     fn place(&mut self, index: usize) -> Option<Placement> {
-        let arrival = &self.workload.arrivals[index];
+        let request = &self.workload.arrivals[index].request;
         let every = self.options.regret_every;
         let regret = every > 0 && self.is_measured(index) && index.is_multiple_of(every);
-        let (records, recorder, at) = (self.records, &*self.recorder, self.at(self.now));
-        let ask = Ask {
-            request: &arrival.request,
-            at,
-            wants_features: &|id| records && recorder.wants_features(id),
-            stopwatch: self.options.stopwatch,
-            regret,
-        };
-        let mut truth = Truth {
-            world: self.world,
-            workload: self.workload,
-            tables: &self.tables,
-            shards: &mut self.shards,
-            attempts: &self.attempts,
-            travelling: &self.travelling,
-            seed: self.seed,
-            now: self.now,
-            arrival: index as u32,
-            free_at: &mut self.free_at,
-        };
-        let placement = self.routers[arrival.router as usize].place(&ask, &mut truth)?;
+        let (records, at, stopwatch) = (self.records, self.at(self.now), self.options.stopwatch);
+        let placement = self.with_truth(index, |router, truth, recorder| {
+            let wants_features = &|id| records && recorder.wants_features(id);
+            router.place(&Ask { request, at, wants_features, stopwatch, regret }, truth)
+        })?;
         if self.is_measured(index) {
             self.tally.count_decision(placement.regret_ms, placement.decide_ns);
         }
         Some(placement)
     }
 
-    /// The bound knows no queue: the request is done when it would be, alone.
-    fn settle_at_bound(&mut self, index: usize) {
-        let arrival = &self.workload.arrivals[index];
-        let ask = Ask {
-            request: &arrival.request,
-            at: arrival.at,
-            wants_features: &|_| false,
-            stopwatch: None,
-            regret: false,
-        };
+    /// Asks the router of an arrival, with the truth beside it.
+    fn with_truth<T>(
+        &mut self,
+        index: usize,
+        ask: impl FnOnce(&mut SimRouter<'a>, &mut Truth<'_, 'a>, &dyn Recorder) -> T,
+    ) -> T {
         let mut truth = Truth {
             world: self.world,
             workload: self.workload,
@@ -157,7 +138,13 @@ impl Simulation<'_> {
             arrival: index as u32,
             free_at: &mut self.free_at,
         };
-        let alone = self.routers[arrival.router as usize].bound(&ask, &mut truth);
+        ask(&mut self.routers[self.workload.arrivals[index].router as usize], &mut truth, &*self.recorder)
+    }
+
+    /// The bound knows no queue: the request is done when it would be, alone.
+    fn settle_at_bound(&mut self, index: usize) {
+        let arrival = &self.workload.arrivals[index];
+        let alone = self.with_truth(index, |router, truth, _| router.bound(&arrival.request, arrival.at, truth));
         let Some((latency_ms, exec_ns, shard)) = alone else {
             self.tally.counts.refused += 1;
             return self.settle(index, None, NO_SHARD);

@@ -159,8 +159,13 @@ impl<'a> SimRouter<'a> {
 
     /// The shard where the request would run fastest alone: latency in ms, core time, shard. `None` when none is
     /// eligible.
-    pub(crate) fn bound(&mut self, ask: &Ask<'_>, truth: &mut Truth<'_, '_>) -> Option<(f64, u64, u16)> {
-        let context = self.known.context(ask.request, ask.at, None);
+    pub(crate) fn bound(
+        &mut self,
+        request: &PlacementRequest,
+        at: Timestamp,
+        truth: &mut Truth<'_, '_>,
+    ) -> Option<(f64, u64, u16)> {
+        let context = self.known.context(request, at, None);
         eligible(&context, &Rules::default(), &mut self.candidates).ok()?;
         let alone = |position: &usize| {
             let shard = self.world_position[*position];

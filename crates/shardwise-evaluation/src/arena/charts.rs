@@ -25,8 +25,8 @@ pub(super) struct Drawn {
 
 /// What is drawn for every setting.
 pub(super) const DRAWN: [Drawn; 2] = [
-    Drawn { key: "mean_ms", name: "mean", read: |cell| cell.mean_ms },
-    Drawn { key: "p99_ms", name: "p99", read: |cell| cell.p99_ms },
+    Drawn { key: "mean_ms", name: "mean", read: |cell| cell.metrics.mean_ms },
+    Drawn { key: "p99_ms", name: "p99", read: |cell| cell.metrics.p99_ms },
 ];
 
 /// Who stands out in the drawings; all others are thin and grey.
@@ -127,7 +127,7 @@ pub(super) fn dots_by_policy(standings: &Standings<'_>, cast: &Cast<'_>, facet: 
         if let Some(cell) = facet.places.first().and_then(|place| row.by_setting[*place].as_ref()) {
             rows.push(DotRow {
                 policy: &row.policy,
-                ends_ms: [cell.mean_ms, cell.p99_ms],
+                ends_ms: [cell.metrics.mean_ms, cell.metrics.p99_ms],
                 fill: cast.fill(&row.policy),
                 is_ours: row.policy == cast.subject,
             });

@@ -9,6 +9,7 @@ use shardwise_simulator::{NO_QUEUE_BOUND, ORACLES};
 
 use super::run::Cell;
 use super::{CellKey, Net};
+use crate::closed_loop::average as average_of_metrics;
 use crate::statistics::ratio_interval;
 
 /// Reads a figure of a cell.
@@ -16,11 +17,11 @@ pub(crate) type Read = fn(&Cell) -> f64;
 
 /// Metrics in which policies are paired: less is better in all of them.
 pub(crate) const PAIRED: [(&str, Read); 5] = [
-    ("mean_ms", |cell| cell.mean_ms),
-    ("p50_ms", |cell| cell.p50_ms),
-    ("p99_ms", |cell| cell.p99_ms),
-    ("p999_ms", |cell| cell.p999_ms),
-    ("core_use", |cell| cell.core_use),
+    ("mean_ms", |cell| cell.metrics.mean_ms),
+    ("p50_ms", |cell| cell.metrics.p50_ms),
+    ("p99_ms", |cell| cell.metrics.p99_ms),
+    ("p999_ms", |cell| cell.metrics.p999_ms),
+    ("core_use", |cell| cell.metrics.core_use),
 ];
 
 /// A setting: all of a cell but fleet and seed.
@@ -200,7 +201,7 @@ pub fn league(cells: &[Cell]) -> (Vec<Setting>, Vec<LeagueRow>) {
         by_setting: groups.iter().map(|group| average(group, policy)).collect(),
     };
     let mut rows: Vec<LeagueRow> = policies(cells).iter().map(row).collect();
-    let rank = |row: &LeagueRow| row.by_setting.iter().flatten().map(|cell| cell.mean_ms.ln()).sum::<f64>();
+    let rank = |row: &LeagueRow| row.by_setting.iter().flatten().map(|cell| cell.metrics.mean_ms.ln()).sum::<f64>();
     rows.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
     (groups.into_iter().map(|group| group.setting).collect(), rows)
 }
@@ -215,17 +216,7 @@ fn average(group: &Group<'_>, policy: &str) -> Option<Cell> {
         (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)
     };
     Some(Cell {
-        mean_ms: mean(|c| c.mean_ms),
-        p50_ms: mean(|c| c.p50_ms),
-        p90_ms: mean(|c| c.p90_ms),
-        p99_ms: mean(|c| c.p99_ms),
-        p999_ms: mean(|c| c.p999_ms),
-        slo_miss: mean(|c| c.slo_miss),
-        error_rate: mean(|c| c.error_rate),
-        core_use: mean(|c| c.core_use),
-        cold_rate: mean(|c| c.cold_rate),
-        jain: mean(|c| c.jain),
-        max_over_mean: mean(|c| c.max_over_mean),
+        metrics: average_of_metrics(cells.iter().map(|cell| &cell.metrics)),
         risk_gap_pp: mean(|c| c.risk_gap_pp),
         regret: mean_of_known(|c| c.regret),
         decide_us_p50: mean_of_known(|c| c.decide_us_p50),

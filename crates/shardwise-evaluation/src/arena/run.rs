@@ -11,7 +11,8 @@ use shardwise_simulator::{
 
 use super::plan::{ArenaPlan, CellKey, CellPlan, WARM_UP};
 use super::{ArenaResult, paired};
-use crate::EvaluationError;
+use crate::closed_loop::metrics_of;
+use crate::{EvaluationError, Metrics};
 
 /// Regret is measured on every so many requests: it looks at every shard's queue.
 pub(super) const REGRET_EVERY: usize = 64;
@@ -38,28 +39,9 @@ pub struct Cell {
     pub key: CellKey,
     /// Which policy.
     pub policy: String,
-    /// Mean latency in ms.
-    pub mean_ms: f64,
-    /// Median latency in ms.
-    pub p50_ms: f64,
-    /// 90th percentile in ms.
-    pub p90_ms: f64,
-    /// 99th percentile in ms.
-    pub p99_ms: f64,
-    /// 99.9th percentile in ms.
-    pub p999_ms: f64,
-    /// Share that missed the objective of its urgency.
-    pub slo_miss: f64,
-    /// Share that failed, timed out or was refused.
-    pub error_rate: f64,
-    /// Busy core time over core capacity.
-    pub core_use: f64,
-    /// Share of executions that had to load the function.
-    pub cold_rate: f64,
-    /// Jain's index over the shards' use.
-    pub jain: f64,
-    /// Use of the busiest shard over the mean.
-    pub max_over_mean: f64,
+    /// Its figures, measured as in every closed loop.
+    #[serde(flatten)]
+    pub metrics: Metrics,
     /// Objectives missed in the worst risk tier less the best, in percentage points.
     pub risk_gap_pp: f64,
     /// How much later than on the best eligible shard a request was foreseen to be done, in ms; mean over every 64th.
@@ -302,17 +284,7 @@ fn row(key: CellKey, policy: &str, run: &RunSummary) -> Cell {
     Cell {
         key,
         policy: policy.to_owned(),
-        mean_ms: run.mean_ms,
-        p50_ms: run.p50_ms,
-        p90_ms: run.p90_ms,
-        p99_ms: run.p99_ms,
-        p999_ms: run.p999_ms,
-        slo_miss: run.slo_miss,
-        error_rate: run.error_rate,
-        core_use: run.core_use,
-        cold_rate: run.cold_rate,
-        jain: run.jain,
-        max_over_mean: run.max_over_mean,
+        metrics: metrics_of(run),
         risk_gap_pp: run.risk_gap_pp,
         regret: run.regret_ms,
         decide_us_p50: run.decide_us.map(|[p50, ..]| p50),

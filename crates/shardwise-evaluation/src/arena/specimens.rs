@@ -123,6 +123,6 @@ mod tests {
         let alone = arena(&["least_in_flight"]);
         let among = arena(&["random", "least_in_flight"]);
         assert_eq!(alone.cells[0].log_hash, among.cells[1].log_hash);
-        assert_eq!(alone.cells[0].mean_ms.to_bits(), among.cells[1].mean_ms.to_bits());
+        assert_eq!(alone.cells[0].metrics.mean_ms.to_bits(), among.cells[1].metrics.mean_ms.to_bits());
     }
 }

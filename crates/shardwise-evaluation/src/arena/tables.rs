@@ -7,7 +7,7 @@ use super::run::REGRET_EVERY;
 use super::{Cell, LeagueRow};
 use crate::charts::range_of;
 use crate::numbers::{in_unit, millis, short_millis};
-use crate::{METRICS, Metrics, Unit};
+use crate::{METRICS, Unit};
 
 /// Metrics that the closer look shows besides those of cells alone.
 const CLOSER: [&str; 8] =
@@ -121,7 +121,7 @@ pub(super) fn columns() -> Vec<Column> {
         },
         is_goal: metric.is_goal,
         meaning: metric.meaning.to_owned(),
-        read: Box::new(|cell| Some((metric.read)(&metrics_of(cell)))),
+        read: Box::new(|cell| Some((metric.read)(&cell.metrics))),
         write: Box::new(|value| in_unit(metric.unit, value)),
     });
     let own = |label, unit, meaning: &str, read: fn(&Cell) -> Option<f64>| Column {
@@ -150,22 +150,6 @@ pub(super) fn columns() -> Vec<Column> {
         own("Decision p99", "µs", "99th percentile of the same.", |cell| cell.decide_us_p99),
     ];
     shared.chain(own).collect()
-}
-
-fn metrics_of(cell: &Cell) -> Metrics {
-    Metrics {
-        mean_ms: cell.mean_ms,
-        p50_ms: cell.p50_ms,
-        p90_ms: cell.p90_ms,
-        p99_ms: cell.p99_ms,
-        p999_ms: cell.p999_ms,
-        slo_miss: cell.slo_miss,
-        error_rate: cell.error_rate,
-        core_use: cell.core_use,
-        cold_rate: cell.cold_rate,
-        jain: cell.jain,
-        max_over_mean: cell.max_over_mean,
-    }
 }
 
 pub(super) fn closer_view(standings: &Standings<'_>, subject: &str) -> CloserView {
