@@ -131,7 +131,7 @@ fn fit(
     let (_, trees) = grow(&early, Some(&late), options.trees, options)?;
     let (forest, _) = grow(&Examples { rows: &rows, width, labels: &labels }, None, trees, options)?;
     let (rows, labels) = gather(&chosen.test);
-    let head = LatencyHead::new(columns.clone(), forest)?;
+    let head = LatencyHead::new(columns, forest)?;
     let mut predicted = vec![0.0; labels.len()];
     head.predict_ln_ms_rows(&rows, &mut predicted);
     Ok((head, rounded(rmse(&labels, &predicted))))

@@ -27,6 +27,10 @@ const BLOCK_MINUTES: u32 = 28 * 1_440;
 /// When the first episode begins: on 2026-01-15 at noon, the day on which a block begins, in ns.
 const START_NS: i64 = 1_768_478_400_000_000_000;
 
+/// Share of the features that each tree of the execution head may look at: on held-out episodes of three fleets the head errs
+/// less with 0.3 than with the usual share, the latency heads more.
+const EXEC_FEATURE_FRACTION: f64 = 0.3;
+
 /// What a fleet's own history taught.
 pub(crate) struct FleetModels {
     /// Execution head and service table.
@@ -101,7 +105,8 @@ fn simulate(world: &WorldSpec, fleet_seed: u64, history: &Path) -> miette::Resul
 fn train(made: &Path, fleet_seed: u64, timeout_ms: f64) -> miette::Result<(BundleDraft, FleetModels)> {
     let options = options(fleet_seed);
     let mut stage = Stage::start(format!("fleet {fleet_seed}: training the model"));
-    let trained = shardwise_training::train(made, &options, &mut |step| stage.at(step)).into_diagnostic()?;
+    let for_exec = TrainOptions { feature_fraction: EXEC_FEATURE_FRACTION, ..options.clone() };
+    let trained = shardwise_training::train(made, &for_exec, &mut |step| stage.at(step)).into_diagnostic()?;
     let exec = trained.metrics;
     stage.done(format!("rmse {:.4}, the table alone {:.4}", exec.rmse, exec.table_rmse));
     output::stop_if_interrupted()?;
