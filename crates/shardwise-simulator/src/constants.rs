@@ -61,29 +61,31 @@ pub(crate) const SPECIALITY: f64 = 1.5;
 /// Standard deviation of one-minute log returns at the median volatility.
 pub(crate) const MINUTE_RETURN: f64 = 6e-4;
 /// Two parts of ln volatility: persistence per minute and stationary standard deviation of each.
-pub(crate) const FAST_VOLATILITY: (f64, f64) = (0.85, 0.35);
-pub(crate) const SLOW_VOLATILITY: (f64, f64) = (0.998, 0.45);
+pub(crate) const FAST_VOLATILITY: (f64, f64) = (0.85, 0.22);
+pub(crate) const SLOW_VOLATILITY: (f64, f64) = (0.996, 0.46);
+/// Most of the slow part: without a spike volatility stays below one.
+pub(crate) const SLOW_CEILING: f64 = 0.95;
 /// Steps of the price within a minute, for its range.
 pub(crate) const STEPS_PER_MINUTE: u32 = 8;
 /// Spikes: one in so many minutes, how long it holds, the minutes in which its ln falls to 1/e then, and the median and
 /// sigma of ln of the volatility at its height over the usual one.
-pub(crate) const SPIKE_EVERY: usize = 4_900;
-pub(crate) const SPIKE_HOLDS: usize = 20;
-pub(crate) const SPIKE_MINUTES: f64 = 36.0;
-pub(crate) const SPIKE_VOLATILITY: f64 = 7.3;
-pub(crate) const SPIKE_SIGMA: f64 = 0.06;
+pub(crate) const SPIKE_EVERY: usize = 5_000;
+pub(crate) const SPIKE_HOLDS: usize = 43;
+pub(crate) const SPIKE_MINUTES: f64 = 6.0;
+pub(crate) const SPIKE_VOLATILITY: f64 = 6.0;
+pub(crate) const SPIKE_SIGMA: f64 = 0.02;
 /// A crash: volatility over the usual one at its height, and the minutes in which its ln falls to 1/e.
-pub(crate) const CRASH_VOLATILITY: f64 = 78.0;
+pub(crate) const CRASH_VOLATILITY: f64 = 71.0;
 pub(crate) const CRASH_MINUTES: f64 = 400.0;
 /// ln volume at the usual range, its rise with ln range, and what it does of its own: an AR(1) and noise.
 pub(crate) const LN_VOLUME: f64 = 3.0;
 pub(crate) const VOLUME_ELASTICITY: f64 = 1.25;
 /// Beyond this ln range volume rises more slowly.
-pub(crate) const VOLUME_SATURATION: f64 = 2.5;
-pub(crate) const SATURATED_ELASTICITY: f64 = 0.2;
+pub(crate) const VOLUME_SATURATION: f64 = 2.3;
+pub(crate) const SATURATED_ELASTICITY: f64 = 0.1;
 pub(crate) const VOLUME_MOOD: (f64, f64) = (0.99, 0.45);
 /// What a spike puts in place of that AR(1).
-pub(crate) const SPIKE_MOOD: f64 = 0.3;
+pub(crate) const SPIKE_MOOD: f64 = 0.36;
 pub(crate) const VOLUME_NOISE: f64 = 0.55;
 /// Minutes of returns behind volatility and trend, and the fewest that say anything.
 pub(crate) const VOLATILITY_MINUTES: usize = 60;

@@ -119,7 +119,7 @@ const MINUTE_SPIKES: [(usize, f64); 12] = [
     (15, 0.45),
     (20, 0.25),
     (25, 0.2),
-    (30, 1.0),
+    (30, 0.88),
     (35, 0.2),
     (40, 0.3),
     (45, 0.5),
@@ -137,9 +137,9 @@ const RARE: f64 = 0.02;
 /// The busier a function is within its class, the more of its dispersion lies above 1: by this power of its rate.
 const BURSTS_WITH_RATE: f64 = 0.5;
 /// Beyond this many times the usual rate of the class it no longer does.
-const MOST_RATE: f64 = 4.0;
+const MOST_RATE: f64 = 2.5;
 /// Length of bursts: median in minutes and sigma of ln.
-const BURST_MINUTES: f64 = 1.5;
+const BURST_MINUTES: f64 = 1.8;
 const BURST_SIGMA: f64 = 1.0;
 /// Above this daily count minutes are drawn one by one instead of invocation by invocation.
 const MANY: f64 = 3_000.0;

@@ -150,7 +150,7 @@ pub fn references() -> Vec<Reference> {
             key: "dispersion",
             title: "Index of dispersion at one minute",
             x_label: "median, 75 %, 95 % by daily rate: 1–24, 24–288, 288–1,440, more",
-            y_label: "variance over mean (log)",
+            y_label: "variance over mean",
             log: (false, true),
             marks: banded("dispersion", &classes),
         },
