@@ -197,7 +197,7 @@ fn print(result: &ArenaResult, page: &Path) {
     println!("{:<22}{}", "", heads.join(""));
     for row in rows {
         let cells = row.by_setting.iter().map(|cell| match cell {
-            Some(cell) => format!("{:>13}", format!("{:.1}/{:.0}", cell.mean_ms, cell.p99_ms)),
+            Some(cell) => format!("{:>13}", format!("{:.1}/{:.0}", cell.metrics.mean_ms, cell.metrics.p99_ms)),
             None => format!("{:>13}", "–"),
         });
         println!("{:<22}{}", row.policy, cells.collect::<String>());
