@@ -107,7 +107,7 @@ pub(crate) struct SimulateArguments {
     #[arg(long, default_value_t = 2_200)]
     pub(crate) functions: usize,
     /// Run times are multiplied by this, which sets the load; of calibrated traffic only.
-    #[arg(long, default_value_t = 0.1)]
+    #[arg(long, default_value_t = 0.05)]
     pub(crate) duration_scale: f64,
     /// First instant, such as 2026-01-05T12:00:00Z.
     #[arg(long, default_value = "2026-01-05T12:00:00Z")]

@@ -195,9 +195,9 @@ pub(crate) fn metrics_of(run: &RunSummary) -> Metrics {
 }
 
 /// The average of every metric over runs, which count alike.
-pub(crate) fn average<'a>(runs: impl Iterator<Item = &'a Metrics> + Clone) -> Metrics {
-    let count = runs.clone().count().max(1) as f64;
-    let mean = |read: fn(&Metrics) -> f64| runs.clone().map(read).sum::<f64>() / count;
+pub(crate) fn average<'a>(runs: impl Iterator<Item = &'a Metrics>) -> Metrics {
+    let runs: Vec<&Metrics> = runs.collect();
+    let mean = |read: fn(&Metrics) -> f64| runs.iter().map(|run| read(run)).sum::<f64>() / runs.len().max(1) as f64;
     Metrics {
         mean_ms: mean(|m| m.mean_ms),
         p50_ms: mean(|m| m.p50_ms),

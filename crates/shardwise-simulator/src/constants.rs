@@ -13,8 +13,8 @@
 //! | container cold start of replays | median 1.25 s | Azure, published measurements |
 //! | share of the variance of ln run time that is input size | 10 % | GenTD26: 8–12 % |
 //! | volatility of ln volatility | two AR(1) parts and spikes | BTC-PERP and Uniswap v3: autocorrelation of absolute returns .22–.39 at 1 min, .12–.18 at 1 h |
-//! | volume over range | elasticity 1.2 | the same: 1.0–1.4 |
-//! | spikes of the market | 9 a month | the same: 6–12 a month, 24–60 min, volume × 5–11 |
+//! | volume over range | elasticity 1.25 | the same: 1.0–1.4 |
+//! | spikes of the market | 8.6 a month | the same: 6–12 a month, 24–60 min, volume × 5–11 |
 
 /// Nanoseconds in a millisecond.
 pub(crate) const NANOS_PER_MS: f64 = 1e6;
@@ -74,17 +74,19 @@ pub(crate) const SPIKE_HOLDS: usize = 43;
 pub(crate) const SPIKE_MINUTES: f64 = 6.0;
 pub(crate) const SPIKE_VOLATILITY: f64 = 6.0;
 pub(crate) const SPIKE_SIGMA: f64 = 0.02;
+/// Below this ln volatility a spike is over; within it only this part of the fast AR(1) is felt.
+pub(crate) const SPIKE_LEAST: f64 = 0.7;
+pub(crate) const SPIKE_FAST: f64 = 0.1;
 /// A crash: volatility over the usual one at its height, and the minutes in which its ln falls to 1/e.
 pub(crate) const CRASH_VOLATILITY: f64 = 71.0;
 pub(crate) const CRASH_MINUTES: f64 = 400.0;
-/// ln volume at the usual range, its rise with ln range, and what it does of its own: an AR(1) and noise.
+/// ln volume at a usual range, and its rise with ln range: up to some ln range, and beyond it.
 pub(crate) const LN_VOLUME: f64 = 3.0;
 pub(crate) const VOLUME_ELASTICITY: f64 = 1.25;
-/// Beyond this ln range volume rises more slowly.
 pub(crate) const VOLUME_SATURATION: f64 = 2.3;
 pub(crate) const SATURATED_ELASTICITY: f64 = 0.1;
+/// What volume does of its own: an AR(1), which a spike replaces by a constant, and noise.
 pub(crate) const VOLUME_MOOD: (f64, f64) = (0.99, 0.45);
-/// What a spike puts in place of that AR(1).
 pub(crate) const SPIKE_MOOD: f64 = 0.36;
 pub(crate) const VOLUME_NOISE: f64 = 0.55;
 /// Minutes of returns behind volatility and trend, and the fewest that say anything.

@@ -57,8 +57,8 @@ fn bars(seed: u64, spikes: &[f64]) -> Vec<MarketBar> {
         fast = step(fast, FAST_VOLATILITY, normal());
         slow = step(slow, SLOW_VOLATILITY, normal());
         mood = step(mood, VOLUME_MOOD, normal());
-        let in_spike = *spike > 0.7 && *spike > slow;
-        let volatility = if in_spike { spike + 0.1 * fast } else { fast + slow.min(SLOW_CEILING) }.exp();
+        let in_spike = *spike > SPIKE_LEAST && *spike > slow;
+        let volatility = if in_spike { spike + SPIKE_FAST * fast } else { fast + slow.min(SLOW_CEILING) }.exp();
         let (mut high, mut low) = (0.0_f64, 0.0_f64);
         let mut moved = 0.0;
         for _ in 0..STEPS_PER_MINUTE {

@@ -149,7 +149,7 @@ pub fn references() -> Vec<Reference> {
         Reference {
             key: "dispersion",
             title: "Index of dispersion at one minute",
-            x_label: "median, 75 %, 95 % by daily rate: 1–24, 24–288, 288–1,440, more",
+            x_label: "median, 75 %, 95 %; 1–24, 24–288, 288–1,440, more a day",
             y_label: "variance over mean",
             log: (false, true),
             marks: banded("dispersion", &classes),

@@ -560,7 +560,7 @@ mod tests {
         let bar = |minute: usize| {
             let wild = (5_000..5_060).contains(&minute);
             let step = if wild { 0.01 } else { 0.001 };
-            price *= if minute % 2 == 0 { 1.0 + step } else { 1.0 / (1.0 + step) };
+            price *= if minute.is_multiple_of(2) { 1.0 + step } else { 1.0 / (1.0 + step) };
             let volume = if wild { 70.0 } else { 10.0 };
             MarketBar { high_usd: price * (1.0 + step), low_usd: price, close_usd: price, volume }
         };
