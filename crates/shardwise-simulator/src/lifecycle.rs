@@ -101,8 +101,7 @@ fn copies_race_and_the_loser_is_called_off() {
 fn what_fails_is_tried_again_until_its_time_is_up() {
     let mut world = two_shards(Discipline::FirstComeFirstServed);
     world.timing.failure_rate = 0.0;
-    let fault = |kind| vec![Fault { from_ms: 0.0, until_ms: 1e9, kind }];
-    world.shards[0].faults = fault(FaultKind::Failing(1.0));
+    world.shards[0].faults = vec![Fault { from_ms: 0.0, until_ms: 1e9, kind: FaultKind::Failing(1.0) }];
     let workload = poisson(&world, 2, 5_000.0, 0.2);
     let random = |world: &WorldSpec| {
         let policy = by_name("random", world.timing.runtime()).unwrap();

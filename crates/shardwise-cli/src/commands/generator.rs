@@ -22,7 +22,7 @@ pub(crate) fn check(options: &GeneratorCheckArguments, json: bool) -> miette::Re
         return Err(miette!("--seeds names {} seeds; name {MOST_SEEDS} at most", seeds.len()));
     }
     let (real, real_curves) = options.traces.as_deref().map(measure_real).transpose()?.unwrap_or_default();
-    let (measured, curves) = measure_seeds(&seeds, options.functions)?;
+    let (measured, curves): (Vec<_>, Vec<_>) = measure_seeds(&seeds, options.functions)?.into_iter().unzip();
     let statistics = bands().iter().map(|band| checked(band, &measured, &real)).collect();
     let listed = seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
     let command = format!("shardwise generator check --seeds {listed} --functions {}", options.functions);
@@ -38,19 +38,21 @@ pub(crate) fn check(options: &GeneratorCheckArguments, json: bool) -> miette::Re
     all_in_band(&check)
 }
 
-fn measure_seeds(seeds: &[u64], functions: usize) -> miette::Result<(Vec<Vec<Statistic>>, Vec<Vec<Curve>>)> {
+/// The statistics and the curves of one set of traces.
+type Measured = (Vec<Statistic>, Vec<Curve>);
+
+fn measure_seeds(seeds: &[u64], functions: usize) -> miette::Result<Vec<Measured>> {
     let mut stage = Stage::start(format!("generating traces of {} seeds", seeds.len()));
     let options = GeneratorOptions { functions, ..GeneratorOptions::default() };
-    let (mut measured, mut drawn) = (Vec::new(), Vec::new());
+    let mut measured = Vec::new();
     for seed in seeds {
         output::stop_if_interrupted()?;
         let traces = generate_traces(*seed, &options).into_diagnostic()?;
-        measured.push(measure(&traces));
-        drawn.push(curves(&traces));
+        measured.push((measure(&traces), curves(&traces)));
         stage.at(format!("seed {seed}"));
     }
     stage.done(format!("{} statistics each", bands().len()));
-    Ok((measured, drawn))
+    Ok(measured)
 }
 
 /// The traces in a folder, by the names that they have in public collections.
@@ -65,7 +67,7 @@ pub(crate) fn read_traces(folder: &Path) -> miette::Result<ReplayInputs> {
     })
 }
 
-fn measure_real(folder: &Path) -> miette::Result<(Vec<Statistic>, Vec<Curve>)> {
+fn measure_real(folder: &Path) -> miette::Result<Measured> {
     let stage = Stage::start("measuring real traces");
     let inputs = read_traces(folder)?;
     let real = Traces { inputs, ..Traces::default() };
