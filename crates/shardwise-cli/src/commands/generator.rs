@@ -13,13 +13,16 @@ use shardwise_simulator::{
 use crate::arguments::GeneratorCheckArguments;
 use crate::output::{self, Stage};
 
+/// What one set of traces shows.
+type Measured = (Vec<Statistic>, Vec<Curve>);
+
 /// Most seeds of one check.
 const MOST_SEEDS: usize = 1_000;
 
 pub(crate) fn check(options: &GeneratorCheckArguments, json: bool) -> miette::Result<()> {
     let seeds = parse_seeds(&options.seeds)?;
     let (real, real_curves) = options.traces.as_deref().map(measure_real).transpose()?.unwrap_or_default();
-    let (measured, curves) = measure_seeds(&seeds, options.functions)?;
+    let (measured, curves): (Vec<_>, Vec<_>) = measure_seeds(&seeds, options.functions)?.into_iter().unzip();
     let statistics = bands().iter().map(|band| checked(band, &measured, &real)).collect();
     let command = format!("shardwise generator check --seeds {} --functions {}", options.seeds, options.functions);
     let check = GeneratorCheck { seeds, statistics, curves, real_curves, command };
@@ -57,22 +60,21 @@ fn parse_seeds(text: &str) -> miette::Result<Vec<u64>> {
     Ok(seeds)
 }
 
-fn measure_seeds(seeds: &[u64], functions: usize) -> miette::Result<(Vec<Vec<Statistic>>, Vec<Vec<Curve>>)> {
+fn measure_seeds(seeds: &[u64], functions: usize) -> miette::Result<Vec<Measured>> {
     let mut stage = Stage::start(format!("generating traces of {} seeds", seeds.len()));
     let options = GeneratorOptions { functions, ..GeneratorOptions::default() };
-    let (mut measured, mut drawn) = (Vec::new(), Vec::new());
+    let mut measured = Vec::new();
     for seed in seeds {
         output::stop_if_interrupted()?;
         let traces = generate_traces(*seed, &options).into_diagnostic()?;
-        measured.push(measure(&traces));
-        drawn.push(curves(&traces));
+        measured.push((measure(&traces), curves(&traces)));
         stage.at(format!("seed {seed}"));
     }
     stage.done(format!("{} statistics each", bands().len()));
-    Ok((measured, drawn))
+    Ok(measured)
 }
 
-fn measure_real(folder: &Path) -> miette::Result<(Vec<Statistic>, Vec<Curve>)> {
+fn measure_real(folder: &Path) -> miette::Result<Measured> {
     let stage = Stage::start("measuring real traces");
     let requests = |name: &str| folder.join("requests").join(name);
     let inputs = ReplayInputs {
