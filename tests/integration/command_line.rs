@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{binary, json, night, root, shardwise, skipped, small_history, text};
+use crate::support::{NIGHT_SEED, binary, json, night, root, shardwise, skipped, small_history, text};
 
 fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("{value} is not a number"))
@@ -57,7 +57,7 @@ fn a_verified_dataset_has_no_mismatch() {
 fn the_same_seed_gives_the_same_dataset_and_model() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (history, work) = (folder.path().join("history"), folder.path().join("work"));
-    small_history(&history, "1");
+    small_history(&history, NIGHT_SEED);
     let again = json(&["nightly", "--history", text(&history), "--work", text(&work), "--replicates", "2"]);
     let first = &night().result;
     assert_eq!(again["dataset"]["hash"], first["dataset"]["hash"]);
@@ -83,7 +83,7 @@ fn a_second_night_on_the_same_history_changes_nothing() {
 fn a_killed_night_goes_on_where_it_was() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (history, work) = (folder.path().join("history"), folder.path().join("work"));
-    small_history(&history, "1");
+    small_history(&history, NIGHT_SEED);
     let arguments = ["nightly", "--history", text(&history), "--work", text(&work), "--replicates", "2", "--json"];
     let start = || Command::new(binary()).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = start().expect("it starts");

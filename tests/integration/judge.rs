@@ -11,9 +11,14 @@ fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("{value} is not a number"))
 }
 
+/// Runs an arena of cells of so many requests into a folder.
+fn arena_of(requests: &str, out: &Path, arguments: &[&str]) -> Value {
+    json(&[&["arena", "--requests", requests, "--out", text(out)], arguments].concat())
+}
+
 /// Runs an arena of small cells into a folder.
 fn arena(out: &Path, arguments: &[&str]) -> Value {
-    json(&[&["arena", "--requests", "2000", "--out", text(out)], arguments].concat())
+    arena_of("2000", out, arguments)
 }
 
 fn rows(result: &Value, list: &str) -> Vec<Value> {
@@ -124,7 +129,7 @@ fn every_scenario_can_be_played() {
 fn learned_policies_take_part_when_each_fleet_is_trained() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let policies = "shardwise,sed_off_lambda,end_to_end_model,spec_feature_model,sed_tab_lambda";
-    let result = arena(folder.path(), &["--train", "--policies", policies, "--requests", "12000"]);
+    let result = arena_of("12000", folder.path(), &["--train", "--policies", policies]);
     let [ours, online, naive] = ["shardwise", "sed_tab_lambda", "spec_feature_model"].map(|name| mean(&result, name));
     assert!(ours < online, "history pays: {ours} against {online}");
     assert!(naive > 3.0 * ours, "no state of its own requests, no placement: {naive}");
@@ -196,7 +201,7 @@ fn careless_arenas_are_refused_with_words_that_help() {
         (["--scenario", "storm"], "'storm' is not one of base"),
         (["--load", "70"], "--load 70 is out of range"),
         (["--net", "moon"], "lan, metro, global"),
-        (["--fleet-kind", "large"], "as-specified"),
+        (["--fleet-kind", "large"], "is not one of heterogeneous, homogeneous"),
         (["--requests", "3"], "out of range"),
     ] {
         let said = refused(&[&["arena", "--out", out], &arguments[..]].concat());

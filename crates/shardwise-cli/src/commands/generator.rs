@@ -13,6 +13,9 @@ use shardwise_simulator::{
 use crate::arguments::GeneratorCheckArguments;
 use crate::output::{self, Stage};
 
+/// What one set of traces shows.
+type Measured = (Vec<Statistic>, Vec<Curve>);
+
 /// Most seeds of one check.
 const MOST_SEEDS: usize = 1_000;
 
