@@ -70,8 +70,8 @@ fn the_same_seed_gives_the_same_dataset_and_model() {
 fn a_second_night_on_the_same_history_changes_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (history, work) = (folder.path().join("history"), folder.path().join("work"));
-    small_history(&history, "2");
-    let night = || json(&["nightly", "--history", text(&history), "--work", text(&work), "--replicates", "1"]);
+    small_history(&history, NIGHT_SEED);
+    let night = || json(&["nightly", "--history", text(&history), "--work", text(&work), "--replicates", "2"]);
     let (first, second) = (night(), night());
     assert_eq!(first["model"]["published"], true, "a first model that beats its rivals goes live");
     assert_eq!(second["model"], first["model"]);

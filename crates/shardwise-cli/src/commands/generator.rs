@@ -41,9 +41,6 @@ pub(crate) fn check(options: &GeneratorCheckArguments, json: bool) -> miette::Re
     all_in_band(&check)
 }
 
-/// The statistics and the curves of one set of traces.
-type Measured = (Vec<Statistic>, Vec<Curve>);
-
 fn measure_seeds(seeds: &[u64], functions: usize) -> miette::Result<Vec<Measured>> {
     let mut stage = Stage::start(format!("generating traces of {} seeds", seeds.len()));
     let options = GeneratorOptions { functions, ..GeneratorOptions::default() };
