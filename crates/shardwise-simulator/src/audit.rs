@@ -59,20 +59,21 @@ pub struct Finding {
 
 /// Decisions over more than one eligible shard that a verdict on [`Bug::OneShardOnly`] needs.
 const ENOUGH_DECISIONS: u64 = 200;
-/// Share of such decisions that may go to one shard.
+/// Share of such decisions that may go to one shard before the first request can have timed out: later the breaker takes
+/// an overloaded shard away for a while, and even a stuck policy wanders.
 const MOST_ON_ONE: f64 = 0.98;
 
 /// Watches the decisions of a run.
 #[derive(Default)]
 pub(crate) struct Audit {
     findings: BTreeMap<Bug, (u64, String)>,
-    /// Decisions over several eligible shards, by shard of the world.
+    /// Early decisions over several eligible shards, by shard of the world.
     chosen: Vec<u64>,
 }
 
 impl Audit {
     pub(crate) fn new(shards: usize) -> Self {
-        Self { findings: BTreeMap::new(), chosen: vec![0; shards] }
+        Self { chosen: vec![0; shards], ..Self::default() }
     }
 
     /// Notes a bug; `detail` is only made for the first.
@@ -80,9 +81,9 @@ impl Audit {
         self.findings.entry(bug).or_insert_with(|| (0, detail())).0 += 1;
     }
 
-    /// Looks at a decision for a shard of the world.
-    pub(crate) fn look(&mut self, decision: &Decision, shard: u16) {
-        if decision.eligible > 1 {
+    /// Looks at a decision for a shard of the world; `is_early` while no request can have timed out.
+    pub(crate) fn look(&mut self, decision: &Decision, shard: u16, is_early: bool) {
+        if is_early && decision.eligible > 1 {
             self.chosen[usize::from(shard)] += 1;
         }
         if let Some(ms) = decision.predicted_ms.filter(|ms| !(ms.is_finite() && *ms >= 0.0)) {
@@ -100,7 +101,7 @@ impl Audit {
         if let Some((shard, &count)) = most.filter(|(_, count)| **count as f64 > MOST_ON_ONE * all as f64)
             && all >= ENOUGH_DECISIONS
         {
-            self.note(Bug::OneShardOnly, || format!("{count} of {all} decisions chose {}", name(shard)));
+            self.note(Bug::OneShardOnly, || format!("{count} of its first {all} decisions chose {}", name(shard)));
         }
         let finding = |(bug, (count, detail))| Finding { bug, count, detail };
         self.findings.into_iter().map(finding).collect()

@@ -131,7 +131,7 @@ impl<'a> SimRouter<'a> {
             self.audit.note(Bug::IneligibleShard, || format!("{shard} for a request that may not run there"));
             return None;
         }
-        self.audit.look(&decision, shard);
+        self.audit.look(&decision, shard, truth.is_early());
         self.decisions += 1;
         let decision_id = (self.index << DECISION_BITS) + self.decisions;
         let (mut logged_shards, mut logged_features) = (Vec::new(), Vec::new());

@@ -38,6 +38,11 @@ pub(crate) struct Foreseen {
 }
 
 impl Truth<'_, '_> {
+    /// Whether no request can have timed out yet.
+    pub(crate) fn is_early(&self) -> bool {
+        millis(self.now) < self.world.timing.timeout_ms
+    }
+
     /// What becomes of the arrival on a shard.
     pub(crate) fn foresee(&mut self, shard: u16) -> Foreseen {
         let arrival = &self.workload.arrivals[self.arrival as usize];

@@ -87,7 +87,7 @@ mod tests {
     fn arena(policies: &[&str]) -> ArenaResult {
         let plan = ArenaPlan {
             policies: policies.iter().map(|name| (*name).to_owned()).collect(),
-            requests: 2_000,
+            requests: 8_000,
             ..ArenaPlan::default()
         };
         run_arena(&plan, &WithSpecimens, clock_ns, &[], &|_| (), &false.into()).unwrap()
