@@ -123,7 +123,7 @@ impl SampleDecision {
             decided_by: prediction.decided_by.as_str().to_owned(),
             fallback_reason: prediction.fallback_reason.map(|reason| reason.to_string()),
             cost: prediction.cost,
-            reasoning: prediction.reasoning.clone(),
+            reasoning: prediction.reasoning(),
             alternatives: alternatives.collect(),
         }
     }

@@ -1,6 +1,6 @@
 //! Made-up figures for this crate's tests; nothing of it is part of the library.
 
-use shardwise_types::{Alternative, Confidence, CostTerms, DecidedBy, PlacementRequest, ShardPrediction};
+use shardwise_types::{Alternative, Confidence, CostTerms, DecidedBy, PlacementRequest, ShardPrediction, Widening};
 
 use crate::closed_loop::{average, compare};
 use crate::{
@@ -146,16 +146,24 @@ fn decision() -> SampleDecision {
         confidence: Confidence::clamped(0.86),
         expected_latency: cost.latency_ms(),
         expected_load: 0.62,
-        reasoning: vec!["4.8 ms less execution than shard-general".to_owned(), "the function is warm".to_owned()],
-        alternative_shards: vec![
+        latency_p50: 26.0,
+        latency_p90: 44.0,
+        latency_p99: 130.0,
+        success_probability: Confidence::clamped(0.999),
+        eligible: 12,
+        widening: Widening::None,
+        degraded: false,
+        alternative_shards: [
             alternative("shard-general", 38.0, 0.09),
             alternative("shard-uniswap-secondary", 41.5, 0.05),
-        ],
+        ]
+        .into_iter()
+        .collect(),
         cost,
         propensity: 1.0,
         decided_by: DecidedBy::Model,
         fallback_reason: None,
-        model_version: Some("v2-5f0c".to_owned()),
+        model_version: Some("v2-5f0c".into()),
     };
     SampleDecision::new(&request, &prediction)
 }

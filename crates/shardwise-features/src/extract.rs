@@ -95,7 +95,7 @@ impl<'a> CandidateInputs<'a> {
         Self {
             decision,
             shard,
-            local: decision.router.shard(&shard.id),
+            local: decision.router.shard(&shard.id, decision.decided_at),
             cores: f64::from(shard.shape.cores),
             rtt_ms: f64::from(network.rtt_ms(&fleet.router_region, region)),
             exchange_rtt_ms: f64::from(network.rtt_ms(region, network.exchange_region(&request.exchange))),

@@ -13,8 +13,10 @@
 //! assert_eq!(row.as_slice().len(), FEATURES.len());
 //! ```
 
+pub mod atomic;
 mod context;
 mod extract;
+mod forecast;
 pub mod golden;
 mod reference;
 mod router_state;
@@ -24,6 +26,7 @@ mod table;
 
 pub use context::DecisionContext;
 pub use extract::{DecisionFeatures, FEATURE_COUNT, FeatureVector};
+pub use forecast::Forecast;
 pub use golden::fingerprint;
 pub use reference::reference_page;
 pub use router_state::{BreakerState, RouterImage, RouterState, ShardLocal, Ticket};

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use shardwise_types::{PlacementRequest, Response, ShardId, Timestamp, combine_keys};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::atomic::{get, set, smooth, update};
 use crate::service_table::COMPLEXITY_EXPONENT_PRIOR;
-use crate::slots::{SlotImage, SlotTable, get, set, smooth, update};
-use crate::{DecisionContext, ServiceTable};
+use crate::slots::{SlotImage, SlotTable};
+use crate::{DecisionContext, Forecast, ServiceTable};
 
 /// Errors in a row after which a shard is ejected.
 const BREAKER_ERRORS: f64 = 5.0;
@@ -20,11 +21,15 @@ const RATE_WINDOW_MS: f64 = 10_000.0;
 /// Weights of the moving averages: the larger, the faster they forget.
 const OTHERS_WEIGHT: f64 = 0.3;
 const RESIDUAL_WEIGHT: f64 = 0.15;
-const ERROR_WEIGHT: f64 = 0.05;
 const EXEC_WEIGHT: f64 = 0.05;
 const FUNCTION_WEIGHT: f64 = 0.1;
 const RATIO_WEIGHT: f64 = 0.05;
 const TRAFFIC_WEIGHT: f64 = 0.02;
+/// Failures and requests are forgotten to 1/e after this, in ms: a shard that is passed over for its errors answers nothing
+/// that could clear it, so time must.
+const ERROR_MEMORY_MS: f64 = 10_000.0;
+/// Good requests that a shard is given credit for: one failure by chance is no reason to leave it.
+const ERROR_CREDIT: f64 = 100.0;
 /// Residuals are clipped to this many units of ln ms, so that one stall does not condemn a shard.
 const RESIDUAL_CLIP: f64 = 2.0;
 /// Service time assumed when nothing at all is known, in ln ms (10 ms).
@@ -40,7 +45,7 @@ mod shard {
     pub(super) const OTHERS: usize = 3;
     pub(super) const EXEC_LN_MS: usize = 4;
     pub(super) const RESIDUAL: usize = 5;
-    pub(super) const ERROR_RATE: usize = 6;
+    pub(super) const ERRORS: usize = 6;
     pub(super) const LATENCY_MS: usize = 7;
     pub(super) const PIGGYBACK_QUEUE: usize = 8;
     pub(super) const PIGGYBACK_AT: usize = 9;
@@ -50,7 +55,14 @@ mod shard {
     pub(super) const EJECTIONS: usize = 13;
     pub(super) const RESPONSES: usize = 14;
     pub(super) const EXECUTIONS: usize = 15;
-    pub(super) const FIELDS: usize = 16;
+    /// Sum of the instants at which what is in flight was sent, in ns, modulo 2^64.
+    pub(super) const SENT_AT: usize = 16;
+    pub(super) const DISPATCHES: usize = 17;
+    /// Answered requests, forgotten as errors are.
+    pub(super) const ANSWERED: usize = 18;
+    /// When errors and answered requests were last counted.
+    pub(super) const COUNTED_AT: usize = 19;
+    pub(super) const FIELDS: usize = 20;
 }
 
 /// Fields of a function's slot.
@@ -61,7 +73,17 @@ mod function {
     pub(super) const RESIDUAL_SAMPLES: usize = 3;
     pub(super) const COLD_MS: usize = 4;
     pub(super) const COLD_SAMPLES: usize = 5;
-    pub(super) const FIELDS: usize = 6;
+    pub(super) const LAST_DISPATCH: usize = 6;
+    pub(super) const FIELDS: usize = 7;
+}
+
+/// Fields of the slot of a function on a shard.
+mod pair {
+    /// When this router last sent it there, in ns + 1 (0 is never).
+    pub(super) const LAST_DISPATCH: usize = 0;
+    /// How many requests this router had sent to the shard by then.
+    pub(super) const DISPATCHES: usize = 1;
+    pub(super) const FIELDS: usize = 2;
 }
 
 /// One router's memory. It is `Sync`; several threads may decide and learn at once.
@@ -70,8 +92,7 @@ pub struct RouterState {
     functions: SlotTable<{ function::FIELDS }>,
     /// Protocol × shard: how much slower than the function's mean, in ln ms.
     ratios: SlotTable<1>,
-    /// Function × shard: when this router last sent it there, in ns + 1 (0 is never).
-    dispatched: SlotTable<1>,
+    dispatched: SlotTable<{ pair::FIELDS }>,
     last_arrival: AtomicU64,
     arrivals_per_s: AtomicU64,
     response_ms: AtomicU64,
@@ -90,13 +111,17 @@ pub struct ShardLocal {
     pub in_flight_cores: f64,
     /// Predicted execution time of own requests in flight, in ms.
     pub pending_ms: f64,
+    /// Sum over own requests in flight of when they were sent, in ns, modulo 2^64: see [`in_flight_age_ms`](Self::in_flight_age_ms).
+    sent_at: u64,
+    /// Requests ever sent.
+    pub dispatches: f64,
     /// Cores that other routers' requests are estimated to want.
     pub others: f64,
     /// Moving mean of ln execution ms here, 0 before the first.
     pub exec_ln_ms: f64,
     /// Moving mean of ln(measured / expected) execution: above 0 the shard is slower than it should be.
     pub residual: f64,
-    /// Moving share of failed requests.
+    /// Share of failed requests over the last ten seconds or so, as if a hundred good ones had come before.
     pub error_rate: f64,
     /// Moving mean of the time from dispatch to response, in ms.
     pub latency_ms: f64,
@@ -116,6 +141,25 @@ impl ShardLocal {
     /// Cores that are wanted on the shard now: own and others'.
     pub fn cores_wanted(&self) -> f64 {
         self.in_flight_cores + self.others
+    }
+
+    /// How long own requests have been in flight on average, in ms; `None` when there are none. One that runs far longer
+    /// than expected holds up what comes after it, and shows here.
+    pub fn in_flight_age_ms(&self, now: Timestamp) -> Option<f64> {
+        let n = self.in_flight as u64;
+        let sum_ns = now.nanos().cast_unsigned().wrapping_mul(n).wrapping_sub(self.sent_at).cast_signed();
+        (n > 0).then(|| (sum_ns as f64 / n as f64 / 1e6).max(0.0))
+    }
+
+    /// Expected time in the queue of a shard with so many cores, in ms: what is ahead of a request that arrives now, each
+    /// taking as long as those in flight are expected to, or `execution_ms` when none of them is this router's.
+    pub fn wait_ms(&self, cores: f64, execution_ms: f64) -> f64 {
+        let ahead = (self.cores_wanted() - cores + 1.0).max(0.0) / cores;
+        let mean_ms = match self.in_flight > 0.0 {
+            true => self.pending_ms / self.in_flight * self.residual.exp(),
+            false => execution_ms,
+        };
+        ahead * mean_ms
     }
 }
 
@@ -140,6 +184,11 @@ pub struct Ticket {
     cores: f64,
     /// ln of the request's complexity.
     complexity_ln: f64,
+    /// When it was sent.
+    sent_at: Timestamp,
+    /// What was foretold of it.
+    #[serde(skip)]
+    pub forecast: Forecast,
 }
 
 /// A saved [`RouterState`].
@@ -176,18 +225,20 @@ impl RouterState {
         }
     }
 
-    /// What is known of a shard.
-    pub fn shard(&self, id: &ShardId) -> ShardLocal {
+    /// What is known of a shard at `now`.
+    pub fn shard(&self, id: &ShardId, now: Timestamp) -> ShardLocal {
         let Some(fields) = self.shards.find(id.key()) else { return ShardLocal::default() };
         let number = |field: usize| get(&fields[field]);
         ShardLocal {
             in_flight: number(shard::IN_FLIGHT),
             in_flight_cores: number(shard::IN_FLIGHT_CORES),
             pending_ms: number(shard::PENDING_MS),
+            sent_at: fields[shard::SENT_AT].load(Relaxed),
+            dispatches: number(shard::DISPATCHES),
             others: number(shard::OTHERS),
             exec_ln_ms: number(shard::EXEC_LN_MS),
             residual: number(shard::RESIDUAL),
-            error_rate: number(shard::ERROR_RATE),
+            error_rate: error_rate(fields, now),
             latency_ms: number(shard::LATENCY_MS),
             piggyback_queue: number(shard::PIGGYBACK_QUEUE),
             piggyback_at: instant(fields[shard::PIGGYBACK_AT].load(Relaxed)),
@@ -223,7 +274,20 @@ impl RouterState {
     /// When this router last sent the function to the shard.
     pub fn last_dispatch(&self, request: &PlacementRequest, id: &ShardId) -> Option<Timestamp> {
         let fields = self.dispatched.find(combine_keys(request.function.key(), id.key()))?;
-        instant(fields[0].load(Relaxed))
+        instant(fields[pair::LAST_DISPATCH].load(Relaxed))
+    }
+
+    /// Requests that this router sent to the shard since it last sent the function there, that one included: the more,
+    /// the likelier the function had to make way for others. `None` when it never did.
+    pub fn dispatches_since(&self, request: &PlacementRequest, id: &ShardId) -> Option<f64> {
+        let fields = self.dispatched.find(combine_keys(request.function.key(), id.key()))?;
+        let sent = self.shards.find(id.key()).map_or(0.0, |shard| get(&shard[shard::DISPATCHES]));
+        instant(fields[pair::LAST_DISPATCH].load(Relaxed)).map(|_| sent - get(&fields[pair::DISPATCHES]))
+    }
+
+    /// When this router last placed the function anywhere.
+    pub fn last_seen(&self, request: &PlacementRequest) -> Option<Timestamp> {
+        instant(self.functions.find(request.function.key())?[function::LAST_DISPATCH].load(Relaxed))
     }
 
     /// How much slower than expected the function has been of late, in ln, shrunk toward 0 when there is little to
@@ -292,8 +356,12 @@ impl RouterState {
         update(&fields[shard::IN_FLIGHT_CORES], |n| n + cores);
         update(&fields[shard::PENDING_MS], |ms| ms + service_ln_ms.exp());
         update(&fields[shard::SINCE_REPORT], |n| n + 1.0);
-        let pair = combine_keys(request.function.key(), target.id.key());
-        self.dispatched.claim(pair)[0].store(stamp(context.decided_at), Relaxed);
+        fields[shard::SENT_AT].fetch_add(context.decided_at.nanos().cast_unsigned(), Relaxed);
+        let before = update(&fields[shard::DISPATCHES], |n| n + 1.0) - 1.0;
+        let pair = self.dispatched.claim(combine_keys(request.function.key(), target.id.key()));
+        pair[pair::LAST_DISPATCH].store(stamp(context.decided_at), Relaxed);
+        set(&pair[pair::DISPATCHES], before);
+        self.functions.claim(request.function.key())[function::LAST_DISPATCH].store(stamp(context.decided_at), Relaxed);
         Ticket {
             shard: target.id.key(),
             function: request.function.key(),
@@ -301,6 +369,8 @@ impl RouterState {
             service_ln_ms,
             cores,
             complexity_ln: f64::from(request.data_complexity).ln(),
+            sent_at: context.decided_at,
+            forecast: Forecast::default(),
         }
     }
 
@@ -310,12 +380,13 @@ impl RouterState {
         settle(&fields[shard::IN_FLIGHT], 1.0);
         settle(&fields[shard::IN_FLIGHT_CORES], ticket.cores);
         settle(&fields[shard::PENDING_MS], ticket.service_ln_ms.exp());
+        fields[shard::SENT_AT].fetch_sub(ticket.sent_at.nanos().cast_unsigned(), Relaxed);
         if response.error == Some(shardwise_types::ErrorClass::Cancelled) {
             return;
         }
         let failed = f64::from(u8::from(!response.is_ok()));
         let first = update(&fields[shard::RESPONSES], |n| n + 1.0) == 1.0;
-        smooth(&fields[shard::ERROR_RATE], failed, ERROR_WEIGHT);
+        count_answer(fields, failed, known_at);
         smooth(&fields[shard::LATENCY_MS], f64::from(response.total_ms), if first { 1.0 } else { EXEC_WEIGHT });
         self.count_response(response, failed);
         if response.is_ok() {
@@ -446,6 +517,28 @@ fn core_share(context: &DecisionContext<'_>, chosen: usize, service_ms: f64) -> 
     service_ms / (service_ms + waits_ms).max(f64::MIN_POSITIVE)
 }
 
+/// What is left at `now` of what was counted before.
+fn remembered(fields: &[AtomicU64; shard::FIELDS], now: Timestamp) -> f64 {
+    let counted_at = instant(fields[shard::COUNTED_AT].load(Relaxed));
+    counted_at.map_or(0.0, |at| (-now.millis_since(at).max(0.0) / ERROR_MEMORY_MS).exp())
+}
+
+fn error_rate(fields: &[AtomicU64; shard::FIELDS], now: Timestamp) -> f64 {
+    let errors = get(&fields[shard::ERRORS]);
+    if errors == 0.0 {
+        return 0.0;
+    }
+    let left = remembered(fields, now);
+    errors * left / (get(&fields[shard::ANSWERED]) * left + ERROR_CREDIT)
+}
+
+fn count_answer(fields: &[AtomicU64; shard::FIELDS], failed: f64, now: Timestamp) {
+    let left = remembered(fields, now);
+    set(&fields[shard::ERRORS], get(&fields[shard::ERRORS]) * left + failed);
+    set(&fields[shard::ANSWERED], get(&fields[shard::ANSWERED]) * left + 1.0);
+    fields[shard::COUNTED_AT].store(stamp(now), Relaxed);
+}
+
 /// Takes a request's part back; rounding must not leave an empty shard a little busy or below zero.
 fn settle(field: &AtomicU64, part: f64) {
     update(field, |sum| if sum - part < 1e-9 { 0.0 } else { sum - part });
@@ -489,10 +582,10 @@ mod tests {
         let context = DecisionContext { router: &state, ..context };
         let tickets: Vec<_> = (0..3).map(|_| state.on_dispatch(&context, 0)).collect();
         let id = &context.fleet.shards[0].id;
-        assert_eq!(state.shard(id).in_flight, 3.0);
-        assert!(state.shard(id).pending_ms > 0.0);
+        assert_eq!(state.shard(id, context.decided_at).in_flight, 3.0);
+        assert!(state.shard(id, context.decided_at).pending_ms > 0.0);
         tickets.iter().for_each(|ticket| state.on_response(ticket, &OK, context.decided_at));
-        let local = state.shard(id);
+        let local = state.shard(id, context.decided_at);
         assert_eq!((local.in_flight, local.in_flight_cores, local.pending_ms), (0.0, 0.0, 0.0));
     }
 
@@ -510,11 +603,37 @@ mod tests {
 
     #[test]
     fn repeated_times_are_learned() {
-        let (state, id, _) = after(&[OK; 200]);
+        let (state, id, now) = after(&[OK; 200]);
         let golden = golden::contexts().remove(0);
         let expected = state.online_service_ln_ms(golden.context().request, &id).unwrap();
         assert!((expected.exp() - 10.0).abs() < 0.1, "{}", expected.exp());
-        assert!((state.shard(&id).residual).abs() < 0.01);
+        assert!((state.shard(&id, now).residual).abs() < 0.01);
+    }
+
+    #[test]
+    fn one_failure_by_chance_exiles_no_shard_and_many_are_forgotten_in_time() {
+        let failed = Response { error: Some(ErrorClass::Failed), ..OK };
+        let (state, id, now) = after(&[failed]);
+        assert!(state.shard(&id, now).error_rate < 0.01);
+        let (state, id, now) = after(&[failed, OK, failed, failed, OK, failed, failed, OK, failed, failed]);
+        assert!(state.shard(&id, now).error_rate > 0.05);
+        assert!(state.shard(&id, now.plus_millis(30_000.0)).error_rate < 0.005);
+    }
+
+    #[test]
+    fn how_long_requests_are_out_is_known() {
+        let golden = golden::contexts().remove(0);
+        let (state, context) = (RouterState::new(), golden.context());
+        let context = DecisionContext { router: &state, ..context };
+        let later = DecisionContext { decided_at: context.decided_at.plus_millis(30.0), ..context };
+        let first = state.on_dispatch(&context, 0);
+        state.on_dispatch(&later, 0);
+        let (id, now) = (&context.fleet.shards[0].id, context.decided_at.plus_millis(50.0));
+        let age_ms = || state.shard(id, now).in_flight_age_ms(now);
+        assert_eq!(age_ms(), Some(35.0), "50 and 20");
+        state.on_response(&first, &OK, now);
+        assert_eq!(age_ms(), Some(20.0));
+        assert_eq!(state.dispatches_since(context.request, id), Some(1.0));
     }
 
     #[test]

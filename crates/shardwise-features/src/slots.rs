@@ -93,38 +93,10 @@ impl<const FIELDS: usize> SlotTable<FIELDS> {
     }
 }
 
-/// The field as a number.
-pub(crate) fn get(field: &AtomicU64) -> f64 {
-    f64::from_bits(field.load(Relaxed))
-}
-
-/// Sets the field.
-pub(crate) fn set(field: &AtomicU64, value: f64) {
-    field.store(value.to_bits(), Relaxed);
-}
-
-/// Changes the field; lost updates are impossible, the order among threads is open.
-pub(crate) fn update(field: &AtomicU64, mut change: impl FnMut(f64) -> f64) -> f64 {
-    let mut before = field.load(Relaxed);
-    loop {
-        let after = change(f64::from_bits(before)).to_bits();
-        match field.compare_exchange_weak(before, after, Relaxed, Relaxed) {
-            Ok(_) => return f64::from_bits(after),
-            Err(now) => before = now,
-        }
-    }
-}
-
-/// Moves the field toward a sample by `weight`. When two threads do so at the same instant one sample may be lost: a mean
-/// is none the worse for it, and a locked instruction saved.
-pub(crate) fn smooth(field: &AtomicU64, sample: f64, weight: f64) {
-    let old = get(field);
-    set(field, old + weight * (sample - old));
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::atomic::{get, set};
 
     #[test]
     fn a_full_table_forgets_instead_of_growing() {

@@ -125,17 +125,20 @@ features! {
     Request Decision function_ln_ms, "Mean over shards of the function's ln execution ms in history; NaN for an unseen one.", |d| or_nan(d.service_table.and_then(|table| table.function_ln_ms(d.request)));
     Request Decision function_cold_ms, "Extra ms of a cold start of the function in history; NaN without history.", |d| or_nan(d.service_table.map(|table| table.cold_ms(d.request)));
     Request Decision function_residual_ln, "How much slower than expected the function has been of late on this router, in ln.", |d| d.router.function_residual(d.request);
+    Request Decision since_function_s, "Seconds since this router last placed the function; NaN when it never did.", |d| or_nan(d.router.last_seen(d.request).map(|at| d.decided_at.millis_since(at) / 1e3));
 
     Local Candidate in_flight_per_core, "This router's requests in flight on the candidate, per core.", |c| c.local.in_flight / c.cores;
     Local Candidate cores_in_flight_per_core, "The same, each counted for the share of its time on a core.", |c| c.local.in_flight_cores / c.cores;
     Local Candidate others_per_core, "Cores wanted by other routers' requests, from queue lengths on responses, per core.", |c| c.local.others / c.cores;
     Local Candidate pending_ms_per_core, "Predicted execution ms of this router's requests in flight, per core.", |c| c.local.pending_ms / c.cores;
+    Local Candidate in_flight_age_ms, "Mean time that this router's requests have been in flight on the candidate; NaN when there are none.", |c| or_nan(c.local.in_flight_age_ms(c.decided_at));
+    Local Candidate expected_wait_ms, "Expected time in the candidate's queue by what is in flight there and how long that is expected to take.", |c| c.local.wait_ms(c.cores, c.prior_service_ln_ms.unwrap_or(c.local.exec_ln_ms).exp());
     Local Candidate piggyback_queue_per_core, "Requests on the candidate when it last answered, per core.", |c| c.local.piggyback_queue / c.cores;
     Local Candidate piggyback_age_ms, "Time since the candidate last answered; NaN when it never did.", |c| or_nan(c.local.piggyback_at.map(|at| c.decided_at.millis_since(at)));
     Local Candidate residual_ln, "How much slower than expected the candidate has been of late, in ln.", |c| c.local.residual;
     Local Candidate exec_ln_ms, "Moving mean of ln execution ms on the candidate; NaN before the first.", |c| if c.local.executions > 0.0 { c.local.exec_ln_ms } else { f64::NAN };
     Local Candidate latency_ms, "Moving mean of the candidate's response times; NaN before the first.", |c| if c.local.responses > 0.0 { c.local.latency_ms } else { f64::NAN };
-    Local Candidate shard_error_rate, "Moving share of the candidate's requests that failed.", |c| c.local.error_rate;
+    Local Candidate shard_error_rate, "Share of this router's requests to the candidate that failed of late, as if a hundred good ones had come before.", |c| c.local.error_rate;
     Local Candidate dispatched_since_report, "Requests that this router sent there since the candidate's last report.", |c| c.local.since_report;
 
     Pair Candidate service_ln_ms, "Expected warm ln execution ms of the request on the candidate by history; NaN for an unseen function.", |c| or_nan(c.service_ln_ms);
@@ -145,6 +148,7 @@ features! {
     Pair Candidate pair_effect_ln, "How much slower the function is on the candidate than both would say, in ln; NaN without history.", |c| or_nan(c.service_table.map(|table| table.pair_effect(c.request, &c.shard.id)));
     Pair Candidate pair_samples_ln, "ln(1 + executions of the function on the candidate in history); NaN without history.", |c| or_nan(c.service_table.map(|table| table.pair_samples(c.request, &c.shard.id).ln_1p()));
     Pair Candidate since_dispatch_s, "Seconds since this router last sent the function there; NaN when it never did.", |c| or_nan(c.router.last_dispatch(c.request, &c.shard.id).map(|at| c.decided_at.millis_since(at) / 1e3));
+    Pair Candidate dispatches_since, "Requests that this router sent to the candidate since it last sent the function there; NaN when it never did.", |c| or_nan(c.router.dispatches_since(c.request, &c.shard.id));
     Pair Candidate online_service_ln_ms, "Expected warm ln execution ms by what this router measured itself; NaN when it never ran the function.", |c| or_nan(c.router.online_service_ln_ms(c.request, &c.shard.id));
 
     Net Candidate rtt_ms, "Round trip from the router to the candidate.", |c| c.rtt_ms;

@@ -11,12 +11,11 @@
 //! let golden = golden::contexts().remove(1);
 //! let placer = Placer::without_model();
 //! let prediction = placer.predict_optimal_shard(&golden.context())?;
-//! println!("{} because {}", prediction.recommended_shard, prediction.reasoning[0]);
+//! println!("{} because {}", prediction.recommended_shard, prediction.reasoning()[0]);
 //! # Ok::<(), shardwise_types::NoEligibleShard>(())
 //! ```
 
 mod confidence;
 mod placer;
-mod reasoning;
 
 pub use placer::{DecisionCounts, Placer, PlacerConfig};

@@ -9,10 +9,11 @@ use shardwise_features::{DecisionContext, DecisionFeatures, FEATURE_COUNT, Featu
 use shardwise_models::{ExecHead, ModelBundle};
 use shardwise_policies::sed::{Candidate, SedConfig};
 use shardwise_policies::{Decision, Policy, Rules, eligible};
-use shardwise_types::{Alternative, CostTerms, DecidedBy, FallbackReason, NoEligibleShard, ShardPrediction};
+use shardwise_types::{
+    Alternative, Confidence, CostTerms, DecidedBy, FallbackReason, NoEligibleShard, ShardPrediction, Widening,
+};
 
 use crate::confidence::{Uncertain, best, close_to_best};
-use crate::reasoning::explain;
 
 /// An execution time outside of this is no time: a nanosecond to eleven days, in ln ms.
 const SANE_LN_MS: std::ops::Range<f64> = -14.0..20.6;
@@ -181,7 +182,7 @@ impl Placer {
         }
         for (scored, ln_ms) in scored[..cut].iter_mut().zip(ln_ms.iter()) {
             let execution_ms = ln_ms.exp() * head.smearing();
-            scored.terms = scored.candidate.cost_given(execution_ms, &self.config.cost);
+            scored.terms = scored.candidate.cost_given(execution_ms, scored.terms.cold_ms, &self.config.cost);
         }
         sort_by_cost(&mut scored[..cut]);
         (DecidedBy::Model, None)
@@ -196,7 +197,6 @@ impl Placer {
     ) -> ShardPrediction {
         let shard = |scored: &Scored| &context.fleet.shards[scored.position];
         let chosen = &ranked[0];
-        let runner_up = ranked.get(1).map(|scored| (&shard(scored).id, &scored.terms));
         let uncertain = |scored: &Scored| self.uncertain(scored);
         let rivals = &ranked[..ranked.len().min(self.config.model_candidates.max(2))];
         let others_of = |one: usize| {
@@ -215,13 +215,19 @@ impl Placer {
             confidence: close_to_best(uncertain(chosen), others_of(0)),
             expected_latency: chosen.terms.latency_ms(),
             expected_load: (wanted + 1.0) / chosen.candidate.cores,
-            reasoning: explain((&shard(chosen).id, &chosen.terms), runner_up, decided_by, fallback),
+            latency_p50: chosen.terms.latency_ms(),
+            latency_p90: chosen.terms.latency_ms(),
+            latency_p99: chosen.terms.latency_ms(),
+            success_probability: Confidence::clamped(1.0 - chosen.candidate.local.error_rate),
+            eligible: u32::try_from(ranked.len()).unwrap_or(u32::MAX),
+            widening: Widening::None,
+            degraded: false,
             alternative_shards: alternatives.collect(),
             cost: chosen.terms,
             propensity: 1.0,
             decided_by,
             fallback_reason: fallback,
-            model_version: self.bundle.as_ref().map(|bundle| bundle.version().to_owned()),
+            model_version: self.bundle.as_ref().map(|bundle| bundle.version().into()),
         }
     }
 

@@ -15,7 +15,10 @@ use shardwise_features::{FEATURES, ServiceTable, fingerprint, position};
 use crate::durable::read_bounded;
 use crate::exec_head::{ExecHead, HeadProblem};
 use crate::forest::{Forest, ForestError};
-use crate::manifest::{EXEC_TARGET, ExecManifest, FORMAT_VERSION, FileEntry, MANIFEST_FILE, Manifest, TABLE_FILE};
+use crate::manifest::{
+    EXEC_TARGET, ExecManifest, FORMAT_VERSION, FileEntry, MANIFEST_FILE, Manifest, SideManifest, TABLE_FILE,
+};
+use crate::side_head::{SideHead, SideTarget};
 use crate::table_file::{TableFileError, table_from_bytes};
 
 /// Longest manifest that is read.
@@ -157,6 +160,8 @@ pub struct ModelBundle {
     digest: String,
     manifest: Manifest,
     exec: Option<ExecHead>,
+    cold: Option<SideHead>,
+    wait: Option<SideHead>,
     service_table: Arc<ServiceTable>,
 }
 
@@ -189,8 +194,13 @@ impl ModelBundle {
         let files = admit_files(place, &manifest.files, read)?;
         let service_table = admit_table(place, &files)?;
         let exec = manifest.heads.exec.as_ref().map(|head| admit_exec(place, head, &files)).transpose()?;
+        let side = |head: &Option<SideManifest>, target: SideTarget| {
+            head.as_ref().map(|head| admit_side(place, head, target, &files)).transpose()
+        };
+        let (cold, wait) =
+            (side(&manifest.heads.cold, SideTarget::Cold)?, side(&manifest.heads.wait, SideTarget::Wait)?);
         let digest = blake3::hash(manifest_bytes).to_hex().to_string();
-        Ok(Self { digest, manifest, exec, service_table: Arc::new(service_table) })
+        Ok(Self { digest, manifest, exec, cold, wait, service_table: Arc::new(service_table) })
     }
 
     /// The version: the first 16 hexadecimal digits of the digest.
@@ -211,6 +221,16 @@ impl ModelBundle {
     /// Predicts execution times, when it was trained.
     pub fn exec(&self) -> Option<&ExecHead> {
         self.exec.as_ref()
+    }
+
+    /// Predicts how probable cold starts are, when it was trained.
+    pub fn cold(&self) -> Option<&SideHead> {
+        self.cold.as_ref()
+    }
+
+    /// Predicts time in queues, when it was trained.
+    pub fn wait(&self) -> Option<&SideHead> {
+        self.wait.as_ref()
     }
 
     /// What history taught about functions and shards.
@@ -324,10 +344,26 @@ fn admit_table(place: &Path, files: &Files) -> Result<ServiceTable, BundleError>
 }
 
 fn admit_exec(place: &Path, head: &ExecManifest, files: &Files) -> Result<ExecHead, BundleError> {
-    let bytes = listed(place, files, &head.file)?;
-    let forest =
-        Forest::from_bytes(bytes).map_err(|source| BundleError::Forest { path: place.join(&head.file), source })?;
+    let forest = admit_forest(place, &head.file, files)?;
     exec_head(head, forest).map_err(|source| BundleError::Head { path: place.join(MANIFEST_FILE), source })
+}
+
+fn admit_forest(place: &Path, file: &str, files: &Files) -> Result<Forest, BundleError> {
+    let bytes = listed(place, files, file)?;
+    Forest::from_bytes(bytes).map_err(|source| BundleError::Forest { path: place.join(file), source })
+}
+
+fn admit_side(place: &Path, head: &SideManifest, target: SideTarget, files: &Files) -> Result<SideHead, BundleError> {
+    let forest = admit_forest(place, &head.file, files)?;
+    let problem = |source| BundleError::Head { path: place.join(MANIFEST_FILE), source };
+    if head.target != target {
+        let (found, expected) = (head.target.as_str().to_owned(), target.as_str());
+        return Err(problem(HeadProblem::Target { found, expected }));
+    }
+    if head.trees != forest.n_trees() {
+        return Err(problem(HeadProblem::Trees { expected: head.trees, found: forest.n_trees() }));
+    }
+    SideHead::new(target, forest).map_err(problem)
 }
 
 fn exec_head(head: &ExecManifest, forest: Forest) -> Result<ExecHead, HeadProblem> {
@@ -510,7 +546,7 @@ mod tests {
     fn manifests_that_lie_about_the_head_are_refused() {
         for (from, to, problem) in [
             ("\"trees\": 1", "\"trees\": 2", "has 1 trees, but its manifest says 2"),
-            ("\"target\": \"ln exec_ms\"", "\"target\": \"exec_ms\"", "its target is `exec_ms`"),
+            ("\"target\": \"ln warm exec_ms\"", "\"target\": \"exec_ms\"", "its target is `exec_ms`"),
             (
                 "\"offset_feature\": \"prior_service_ln_ms\"",
                 "\"offset_feature\": \"shard_name\"",

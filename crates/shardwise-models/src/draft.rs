@@ -15,8 +15,9 @@ use crate::durable::{sync_folder_of, write_new};
 use crate::exec_head::ExecHead;
 use crate::manifest::{
     DatasetSource, EXEC_FILE, EXEC_TARGET, ExecManifest, FORMAT_VERSION, FileEntry, HeadMetrics, Heads, MANIFEST_FILE,
-    Manifest, TABLE_FILE,
+    Manifest, SideManifest, SideMetrics, TABLE_FILE,
 };
+use crate::side_head::SideHead;
 use crate::table_file::table_to_bytes;
 
 /// Everything that goes into a bundle.
@@ -40,8 +41,21 @@ pub struct BundleDraft {
     pub how_to_make_again: String,
     /// The execution head, when it was trained.
     pub exec: Option<ExecDraft>,
+    /// The head of cold starts, when it was trained.
+    pub cold: Option<SideDraft>,
+    /// The head of waits, when it was trained.
+    pub wait: Option<SideDraft>,
     /// What history taught about functions and shards.
     pub service_table: ServiceTable,
+}
+
+/// A side head and how well it does.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SideDraft {
+    /// The head.
+    pub head: SideHead,
+    /// Its losses.
+    pub metrics: SideMetrics,
 }
 
 /// An execution head and how well it does.
@@ -90,6 +104,8 @@ impl BundleDraft {
             parameters: BTreeMap::new(),
             how_to_make_again: "BundleDraft::example()".to_owned(),
             exec: Some(ExecDraft { head, metrics }),
+            cold: None,
+            wait: None,
             service_table: golden.service_table.unwrap_or_default(),
         }
     }
@@ -120,6 +136,9 @@ impl BundleDraft {
         if let Some(exec) = &self.exec {
             files.insert(EXEC_FILE, exec.head.forest().to_bytes());
         }
+        for side in [&self.cold, &self.wait].into_iter().flatten() {
+            files.insert(side.head.target().file(), side.head.forest().to_bytes());
+        }
         let manifest = self.manifest(&files);
         let unserialisable =
             |error: serde_json::Error| BundleError::Manifest { path: MANIFEST_FILE.into(), problem: error.to_string() };
@@ -144,7 +163,11 @@ impl BundleDraft {
             seed: self.seed,
             code_version: self.code_version.clone(),
             parameters: self.parameters.clone(),
-            heads: Heads { exec: self.exec.as_ref().map(ExecDraft::manifest) },
+            heads: Heads {
+                exec: self.exec.as_ref().map(ExecDraft::manifest),
+                cold: self.cold.as_ref().map(SideDraft::manifest),
+                wait: self.wait.as_ref().map(SideDraft::manifest),
+            },
             files,
             how_to_make_again: self.how_to_make_again.clone(),
         }
@@ -163,6 +186,14 @@ impl ExecDraft {
             trees: self.head.forest().n_trees(),
             metrics: self.metrics,
         }
+    }
+}
+
+impl SideDraft {
+    fn manifest(&self) -> SideManifest {
+        let target = self.head.target();
+        let trees = self.head.forest().n_trees();
+        SideManifest { file: target.file().to_owned(), target, trees, metrics: self.metrics }
     }
 }
 

@@ -22,12 +22,16 @@ pub mod forest;
 mod latency_head;
 mod manifest;
 mod registry;
+mod side_head;
 mod table_file;
 
 pub use bundle::{BundleError, ModelBundle};
-pub use draft::{BundleDraft, ExecDraft};
+pub use draft::{BundleDraft, ExecDraft, SideDraft};
 pub use exec_head::{ExecHead, HeadProblem};
 pub use latency_head::{LatencyColumns, LatencyHead};
-pub use manifest::{DatasetSource, ExecManifest, FORMAT_VERSION, FileEntry, HeadMetrics, Heads, Manifest};
+pub use manifest::{
+    DatasetSource, ExecManifest, FORMAT_VERSION, FileEntry, HeadMetrics, Heads, Manifest, SideManifest, SideMetrics,
+};
 pub use registry::{AliasMove, CHAMPION, HistoryLine, Registry, RegistryError, model_names};
+pub use side_head::{SideHead, SideTarget};
 pub use table_file::TableFileError;

@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use shardwise_types::Timestamp;
 
+use crate::side_head::SideTarget;
+
 /// The version of the bundle format that is written and read here.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// The manifest's file name.
 pub(crate) const MANIFEST_FILE: &str = "manifest.json";
 /// The service table's file name.
@@ -16,7 +18,7 @@ pub(crate) const TABLE_FILE: &str = "service_table.bin";
 /// The execution head's file name.
 pub(crate) const EXEC_FILE: &str = "exec.forest";
 /// What an execution head predicts.
-pub(crate) const EXEC_TARGET: &str = "ln exec_ms";
+pub(crate) const EXEC_TARGET: &str = "ln warm exec_ms";
 
 /// `manifest.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -77,6 +79,44 @@ pub struct Heads {
     /// Predicts execution times.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec: Option<ExecManifest>,
+    /// Predicts how probable cold starts are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cold: Option<SideManifest>,
+    /// Predicts time in queues.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<SideManifest>,
+}
+
+/// What the manifest says of a side head.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SideManifest {
+    /// File of the forest.
+    pub file: String,
+    /// What it predicts.
+    pub target: SideTarget,
+    /// Trees in the forest.
+    pub trees: usize,
+    /// How well it does.
+    pub metrics: SideMetrics,
+}
+
+/// Losses of a side head on rows later than all that was trained on: logarithmic loss of a probability, squared
+/// error of ln(1 + ms).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SideMetrics {
+    /// Rows that were trained on.
+    pub train_rows: u64,
+    /// Rows that were measured on.
+    pub test_rows: u64,
+    /// Mean loss of the head.
+    pub loss: f64,
+    /// Mean loss of what a router without the head would assume: that a function is warm for as long as shards keep it,
+    /// or the expected wait by the queue formula.
+    pub formula_loss: f64,
+    /// Mean prediction over mean outcome; 1 is unbiased.
+    pub bias: f64,
 }
 
 /// What the manifest says of the execution head.
@@ -85,7 +125,7 @@ pub struct Heads {
 pub struct ExecManifest {
     /// File of the forest.
     pub file: String,
-    /// What it predicts, `ln exec_ms`.
+    /// What it predicts, `ln warm exec_ms`.
     pub target: String,
     /// Feature that the forest's answer is added to.
     pub offset_feature: String,

@@ -100,7 +100,7 @@ impl Policy for C3 {
         let (mut own, mut others) = (0.0, 0.0);
         self.loads.read(context, |position| {
             let shard = &context.fleet.shards[position];
-            let local = context.router.shard(&shard.id);
+            let local = context.router.shard(&shard.id, context.decided_at);
             own += local.in_flight_cores;
             others += local.others;
             let feedback = feedback.get(&shard.id.key()).unwrap_or(&unknown);

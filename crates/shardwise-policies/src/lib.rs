@@ -40,7 +40,7 @@ mod shortlist;
 use std::sync::Arc;
 
 use rand::Rng;
-use shardwise_features::{DecisionContext, ServiceTable, Ticket};
+use shardwise_features::{DecisionContext, Forecast, ServiceTable, Ticket};
 use shardwise_types::{
     DecidedBy, FallbackReason, NoEligibleShard, PlacementRequest, Response, ShardId, ShardReport, Timestamp,
 };
@@ -126,6 +126,8 @@ pub struct Decision {
     pub decided_by: DecidedBy,
     /// Why a better decider was passed over, if one was.
     pub fallback_reason: Option<FallbackReason>,
+    /// What was foretold of it; whoever dispatches puts it on the ticket.
+    pub forecast: Forecast,
 }
 
 impl Decision {
@@ -138,6 +140,7 @@ impl Decision {
             predicted_ms: None,
             decided_by: DecidedBy::Policy,
             fallback_reason: None,
+            forecast: Forecast::default(),
         }
     }
 }

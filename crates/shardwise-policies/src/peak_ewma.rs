@@ -81,7 +81,7 @@ impl Policy for PeakEwma {
             let shard = &context.fleet.shards[position];
             let estimate = estimates.get(&shard.id.key());
             let latency_ms = estimate.map_or(config.default_ms, |e| e.at(context.decided_at, config.decay_ms));
-            let local = context.router.shard(&shard.id);
+            let local = context.router.shard(&shard.id, context.decided_at);
             let errors_ms = error_ms(local.error_rate, &config.runtime);
             (latency_ms + errors_ms) * (local.in_flight + 1.0) / f64::from(shard.shape.cores)
         })?;

@@ -176,7 +176,7 @@ impl Prequal {
 fn felt_ms(context: &DecisionContext<'_>, position: usize, probe: &Probe, runtime: &Runtime) -> f64 {
     let (fleet, shard) = (context.fleet, &context.fleet.shards[position]);
     let way_ms = f64::from(fleet.network.rtt_ms(&fleet.router_region, &shard.shape.region));
-    probe.latency_ms + way_ms + error_ms(context.router.shard(&shard.id).error_rate, runtime)
+    probe.latency_ms + way_ms + error_ms(context.router.shard(&shard.id, context.decided_at).error_rate, runtime)
 }
 
 impl Policy for Prequal {

@@ -6,7 +6,7 @@
 //! cold       loading, when this router has not sent the function there within the time that shards keep it
 //! wait       max(0, n − c + 1) / c × mean execution of what is in flight × exp(residual)
 //! errors     share of failed requests × timeout, above a floor of noise
-//! congestion λ × execution × max(0, n / c − 0.7): what a busy shard costs the requests behind this one
+//! congestion λ × (execution + cold) × max(0, n / c − 0.7): what core time on a busy shard costs the requests behind
 //! ```
 //! n is the cores wanted (own in flight and others' by piggybacked queue lengths), c the cores. λ keeps several routers
 //! from crowding onto the same best shard.
@@ -79,7 +79,7 @@ impl Candidate {
         let (network, region) = (&fleet.network, &shard.shape.region);
         let exchange_rtt_ms = network.rtt_ms(region, network.exchange_region(&request.exchange));
         Self {
-            local: context.router.shard(&shard.id),
+            local: context.router.shard(&shard.id, context.decided_at),
             cores: f64::from(shard.shape.cores),
             service_ln_ms: context.router.service_ln_ms(context.service_table, request, &shard.id),
             network_ms: f64::from(network.rtt_ms(&fleet.router_region, region))
@@ -91,18 +91,18 @@ impl Candidate {
     pub fn cost(&self, context: &DecisionContext<'_>, position: usize, config: &SedConfig) -> CostTerms {
         let execution_ms = self.execution_ms(context);
         let cold_ms = if is_warm(context, position, config) { 0.0 } else { expected_cold_ms(context) };
-        CostTerms { cold_ms, ..self.cost_given(execution_ms, config) }
+        self.cost_given(execution_ms, cold_ms, config)
     }
 
-    /// Cost with an execution time from elsewhere, cold start included.
-    pub fn cost_given(&self, execution_ms: f64, config: &SedConfig) -> CostTerms {
+    /// Cost with times of warm execution and of loading from elsewhere.
+    pub fn cost_given(&self, execution_ms: f64, cold_ms: f64, config: &SedConfig) -> CostTerms {
         CostTerms {
             network_ms: self.network_ms,
             execution_ms,
-            cold_ms: 0.0,
-            wait_ms: self.wait_ms(execution_ms),
+            cold_ms,
+            wait_ms: self.local.wait_ms(self.cores, execution_ms),
             error_ms: error_ms(self.local.error_rate, &config.runtime),
-            congestion_ms: congestion_ms(config.lambda, execution_ms, self.utilisation()),
+            congestion_ms: congestion_ms(config.lambda, execution_ms + cold_ms, self.utilisation()),
         }
     }
 
@@ -120,18 +120,9 @@ impl Candidate {
         };
         plain_ms * smearing * self.local.residual.exp()
     }
-
-    fn wait_ms(&self, execution_ms: f64) -> f64 {
-        let ahead = (self.local.cores_wanted() - self.cores + 1.0).max(0.0) / self.cores;
-        let mean_ms = match self.local.in_flight > 0.0 {
-            true => self.local.pending_ms / self.local.in_flight * self.local.residual.exp(),
-            false => execution_ms,
-        };
-        ahead * mean_ms
-    }
 }
 
-/// The price of a busy shard: `lambda` times the execution for every core wanted beyond 0.7 per core.
+/// The price of a busy shard: `lambda` times the core time for every core wanted beyond 0.7 per core.
 pub fn congestion_ms(lambda: f64, execution_ms: f64, utilisation: f64) -> f64 {
     lambda * execution_ms * (utilisation - CONGESTION_FROM).max(0.0)
 }
@@ -149,7 +140,8 @@ pub fn is_warm(context: &DecisionContext<'_>, position: usize, config: &SedConfi
         .is_some_and(|at| context.decided_at.millis_since(at) < config.runtime.warm_ttl_ms)
 }
 
-fn expected_cold_ms(context: &DecisionContext<'_>) -> f64 {
+/// What a cold start of the function is expected to cost, in ms.
+pub fn expected_cold_ms(context: &DecisionContext<'_>) -> f64 {
     let by_history = context.service_table.map(|table| table.cold_ms(context.request)).filter(|ms| *ms > 0.0);
     by_history.or_else(|| context.router.online_cold_ms(context.request)).unwrap_or(UNKNOWN_COLD_MS)
 }

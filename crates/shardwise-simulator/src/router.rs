@@ -151,7 +151,8 @@ impl<'a> SimRouter<'a> {
                 regret_ms = Some((truth.foresee(shard).latency_ms - best_ms).max(0.0));
             }
         }
-        let ticket = self.known.state.on_dispatch(&context, decision.chosen);
+        let mut ticket = self.known.state.on_dispatch(&context, decision.chosen);
+        ticket.forecast = decision.forecast;
         let placement =
             Placement { decision_id, decision, ticket, shard, logged_shards, logged_features, regret_ms, decide_ns };
         Some(placement)

@@ -23,15 +23,10 @@ const PENALTIES: [f64; 3] = [0.03, 0.003, 0.0003];
 const FOREST_ROWS: usize = 20_000;
 const FOREST_TREES: usize = 50;
 const FOREST_MIN_LEAF: usize = 5;
-/// Times after which a function may be taken to be cold, in seconds; how long a runtime keeps functions is its own matter.
-const WARM_S: [f32; 7] = [10.0, 30.0, 60.0, 150.0, 300.0, 600.0, 1800.0];
-
-/// What the service table says by itself: its expectation, its cold-start time where the function is likely cold, and
-/// the candidate's residual, as the shortest-expected-delay cost uses them.
+/// What the service table says by itself of a warm execution: its expectation and the candidate's residual, as the
+/// shortest-expected-delay cost uses them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct TableRule {
-    /// A function that was not sent there for longer is taken to be cold.
-    pub(crate) warm_s: f32,
     /// Whether the candidate's recent slowness is added.
     pub(crate) with_residual: bool,
 }
@@ -39,21 +34,17 @@ pub(crate) struct TableRule {
 impl TableRule {
     /// The rule that errs least on training rows: the rival gets its knobs tuned as the model does.
     pub(crate) fn choose(offset: &Offset, train: &Samples) -> Self {
-        let rules = WARM_S.iter().flat_map(|&warm_s| [false, true].map(|with_residual| Self { warm_s, with_residual }));
+        let rules = [false, true].into_iter().map(|with_residual| Self { with_residual });
         let error = |rule: &Self| rmse(&train.ln_ms, &rule.ln_ms(offset, train));
         rules.min_by(|a, b| error(a).total_cmp(&error(b))).expect("there are rules to choose from")
     }
 
     /// Predicts ln exec_ms.
     pub(crate) fn ln_ms(self, offset: &Offset, samples: &Samples) -> Vec<f64> {
-        let [since_dispatch, cold_ms, residual] =
-            ["since_dispatch_s", "function_cold_ms", "residual_ln"].map(known_feature);
+        let residual = known_feature("residual_ln");
         let predict = |row: &[f32]| {
             let slower_ln = if self.with_residual { f64::from(row[residual]) } else { 0.0 };
-            let warm_ln_ms = offset.ln_ms(row) + if slower_ln.is_finite() { slower_ln } else { 0.0 };
-            let extra_ms = f64::from(row[cold_ms]);
-            let is_warm = row[since_dispatch] <= self.warm_s;
-            if is_warm || !extra_ms.is_finite() { warm_ln_ms } else { (warm_ln_ms.exp() + extra_ms.max(0.0)).ln() }
+            offset.ln_ms(row) + if slower_ln.is_finite() { slower_ln } else { 0.0 }
         };
         samples.rows().map(predict).collect()
     }

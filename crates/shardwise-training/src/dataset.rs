@@ -44,6 +44,8 @@ fn rows(data: TrainingData) -> Rows {
         features: data.features,
         known_at: data.known_at,
         block: data.block,
+        cold: data.cold,
+        queue_ms: data.queue_ms,
         exec_ms: data.exec_ms,
         ok: data.ok,
     }

@@ -1,4 +1,4 @@
-//! Fits the execution head: trees that learn, by squared error on ln exec_ms, what the service table misses.
+//! Fits the execution head: trees that learn, by squared error on ln exec_ms of warm executions, what the service table misses.
 //!
 //! The table's expectation is the offset; so a head that learns nothing is the table. The later training rows tell how many
 //! trees are enough and how far predictions lie off; then the trees are grown again on all training rows.
@@ -8,7 +8,7 @@ use shardwise_models::ExecHead;
 use shardwise_models::forest::Forest;
 
 use crate::figures::{mean, rounded};
-use crate::grow::{Examples, grow};
+use crate::grow::{Examples, Loss, grow};
 use crate::rows::{ExecSamples, Samples, known_feature};
 use crate::{TrainOptions, TrainingError};
 
@@ -53,13 +53,14 @@ pub(crate) fn fit_exec_head(
     options: &TrainOptions,
 ) -> Result<ExecHead, TrainingError> {
     let [residuals, missed] = [early, late].map(|samples| offset.residuals(samples));
-    let (forest, trees) = grow(&examples(early, &residuals), Some(&examples(late, &missed)), options.trees, options)?;
+    let (forest, trees) =
+        grow(&examples(early, &residuals), Some(&examples(late, &missed)), Loss::Squared, options.trees, options)?;
     let missed: Vec<f64> = missed.iter().zip(predict(&forest, late)).map(|(residual, tree)| residual - tree).collect();
     let squares: Vec<f64> = missed.iter().map(|error| error * error).collect();
     let factors: Vec<f64> = missed.iter().map(|error| error.exp()).collect();
     let (smearing, residual_sd) = (rounded(mean(&factors)).max(MIN_SMEARING), rounded(mean(&squares).sqrt()));
     let residuals = offset.residuals(&samples.train);
-    let (forest, _) = grow(&examples(&samples.train, &residuals), None, trees, options)?;
+    let (forest, _) = grow(&examples(&samples.train, &residuals), None, Loss::Squared, trees, options)?;
     Ok(ExecHead::new(forest, offset.feature, offset.default_ln_ms, smearing, residual_sd)?)
 }
 

@@ -21,17 +21,46 @@ pub(crate) struct Examples<'a> {
     pub(crate) labels: &'a [f64],
 }
 
+/// What trees make small.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// Squared error; the forest speaks in units of the labels.
+    Squared,
+    /// Logarithmic loss of labels 0 and 1; the forest speaks in log-odds.
+    Logarithmic,
+}
+
+impl Loss {
+    /// Objective and metric as LightGBM names them.
+    pub(crate) fn names(self) -> [&'static str; 2] {
+        match self {
+            Self::Squared => ["regression", "l2"],
+            Self::Logarithmic => ["binary", "binary_logloss"],
+        }
+    }
+
+    /// Loss of a prediction in units of the labels.
+    pub(crate) fn of(self, predicted: f64, label: f64) -> f64 {
+        let ln = |value: f64| value.max(1e-12).ln();
+        match self {
+            Self::Squared => (label - predicted).powi(2),
+            Self::Logarithmic => -(label * ln(predicted) + (1.0 - label) * ln(1.0 - predicted)),
+        }
+    }
+}
+
 /// Grows at most `trees` trees; with validation rows, no more than these gain from. Returns how many there are.
 pub(crate) fn grow(
     train: &Examples<'_>,
     validation: Option<&Examples<'_>>,
+    loss: Loss,
     trees: u32,
     options: &TrainOptions,
 ) -> Result<(Forest, u32), TrainingError> {
     let dataset = lightgbm_dataset(train, None)?;
     let validation = validation.map(|examples| lightgbm_dataset(examples, Some(&dataset))).transpose()?;
     let patience = validation.is_some().then_some(options.patience);
-    let booster = Booster::train_with_valid(dataset, validation, &options.for_lightgbm(trees, patience))?;
+    let booster = Booster::train_with_valid(dataset, validation, &options.for_lightgbm(loss, trees, patience))?;
     let forest = forest_from_lightgbm_text(&booster.save_string()?, train.width)?;
     check_parity(&booster, &forest, train)?;
     let grown = u32::try_from(booster.num_iterations()).unwrap_or(1).max(1);
@@ -88,7 +117,7 @@ mod tests {
         let train = Examples { rows: &rows, width: WIDTH, labels: &labels };
         let dataset = lightgbm_dataset(&train, None).expect("a data set");
         let options = TrainOptions { min_leaf: 20, ..TrainOptions::default() };
-        let booster = Booster::train(dataset, &options.for_lightgbm(5, None)).expect("a model");
+        let booster = Booster::train(dataset, &options.for_lightgbm(Loss::Squared, 5, None)).expect("a model");
         let text = booster.save_string().expect("its text");
         let forest = forest_from_lightgbm_text(&text, WIDTH).expect("a forest");
         check_parity(&booster, &forest, &train).expect("the same answers");

@@ -10,7 +10,7 @@ use shardwise_models::{LatencyColumns, LatencyHead};
 
 use crate::dataset::READ_FOR_EACH_TRAINED;
 use crate::figures::{rmse, rounded};
-use crate::grow::{Examples, grow};
+use crate::grow::{Examples, Loss, grow};
 use crate::rows::{MIN_TEST_ROWS, MIN_TRAIN_ROWS, RowCounts, early_of, evenly, require};
 use crate::{TrainOptions, TrainingError};
 
@@ -128,8 +128,8 @@ fn fit(
     let (early_labels, late_labels) = labels.split_at(early);
     let early = Examples { rows: early_rows, width, labels: early_labels };
     let late = Examples { rows: late_rows, width, labels: late_labels };
-    let (_, trees) = grow(&early, Some(&late), options.trees, options)?;
-    let (forest, _) = grow(&Examples { rows: &rows, width, labels: &labels }, None, trees, options)?;
+    let (_, trees) = grow(&early, Some(&late), Loss::Squared, options.trees, options)?;
+    let (forest, _) = grow(&Examples { rows: &rows, width, labels: &labels }, None, Loss::Squared, trees, options)?;
     let (rows, labels) = gather(&chosen.test);
     let head = LatencyHead::new(columns, forest)?;
     let mut predicted = vec![0.0; labels.len()];

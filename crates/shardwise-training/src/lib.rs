@@ -15,6 +15,7 @@ mod latency;
 mod lightgbm_text;
 mod options;
 mod rows;
+mod side;
 mod train;
 
 pub use dataset::train;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::TrainingError;
+use crate::grow::Loss;
 
 /// LightGBM adds up gradients per thread, so that the last bits of a model depend on the number of threads: it is fixed, and
 /// the same on every machine. One, because its threads spin while they wait for each other: two of them on a machine that is
@@ -90,10 +91,11 @@ impl TrainOptions {
     }
 
     /// Parameters for LightGBM to grow `trees` trees; `patience` needs validation rows.
-    pub(crate) fn for_lightgbm(&self, trees: u32, patience: Option<u32>) -> Value {
+    pub(crate) fn for_lightgbm(&self, loss: Loss, trees: u32, patience: Option<u32>) -> Value {
+        let [objective, metric] = loss.names();
         let mut parameters = json!({
-            "objective": "regression",
-            "metric": "l2",
+            "objective": objective,
+            "metric": metric,
             "num_iterations": trees,
             "num_leaves": self.leaves,
             "max_depth": MAX_DEPTH,

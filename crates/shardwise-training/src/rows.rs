@@ -36,6 +36,10 @@ pub struct Rows {
     pub known_at: Vec<Timestamp>,
     /// Block of time; what the features know of history comes from earlier blocks, so that those of block 0 know nothing.
     pub block: Vec<i32>,
+    /// Whether the function had to be loaded first.
+    pub cold: Vec<bool>,
+    /// Milliseconds in the shard's queue.
+    pub queue_ms: Vec<f32>,
     /// Milliseconds of execution, cold start included; not above 0 when it never ran.
     pub exec_ms: Vec<f32>,
     /// Whether the request succeeded.
@@ -60,6 +64,8 @@ impl Rows {
         for (column, found, width) in [
             ("features", self.features.len(), FEATURE_COUNT),
             ("block", self.block.len(), 1),
+            ("cold", self.cold.len(), 1),
+            ("queue_ms", self.queue_ms.len(), 1),
             ("exec_ms", self.exec_ms.len(), 1),
             ("ok", self.ok.len(), 1),
             ("split", self.part.len(), 1),
@@ -72,11 +78,11 @@ impl Rows {
         Ok(())
     }
 
-    fn features(&self, row: usize) -> &[f32] {
+    pub(crate) fn features(&self, row: usize) -> &[f32] {
         &self.features[row * FEATURE_COUNT..][..FEATURE_COUNT]
     }
 
-    fn is_executed(&self, row: usize) -> bool {
+    pub(crate) fn is_executed(&self, row: usize) -> bool {
         self.ok[row] && self.exec_ms[row].is_finite() && self.exec_ms[row] > 0.0
     }
 }
@@ -88,6 +94,8 @@ pub struct RowCounts {
     pub all: usize,
     /// Rows that failed or have no execution time.
     pub not_executed: usize,
+    /// Rows that were cold, which tell nothing of warm execution.
+    pub cold: usize,
     /// Executed rows for training whose features know nothing of history.
     pub without_history: usize,
     /// Executed rows that the dataset sets aside: in its first block, or between training and test.
@@ -96,10 +104,10 @@ pub struct RowCounts {
 
 impl fmt::Display for RowCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { all, not_executed, without_history, gap } = self;
+        let Self { all, not_executed, cold, without_history, gap } = self;
         write!(
             f,
-            "of {all} rows {not_executed} failed or never ran, {without_history} have no history to learn from, and {gap} \
+            "of {all} rows {not_executed} failed or never ran, {cold} were cold, {without_history} have no history to learn from, and {gap} \
              are set aside in the first block or between training and test"
         )
     }
@@ -144,7 +152,7 @@ impl Samples {
     }
 }
 
-/// The rows of a dataset that concern execution times, in the order of time.
+/// The rows of a dataset that concern warm execution times, in the order of time.
 #[derive(Debug)]
 pub(crate) struct ExecSamples {
     /// To learn from.
@@ -168,6 +176,7 @@ impl ExecSamples {
         for row in 0..rows.len() {
             match rows.part[row] {
                 _ if !rows.is_executed(row) => counts.not_executed += 1,
+                _ if rows.cold[row] => counts.cold += 1,
                 Part::Train if rows.block[row] <= 0 => counts.without_history += 1,
                 Part::Train => train.push(row),
                 Part::Gap => counts.gap += 1,
@@ -217,6 +226,8 @@ mod tests {
             // The later, the earlier in the columns: order must come from time.
             known_at: (0..n).map(|row| Timestamp::from_nanos((n - row) as i64)).collect(),
             block: vec![1; n],
+            cold: vec![false; n],
+            queue_ms: vec![0.0; n],
             exec_ms: (0..n).map(|row| 1.0 + row as f32).collect(),
             ok: vec![true; n],
             part: (0..n).map(|row| if row < n_train { Part::Train } else { Part::Test }).collect(),

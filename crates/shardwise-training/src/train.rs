@@ -3,12 +3,13 @@
 use std::thread;
 
 use shardwise_features::ServiceTable;
-use shardwise_models::{BundleDraft, DatasetSource, ExecDraft, ExecHead, HeadMetrics};
+use shardwise_models::{BundleDraft, DatasetSource, ExecDraft, ExecHead, HeadMetrics, SideTarget};
 
 use crate::baselines::{TableRule, elastic_net_ln_ms, random_forest_ln_ms};
 use crate::exec::{Offset, fit_exec_head, predict};
 use crate::figures::{r2, rmse_of, rounded};
 use crate::rows::{ExecSamples, Rows, Samples};
+use crate::side::fit_side_head;
 use crate::{TrainOptions, TrainingError};
 
 /// What a model takes from a dataset beside its rows.
@@ -45,6 +46,11 @@ pub fn train_rows(
     let offset = Offset::of(&samples.train);
     progress(&format!("growing up to {} trees on {} rows", options.trees, samples.train.len()));
     let head = fit_exec_head(&offset, &samples, (&early, &late), options)?;
+    let mut side = |target, what: &str| {
+        progress(&format!("growing trees of {what}"));
+        fit_side_head(target, rows, options)
+    };
+    let (cold, wait) = (side(SideTarget::Cold, "cold starts")?, side(SideTarget::Wait, "waits")?);
     let mut metrics = measure(&head, &offset, &samples);
     if options.rivals {
         progress("fitting an elastic net and a random forest to compare with");
@@ -59,6 +65,8 @@ pub fn train_rows(
         parameters: options.for_manifest(),
         how_to_make_again: how_to_make_again(options, &origin.dataset.id),
         exec: Some(ExecDraft { head, metrics }),
+        cold: Some(cold),
+        wait: Some(wait),
         dataset: origin.dataset,
         service_table: origin.service_table,
     };
@@ -141,14 +149,16 @@ mod tests {
         position(name).expect("a feature")
     }
 
-    /// Rows whose execution times the table knows but for two things: cold starts add 40 ms, and a loaded burstable shard
-    /// is slow. Every fifth row is unknown to the table, `missing` of all other values are NaN.
+    /// Rows whose warm execution times the table knows but for one thing: a loaded burstable shard is slow. Every tenth row
+    /// was sent there long ago and is cold, a loaded shard queues. Every fifth row is unknown to the table, `missing` of all other values are NaN.
     fn world(n_train: usize, n_test: usize, missing: f64) -> Rows {
         let mut dice = Dice(7);
         let mut rows = Rows::default();
         for row in 0..n_train + n_test {
-            let (features, exec_ms) = world_row(&mut dice, row, missing);
+            let (features, exec_ms, load) = world_row(&mut dice, row, missing);
             rows.features.extend(features);
+            rows.cold.push(row % 10 == 9);
+            rows.queue_ms.push(if load > 0.5 { 100.0 * load } else { 0.0 });
             rows.exec_ms.push(exec_ms);
             rows.known_at.push(Timestamp::from_nanos(row as i64 * 1_000_000));
             rows.block.push(1 + (row / 1000) as i32);
@@ -158,21 +168,20 @@ mod tests {
         rows
     }
 
-    fn world_row(dice: &mut Dice, row: usize, missing: f64) -> (Vec<f32>, f32) {
+    fn world_row(dice: &mut Dice, row: usize, missing: f64) -> (Vec<f32>, f32, f32) {
         let mut features: Vec<f32> =
             (0..FEATURE_COUNT).map(|_| if dice.unit() < missing { f32::NAN } else { dice.unit() as f32 }).collect();
         let service_ln_ms = 2.0 + dice.unit() * 2.0;
-        let (load, is_burstable, is_cold) = (dice.unit(), dice.unit() < 0.5, dice.unit() < 0.2);
+        let (load, is_burstable) = (dice.unit(), dice.unit() < 0.5);
         let slow_ln = if is_burstable && load > 0.5 { 0.6 } else { 0.0 };
-        let exec_ms = (service_ln_ms + slow_ln).exp() + if is_cold { 40.0 } else { 0.0 };
+        let exec_ms = (service_ln_ms + slow_ln).exp();
         let is_known = !row.is_multiple_of(5);
         features[at("prior_service_ln_ms")] = if is_known { service_ln_ms as f32 } else { f32::NAN };
         features[at("function_ln_ms")] = service_ln_ms as f32;
         features[at("report_load")] = load as f32;
         features[at("hardware_burstable")] = f32::from(u8::from(is_burstable));
-        features[at("since_dispatch_s")] = if is_cold { 300.0 } else { 1.0 };
-        features[at("function_cold_ms")] = 40.0;
-        (features, (exec_ms * (NOISE * dice.normal()).exp()) as f32)
+        features[at("since_dispatch_s")] = if row % 10 == 9 { 300.0 } else { 1.0 };
+        (features, (exec_ms * (NOISE * dice.normal()).exp()) as f32, load as f32)
     }
 
     fn history() -> Origin {
@@ -213,6 +222,9 @@ mod tests {
         let head = trained.draft.exec.expect("a head").head;
         assert!((NOISE * 0.9..NOISE * 1.6).contains(&head.residual_sd()));
         assert!((head.smearing() - (NOISE * NOISE / 2.0).exp()).abs() < 0.02);
+        for side in [trained.draft.cold, trained.draft.wait].map(|side| side.expect("a head").metrics) {
+            assert!(side.loss < 0.1 * side.formula_loss && (side.bias - 1.0).abs() < 0.05, "{side:?}");
+        }
     }
 
     #[test]
@@ -283,28 +295,19 @@ mod tests {
             assert_eq!(steps, 0);
             refused.expect_err("a refusal").to_string()
         };
-        assert!(refuse(&world(500, 300, 0.1)).contains("500 usable training rows"));
+        assert!(refuse(&world(500, 300, 0.1)).contains("450 usable training rows"));
         assert!(refuse(&world(1500, 0, 0.1)).contains("0 usable test rows"));
         assert!(refuse(&Rows::default()).contains("longer history"));
     }
 
     #[test]
-    fn table_is_given_what_it_knows_of_cold_starts() {
+    fn table_is_given_the_candidates_residual_where_it_helps() {
         let offset = Offset { feature: at("prior_service_ln_ms"), default_ln_ms: 0.0 };
         let mut row = vec![f32::NAN; FEATURE_COUNT];
         row[at("prior_service_ln_ms")] = 10.0_f32.ln();
-        row[at("function_cold_ms")] = 90.0;
-        let mut samples = Samples { features: row.repeat(3), ln_ms: vec![0.0; 3] };
-        samples.features[at("since_dispatch_s") + FEATURE_COUNT] = 29.0;
-        samples.features[at("since_dispatch_s") + 2 * FEATURE_COUNT] = 31.0;
-        let rule = TableRule { warm_s: 30.0, with_residual: false };
-        let ms: Vec<f64> = rule.ln_ms(&offset, &samples).into_iter().map(f64::exp).collect();
-        for (found, expected) in ms.iter().zip([100.0, 10.0, 100.0]) {
-            assert!((found - expected).abs() < 1e-3, "{ms:?}");
-        }
-        // Cold after half a minute, and slower by the residual: training rows say so, and the rule follows.
-        samples.ln_ms = [100.0_f64, 20.0, 110.0].map(f64::ln).to_vec();
-        (0..3).for_each(|row| samples.features[at("residual_ln") + row * FEATURE_COUNT] = 2.0_f32.ln());
-        assert_eq!(TableRule::choose(&offset, &samples), TableRule { warm_s: 30.0, with_residual: true });
+        let mut samples = Samples { features: row.repeat(2), ln_ms: [10.0_f64, 20.0].map(f64::ln).to_vec() };
+        assert_eq!(TableRule::choose(&offset, &samples), TableRule { with_residual: false }, "there is none");
+        samples.features[at("residual_ln") + FEATURE_COUNT] = 2.0_f32.ln();
+        assert_eq!(TableRule::choose(&offset, &samples), TableRule { with_residual: true });
     }
 }

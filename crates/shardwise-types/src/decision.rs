@@ -1,95 +1,119 @@
 //! What is answered: the shard, why, what else was possible, and who decided.
 
 use std::fmt;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use arrayvec::ArrayVec;
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{Confidence, ShardId};
 
-/// Who decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DecidedBy {
-    /// The model's execution head, in the cost.
-    Model,
-    /// The bundle's service table in the same cost, without the trees.
-    ServiceTable,
-    /// The same cost with what this router measured itself (SED-tab).
-    OnlineEstimates,
-    /// Least in-flight work per core: nothing is known of the function anywhere.
-    LeastLoaded,
-    /// Another policy, named in the log.
-    Policy,
-}
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal, $meaning:literal;)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum $name { $($(#[$vdoc])* #[serde(rename = $word)] $variant),* }
 
-/// Why a better decider was passed over; never silent, always counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FallbackReason {
-    /// No bundle is loaded.
-    NoModel,
-    /// The bundle has no usable execution head.
-    NoExecHead,
-    /// The head gave NaN, an infinity or a negative time.
-    BadPrediction,
-    /// Neither the bundle nor this router has seen anything like the function.
-    NothingKnown,
-}
+        impl $name {
+            /// All of them.
+            pub const ALL: [Self; [$($word),*].len()] = [$(Self::$variant),*];
 
-impl DecidedBy {
-    /// All deciders.
-    pub const ALL: [Self; 5] =
-        [Self::Model, Self::ServiceTable, Self::OnlineEstimates, Self::LeastLoaded, Self::Policy];
+            /// The name as it is written in the history and in JSON.
+            pub fn as_str(self) -> &'static str { match self { $(Self::$variant => $word),* } }
 
-    /// The name as it is written in the history.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Model => "model",
-            Self::ServiceTable => "service_table",
-            Self::OnlineEstimates => "online_estimates",
-            Self::LeastLoaded => "least_loaded",
-            Self::Policy => "policy",
+            /// What it means, in words that continue a sentence.
+            pub fn meaning(self) -> &'static str { match self { $(Self::$variant => $meaning),* } }
         }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(self.meaning()) }
+        }
+    };
+}
+
+words! {
+    /// Who decided. A guard that changes the choice has decided.
+    DecidedBy {
+        /// The model's heads, in the cost.
+        Model = "model", "cost with execution, cold start and wait by the model";
+        /// A draw from the shards that are nearly as good, so that the history keeps teaching.
+        Exploration = "exploration", "drawn from the shards that are nearly as good, to keep learning";
+        /// The admission guard: a shard with a free core instead of a crowded one that is hardly better.
+        Admission = "admission", "a shard with a free core, because the cheapest is crowded and hardly better";
+        /// The slow start guard: another shard, because a new one has had its share for now.
+        SlowStart = "slow_start", "passing over a new shard, which has had its share for now";
+        /// The cap: the service table's choice, because it takes the model's for far too dear.
+        Cap = "cap", "the service table, which takes the model's choice for far too dear";
+        /// The bundle's service table in the same cost, without the trees.
+        ServiceTable = "service_table", "cost with execution by the service table";
+        /// The same cost with what this router measured itself (SED-tab).
+        OnlineEstimates = "online_estimates", "cost with execution by this router's own measurements";
+        /// The specification's protocol strategy (S1).
+        ProtocolStrategy = "protocol_strategy", "the protocol's shards by load, affinity and latency";
+        /// The specification's risk strategy (S2).
+        RiskStrategy = "risk_strategy", "the risk tier's shards by the weights of the urgency";
+        /// The specification's geographic strategy (S3).
+        GeographicStrategy = "geographic_strategy", "the shards of the exchange's region";
+        /// The specification's resource matcher (S5).
+        ResourceMatcher = "resource_matcher", "the shards with the most resources left";
+        /// Least in-flight work per core: nothing is known of the function anywhere.
+        LeastLoaded = "least_loaded", "least work in flight per core";
+        /// The router runs it itself: no shard is eligible, and no hard rule forbids it (S13).
+        Local = "local", "run by the router itself, because no shard is eligible";
+        /// Another policy, named in the log.
+        Policy = "policy", "another policy";
     }
 }
 
-impl FallbackReason {
-    /// All reasons.
-    pub const ALL: [Self; 4] = [Self::NoModel, Self::NoExecHead, Self::BadPrediction, Self::NothingKnown];
-
-    /// The name as it is written in the history.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NoModel => "no_model",
-            Self::NoExecHead => "no_exec_head",
-            Self::BadPrediction => "bad_prediction",
-            Self::NothingKnown => "nothing_known",
-        }
+words! {
+    /// Why a better decider was passed over; never silent, always counted.
+    FallbackReason {
+        /// No bundle is loaded.
+        NoModel = "no_model", "no model is loaded";
+        /// The bundle has no usable execution head.
+        NoExecHead = "no_exec_head", "the model has no execution head";
+        /// A head gave NaN, an infinity or a time that is none.
+        BadPrediction = "bad_prediction", "the model predicted something that is not a time";
+        /// Neither the bundle nor this router has seen anything like the function.
+        NothingKnown = "nothing_known", "nothing is known of the function yet";
+        /// The bundle was trained too long ago.
+        StaleModel = "stale_model", "the model was trained too long ago";
+        /// The outcome gate: of late the model erred more than the service table.
+        GateClosed = "gate_closed", "the model has erred more than the service table of late";
+        /// Too many of the features that the model saw in training are missing.
+        MissingFeatures = "missing_features", "too many features are missing";
+        /// The decision had no time left for the model.
+        OverBudget = "over_budget", "the model has taken more than its time of late";
     }
 }
 
-impl fmt::Display for FallbackReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NoModel => "no model is loaded",
-            Self::NoExecHead => "the model has no execution head",
-            Self::BadPrediction => "the model predicted something that is not a time",
-            Self::NothingKnown => "nothing is known of the function yet",
-        })
+words! {
+    /// How far the search for shards had to be widened.
+    Widening {
+        /// Not at all: the shards that all constraints allow.
+        None = "none", "within all constraints";
+        /// To the tiers above the request's.
+        HigherTier = "higher_tier", "in a higher tier";
+        /// To the general shards.
+        General = "general", "among the general shards";
+        /// To any healthy shard that no hard rule forbids.
+        AnyHealthy = "any_healthy", "among all healthy shards";
+        /// To shards in doubt: silent for too long, or ejected by the breaker.
+        Doubtful = "doubtful", "among shards that are silent or failed of late";
     }
 }
 
 /// Why no shard can be named: a typed refusal that the caller falls back from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error(
-    "no eligible shard among {shards}: {unhealthy} unhealthy or ejected, {stale} without a fresh report, {forbidden} forbidden by amount or residency, {too_small} without enough memory"
+    "no eligible shard among {shards}: {unhealthy} unhealthy, {stale} silent or ejected, {forbidden} forbidden by amount, tier or residency, {too_small} without enough memory"
 )]
 pub struct NoEligibleShard {
     /// Shards in the fleet.
     pub shards: u32,
-    /// Unhealthy by their own report or ejected by the breaker.
+    /// Unhealthy by their own report, or without any.
     pub unhealthy: u32,
-    /// Without a report young enough.
+    /// Silent for too long, or ejected by the breaker.
     pub stale: u32,
     /// Forbidden by a hard rule.
     pub forbidden: u32,
@@ -153,24 +177,38 @@ pub struct Alternative {
     pub probability_best: Confidence,
 }
 
-/// The answer of `predict_optimal_shard`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+/// How many alternatives an answer names.
+pub const MOST_ALTERNATIVES: usize = 3;
+
+/// The answer of `predict_optimal_shard`. Making one allocates nothing; words are made when it is read.
+#[derive(Debug, Clone, PartialEq)]
 pub struct ShardPrediction {
     /// Where the request should run.
     pub recommended_shard: ShardId,
     /// Probability that it is within 10 % and 5 ms of the best eligible shard.
     pub confidence: Confidence,
-    /// Latency that the request will feel, in ms.
+    /// Latency that the request is expected to feel, in ms.
     pub expected_latency: f64,
-    /// Requests per core on the shard once this one is there.
+    /// Half of such requests are done within this, in ms.
+    pub latency_p50: f64,
+    /// Nine in ten are done within this, in ms.
+    pub latency_p90: f64,
+    /// 99 in a hundred are done within this, in ms.
+    pub latency_p99: f64,
+    /// Cores wanted on the shard once this request is there, over its cores.
     pub expected_load: f64,
-    /// Why, in words and numbers: the terms of the cost against the runner-up.
-    pub reasoning: Vec<String>,
-    /// The next best, cheapest first, three at most.
-    pub alternative_shards: Vec<Alternative>,
+    /// Probability that the request succeeds in time, as measured of late.
+    pub success_probability: Confidence,
     /// The terms of the recommended shard's cost.
     pub cost: CostTerms,
+    /// The next best, cheapest first.
+    pub alternative_shards: ArrayVec<Alternative, MOST_ALTERNATIVES>,
+    /// Shards that were eligible.
+    pub eligible: u32,
+    /// How far the search had to be widened.
+    pub widening: Widening,
+    /// Whether it is a makeshift: an overflow shard, or one in doubt.
+    pub degraded: bool,
     /// Probability with which it was drawn; 1 when nothing was left to chance.
     pub propensity: f64,
     /// Who decided.
@@ -178,5 +216,61 @@ pub struct ShardPrediction {
     /// Why a better decider was passed over, if one was.
     pub fallback_reason: Option<FallbackReason>,
     /// The version of the bundle; `None` without one.
-    pub model_version: Option<String>,
+    pub model_version: Option<Arc<str>>,
+}
+
+impl ShardPrediction {
+    /// Why, in words and numbers: the terms of the cost against the runner-up's. They are exact, for the cost is a sum and
+    /// the differences of its terms add up to the difference of the costs.
+    pub fn reasoning(&self) -> Vec<String> {
+        crate::reasoning::explain(self)
+    }
+}
+
+impl Serialize for ShardPrediction {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Written<'a> {
+            recommended_shard: &'a ShardId,
+            confidence: Confidence,
+            expected_latency: f64,
+            latency_p50: f64,
+            latency_p90: f64,
+            latency_p99: f64,
+            expected_load: f64,
+            success_probability: Confidence,
+            reasoning: Vec<String>,
+            alternative_shards: &'a [Alternative],
+            cost: &'a CostTerms,
+            eligible: u32,
+            widening: Widening,
+            degraded: bool,
+            propensity: f64,
+            decided_by: DecidedBy,
+            fallback_reason: Option<FallbackReason>,
+            model_version: Option<&'a str>,
+        }
+        Written {
+            recommended_shard: &self.recommended_shard,
+            confidence: self.confidence,
+            expected_latency: self.expected_latency,
+            latency_p50: self.latency_p50,
+            latency_p90: self.latency_p90,
+            latency_p99: self.latency_p99,
+            expected_load: self.expected_load,
+            success_probability: self.success_probability,
+            reasoning: self.reasoning(),
+            alternative_shards: &self.alternative_shards,
+            cost: &self.cost,
+            eligible: self.eligible,
+            widening: self.widening,
+            degraded: self.degraded,
+            propensity: self.propensity,
+            decided_by: self.decided_by,
+            fallback_reason: self.fallback_reason,
+            model_version: self.model_version.as_deref(),
+        }
+        .serialize(serializer)
+    }
 }

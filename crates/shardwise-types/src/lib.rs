@@ -19,10 +19,13 @@ mod history;
 mod names;
 mod outcome;
 mod quantities;
+mod reasoning;
 mod request;
 mod traces;
 
-pub use decision::{Alternative, CostTerms, DecidedBy, FallbackReason, NoEligibleShard, ShardPrediction};
+pub use decision::{
+    Alternative, CostTerms, DecidedBy, FallbackReason, MOST_ALTERNATIVES, NoEligibleShard, ShardPrediction, Widening,
+};
 pub use fleet::{FleetSnapshot, HardwareClass, MarketSnapshot, Network, ShardReport, ShardShape, ShardSnapshot};
 pub use history::{DecisionRecord, HistoryRecord, MarketRecord, OutcomeRecord, ReportRecord};
 pub use names::{

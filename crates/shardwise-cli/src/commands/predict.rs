@@ -94,7 +94,7 @@ pub(crate) fn print(prediction: &ShardPrediction) {
         prediction.expected_load,
         prediction.model_version.as_deref().unwrap_or("none"),
     );
-    for reason in &prediction.reasoning {
+    for reason in &prediction.reasoning() {
         println!("  · {reason}");
     }
     for other in &prediction.alternative_shards {
