@@ -96,7 +96,7 @@ fn a_decision_says_who_why_and_what_else() {
     let placer = trained();
     let prediction = placer.predict_optimal_shard(&golden.context()).expect("healthy shards");
     assert_eq!(prediction.alternative_shards.len(), 2, "three shards, one chosen");
-    assert!(prediction.reasoning.len() >= 2);
+    assert!(prediction.reasoning().len() >= 2);
     assert!(prediction.model_version.is_some());
     let costs: Vec<f64> = prediction.alternative_shards.iter().map(|other| other.cost.total_ms()).collect();
     assert!(costs.iter().all(|cost| *cost >= prediction.cost.total_ms()), "the cheapest is chosen");
@@ -112,9 +112,9 @@ fn fallbacks_say_why() {
     assert_eq!(prediction.fallback_reason, Some(shardwise_types::FallbackReason::NoModel));
     assert_eq!(placer.counts().fallbacks(shardwise_types::FallbackReason::NoModel), 1);
     assert!(
-        prediction.reasoning.iter().any(|reason| reason.contains("no model is loaded")),
+        prediction.reasoning().iter().any(|reason| reason.contains("no model is loaded")),
         "{:?}",
-        prediction.reasoning
+        prediction.reasoning()
     );
 }
 
