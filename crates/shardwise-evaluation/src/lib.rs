@@ -24,7 +24,7 @@ mod synthetic;
 mod verdict;
 
 pub use arena::{
-    ArenaLoss, ArenaPage, ArenaPlan, ArenaProgress, ArenaResult, Cell, CellKey, Group, LeagueRow, LossKind, Net,
+    ArenaLoss, ArenaPage, ArenaPlan, ArenaProgress, ArenaResult, Calibration, Cell, CellKey, CoverageRow, Group, LeagueRow, LossKind, Net,
     Paired, Problem, Roster, RunCell, SPECIMENS, Setting, arena_losses, arena_subject, league, paired, run_arena,
     specimen, write_arena_page,
 };

@@ -197,6 +197,7 @@ fn arena_cell(key: &CellKey, name: &str, rank: usize) -> Cell {
         metrics: metrics(mean_ms),
         risk_gap_pp: 0.4,
         regret: Some(2.5),
+        answers: None,
         decide_us_p50: Some(3.0),
         decide_us_p99: Some(9.0),
         requests: 25_000,

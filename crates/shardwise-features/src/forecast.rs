@@ -12,8 +12,21 @@ pub struct Forecast {
     pub table_ms: Option<f32>,
     /// That of this router's own measurements.
     pub online_ms: Option<f32>,
-    /// The expected latency that was answered.
-    pub answered_ms: Option<f32>,
-    /// Which kind of request it was, for those who learn how far off forecasts are.
+    /// What was answered.
+    pub answer: Option<Answer>,
+}
+
+/// The part of an answer that time will judge.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Expected latency in ms.
+    pub expected_ms: f32,
+    /// Latencies within which half, nine tenths and 99 hundredths of such requests are done, in ms.
+    pub quantiles_ms: [f32; 3],
+    /// Probability that the shard is within 10 % and 5 ms of the best, in [0, 1].
+    pub confidence: f32,
+    /// Whether the shard is busy: more than 0.7 cores wanted for each of its own.
+    pub congested: bool,
+    /// Which kind of request it was, for whoever learns how far off answers are.
     pub kind: u16,
 }

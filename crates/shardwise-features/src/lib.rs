@@ -26,7 +26,7 @@ mod table;
 
 pub use context::DecisionContext;
 pub use extract::{DecisionFeatures, FEATURE_COUNT, FeatureVector};
-pub use forecast::Forecast;
+pub use forecast::{Answer, Forecast};
 pub use golden::fingerprint;
 pub use reference::reference_page;
 pub use router_state::{BreakerState, RouterImage, RouterState, ShardLocal, Ticket};

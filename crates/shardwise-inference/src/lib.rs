@@ -16,6 +16,15 @@
 //! ```
 
 mod confidence;
+mod config;
+mod counts;
+mod gate;
+mod guards;
 mod placer;
+mod ranking;
+mod spread;
+mod timing;
 
-pub use placer::{DecisionCounts, Placer, PlacerConfig};
+pub use config::{Admission, Budget, Cap, Exploration, Guards, PlacerConfig};
+pub use counts::DecisionCounts;
+pub use placer::Placer;

@@ -1,112 +1,88 @@
-//! The placer: eligible → cost by the cheapest means → cut → cost by the model → cheapest, with its fallback ladder.
+//! The placer: eligible → cost by the cheapest means → cut → cost by the model → guards → draw, with its fallback ladder.
 
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use rand::Rng;
-use shardwise_features::{DecisionContext, DecisionFeatures, FEATURE_COUNT, FeatureVector, ServiceTable};
-use shardwise_models::{ExecHead, ModelBundle};
-use shardwise_policies::sed::{Candidate, SedConfig};
-use shardwise_policies::{Decision, Policy, Rules, eligible};
+use arc_swap::ArcSwapOption;
+use rand::{Rng, RngExt};
+use shardwise_features::{Answer, DecisionContext, Forecast, ServiceTable};
+use shardwise_models::ModelBundle;
+use shardwise_policies::{Decision, Observed, Policy, eligible};
 use shardwise_types::{
-    Alternative, Confidence, CostTerms, DecidedBy, FallbackReason, NoEligibleShard, ShardPrediction, Widening,
+    Alternative, Confidence, DecidedBy, FallbackReason, MOST_ALTERNATIVES, NoEligibleShard, Response, ShardPrediction,
+    Widening, combine_keys,
 };
 
-use crate::confidence::{Uncertain, best, close_to_best};
-
-/// An execution time outside of this is no time: a nanosecond to eleven days, in ln ms.
-const SANE_LN_MS: std::ops::Range<f64> = -14.0..20.6;
-
-/// What the decision needs to know of the runtime.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct PlacerConfig {
-    /// Hard rules.
-    pub rules: Rules,
-    /// The cost.
-    pub cost: SedConfig,
-    /// The model scores this many of the candidates that the service table finds cheapest; measured to cost nothing.
-    pub model_candidates: usize,
-}
-
-impl Default for PlacerConfig {
-    fn default() -> Self {
-        Self { rules: Rules::default(), cost: SedConfig::default(), model_candidates: 8 }
-    }
-}
-
-/// How often each decider spoke and each fallback happened since the placer was made.
-#[derive(Debug, Default)]
-pub struct DecisionCounts {
-    decided_by: [AtomicU64; DecidedBy::ALL.len()],
-    fallbacks: [AtomicU64; FallbackReason::ALL.len()],
-    refused: AtomicU64,
-}
-
-impl DecisionCounts {
-    /// Decisions by a decider.
-    pub fn decided_by(&self, decider: DecidedBy) -> u64 {
-        self.decided_by[decider as usize].load(Relaxed)
-    }
-
-    /// Decisions for which a better decider was passed over for this reason.
-    pub fn fallbacks(&self, reason: FallbackReason) -> u64 {
-        self.fallbacks[reason as usize].load(Relaxed)
-    }
-
-    /// Decisions that found no eligible shard.
-    pub fn refused(&self) -> u64 {
-        self.refused.load(Relaxed)
-    }
-
-    fn count(&self, decided_by: DecidedBy, fallback: Option<FallbackReason>) {
-        self.decided_by[decided_by as usize].fetch_add(1, Relaxed);
-        if let Some(reason) = fallback {
-            self.fallbacks[reason as usize].fetch_add(1, Relaxed);
-        }
-    }
-}
+use crate::confidence::{Uncertain, best, calibrated, close_to_best};
+use crate::config::PlacerConfig;
+use crate::counts::DecisionCounts;
+use crate::gate::{Gate, Trust};
+use crate::guards;
+use crate::ranking::{Ranking, Scored, model_fallback};
+use crate::spread::{Spread, kind_of};
+use crate::timing::ModelTime;
 
 /// Places requests with a model bundle, or without one until there is one. Decides through `&self`; threads share it.
+///
+/// What it learns online (whose forecasts to trust, how far off they are) stays when the model is swapped; what it knows of
+/// shards is the [`RouterState`](shardwise_features::RouterState)'s, which is the caller's.
 pub struct Placer {
-    bundle: Option<Arc<ModelBundle>>,
-    /// The bundle's, at hand without counting references on every decision.
-    table: Option<Arc<ServiceTable>>,
+    loaded: ArcSwapOption<Loaded>,
     config: PlacerConfig,
+    gate: Gate,
+    spread: Spread,
+    model_time: ModelTime,
+    draws: AtomicU64,
     counts: DecisionCounts,
 }
 
-/// A scored candidate.
-#[derive(Clone, Copy)]
-struct Scored {
-    position: usize,
-    /// Read once: other threads may dispatch while this one decides.
-    candidate: Candidate,
-    terms: CostTerms,
+/// A bundle with what every decision asks of it at hand.
+pub(crate) struct Loaded {
+    pub(crate) bundle: Arc<ModelBundle>,
+    pub(crate) table: Arc<ServiceTable>,
+    version: Arc<str>,
 }
 
-/// Buffers that live as long as their thread, so that a decision allocates nothing once they have grown.
-#[derive(Default)]
-struct Scratch {
-    positions: Vec<usize>,
-    scored: Vec<Scored>,
-    rows: Vec<f32>,
-    ln_ms: Vec<f64>,
+/// A choice among the ranked: the chosen comes first, then the others, cheapest first.
+pub(crate) struct Chosen {
+    pub(crate) decided_by: DecidedBy,
+    pub(crate) fallback: Option<FallbackReason>,
+    pub(crate) propensity: f64,
+    widening: Widening,
+    forecast: Forecast,
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    /// Buffers that live as long as their thread, so that a decision allocates nothing once they have grown.
+    static RANKING: RefCell<Ranking> = RefCell::default();
+}
+
+impl Default for Placer {
+    fn default() -> Self {
+        Self::without_model()
+    }
 }
 
 impl Placer {
     /// A placer that starts on the fallback ladder.
     pub fn without_model() -> Self {
-        Self { bundle: None, table: None, config: PlacerConfig::default(), counts: DecisionCounts::default() }
+        Self {
+            loaded: ArcSwapOption::empty(),
+            config: PlacerConfig::default(),
+            gate: Gate::default(),
+            spread: Spread::default(),
+            model_time: ModelTime::default(),
+            draws: AtomicU64::new(0),
+            counts: DecisionCounts::default(),
+        }
     }
 
     /// A placer with a verified bundle.
     pub fn with_model(bundle: Arc<ModelBundle>) -> Self {
-        Self { table: Some(bundle.service_table()), bundle: Some(bundle), ..Self::without_model() }
+        let placer = Self::without_model();
+        placer.swap_model(Some(bundle));
+        placer
     }
 
     /// With another configuration.
@@ -116,7 +92,21 @@ impl Placer {
         self
     }
 
-    /// Who decided how often.
+    /// Decides with another bundle from now on, or without one. Decisions that have begun end with the one before.
+    pub fn swap_model(&self, bundle: Option<Arc<ModelBundle>>) {
+        let loaded = bundle.map(|bundle| {
+            let (table, version) = (bundle.service_table(), bundle.version().into());
+            Arc::new(Loaded { bundle, table, version })
+        });
+        self.loaded.store(loaded);
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &PlacerConfig {
+        &self.config
+    }
+
+    /// Who decided how often, and which guards fired.
     pub fn counts(&self) -> &DecisionCounts {
         &self.counts
     }
@@ -127,150 +117,199 @@ impl Placer {
     /// # Errors
     /// When no shard is eligible; the caller falls back to local execution.
     pub fn predict_optimal_shard(&self, context: &DecisionContext<'_>) -> Result<ShardPrediction, NoEligibleShard> {
-        self.decide_with(context, |context, ranked, decided_by, fallback| {
-            self.prediction(context, ranked, decided_by, fallback)
+        self.predict(context).map(|(prediction, _)| prediction)
+    }
+
+    /// As [`predict_optimal_shard`](Self::predict_optimal_shard), with what must be remembered of the request: put the
+    /// forecast on its ticket, and give it to [`learn`](Self::learn) when the response comes.
+    ///
+    /// # Errors
+    /// When no shard is eligible.
+    pub fn predict(&self, context: &DecisionContext<'_>) -> Result<(ShardPrediction, Forecast), NoEligibleShard> {
+        self.decide_with(context, self.draw(context), |context, ranking, chosen, loaded| {
+            (self.prediction(context, ranking, chosen, loaded), chosen.forecast)
         })
+    }
+
+    /// Learns from a response how far off the forecast was. A request that was called off teaches nothing.
+    pub fn learn(&self, forecast: &Forecast, response: &Response) {
+        if response.error == Some(shardwise_types::ErrorClass::Cancelled) {
+            return;
+        }
+        let measured_ms = match response.is_ok() {
+            true => f64::from(response.total_ms),
+            false => self.config.cost.runtime.timeout_ms,
+        };
+        if response.is_ok() {
+            self.gate.learn(forecast, measured_ms);
+        }
+        if let Some(answer) = forecast.answer {
+            self.spread.learn(answer.kind, f64::from(answer.expected_ms), measured_ms);
+        }
+    }
+
+    /// A uniform draw in [0, 1) that the placer's seed, the request and the number of draws before fix.
+    fn draw(&self, context: &DecisionContext<'_>) -> f64 {
+        let drawn = self.draws.fetch_add(1, Relaxed);
+        let request = combine_keys(context.request.function.key(), context.decided_at.nanos().cast_unsigned());
+        (combine_keys(combine_keys(self.config.seed, drawn), request) >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     fn decide_with<T>(
         &self,
         context: &DecisionContext<'_>,
-        answer: impl FnOnce(&DecisionContext<'_>, &[Scored], DecidedBy, Option<FallbackReason>) -> T,
+        draw: f64,
+        answer: impl FnOnce(&DecisionContext<'_>, &Ranking, &Chosen, Option<&Loaded>) -> T,
     ) -> Result<T, NoEligibleShard> {
-        let context = DecisionContext { service_table: self.table(), ..*context };
-        SCRATCH.with_borrow_mut(|scratch| {
-            if let Err(refusal) = eligible(&context, &self.config.rules, &mut scratch.positions) {
-                self.counts.refused.fetch_add(1, Relaxed);
+        let loaded = self.loaded.load();
+        let loaded = loaded.as_deref();
+        let context = DecisionContext { service_table: loaded.map(|loaded| &*loaded.table), ..*context };
+        RANKING.with_borrow_mut(|ranking| {
+            if let Err(refusal) = eligible(&context, &self.config.rules, &mut ranking.positions) {
+                self.counts.refuse();
                 return Err(refusal);
             }
-            let (decided_by, fallback) = self.rank(&context, scratch);
-            self.counts.count(decided_by, fallback);
-            Ok(answer(&context, &scratch.scored, decided_by, fallback))
+            let (decided_by, fallback) = self.rank(&context, ranking, loaded);
+            let mut chosen = Chosen {
+                decided_by,
+                fallback,
+                propensity: 1.0,
+                widening: Widening::None,
+                forecast: Forecast::default(),
+            };
+            guards::choose(&context, &self.config, ranking, &mut chosen, draw);
+            chosen.forecast = self.forecast(&context, ranking, loaded);
+            self.counts.count(chosen.decided_by, fallback, chosen.widening);
+            Ok(answer(&context, ranking, &chosen, loaded))
         })
     }
 
-    fn table(&self) -> Option<&ServiceTable> {
-        self.table.as_deref()
+    /// Leaves the candidates in `ranking.scored`, cheapest first.
+    fn rank(
+        &self,
+        context: &DecisionContext<'_>,
+        ranking: &mut Ranking,
+        loaded: Option<&Loaded>,
+    ) -> (DecidedBy, Option<FallbackReason>) {
+        let trust = self.config.guards.gate.map_or(Trust::Model, |factor| self.gate.trust(factor));
+        // A table that errs more than this router's own measurements is as good as none.
+        let table = if trust == Trust::Online { None } else { context.service_table };
+        let something_known = ranking.score(&DecisionContext { service_table: table, ..*context }, &self.config.cost);
+        let Some(loaded) = loaded else {
+            let decided_by = if something_known { DecidedBy::OnlineEstimates } else { DecidedBy::LeastLoaded };
+            if !something_known {
+                ranking.sort_by_load();
+            }
+            return (decided_by, Some(FallbackReason::NoModel));
+        };
+        if !something_known {
+            ranking.sort_by_load();
+            return (DecidedBy::LeastLoaded, Some(FallbackReason::NothingKnown));
+        }
+        // Without the table's knowledge of the function the cost stands on what this router measured itself.
+        let table_knows = table.is_some_and(|table| table.function_ln_ms(context.request).is_some());
+        let without_model = if table_knows { DecidedBy::ServiceTable } else { DecidedBy::OnlineEstimates };
+        let fallback = model_fallback(context, loaded, &self.config.guards, trust).or_else(|| {
+            let started_ns = self.config.guards.budget.map(|budget| (budget.clock_ns)());
+            if self.config.guards.budget.is_some_and(|budget| !self.model_time.allows(budget.model_us)) {
+                return Some(FallbackReason::OverBudget);
+            }
+            let fallback = ranking.rescore(context, &loaded.bundle, &self.config);
+            if let (Some(budget), Some(started_ns)) = (self.config.guards.budget, started_ns) {
+                self.model_time.took((budget.clock_ns)().saturating_sub(started_ns));
+            }
+            fallback
+        });
+        (if fallback.is_some() { without_model } else { DecidedBy::Model }, fallback)
     }
 
-    /// Leaves the candidates in `scratch.scored`, cheapest first.
-    fn rank(&self, context: &DecisionContext<'_>, scratch: &mut Scratch) -> (DecidedBy, Option<FallbackReason>) {
-        let Scratch { positions, scored, rows, ln_ms } = scratch;
-        let mut something_known = false;
-        scored.clear();
-        scored.extend(positions.iter().map(|&position| {
-            let candidate = Candidate::read(context, position);
-            something_known |= candidate.service_ln_ms.is_some();
-            let terms = candidate.cost(context, position, &self.config.cost);
-            Scored { position, candidate, terms }
-        }));
-        sort_by_cost(scored);
-        if !something_known {
-            sort_by_load(scored);
-            let reason = if self.bundle.is_some() { FallbackReason::NothingKnown } else { FallbackReason::NoModel };
-            return (DecidedBy::LeastLoaded, Some(reason));
+    /// What each predictor expects of the chosen, so that outcomes can tell which of them to trust.
+    fn forecast(&self, context: &DecisionContext<'_>, ranking: &mut Ranking, loaded: Option<&Loaded>) -> Forecast {
+        let chosen = ranking.scored[0];
+        let expected_ms = chosen.terms.latency_ms();
+        let kind = kind_of(context.request.risk, &chosen.terms, chosen.candidate.utilisation());
+        let quantiles_ms = self.spread.quantiles_ms(kind, expected_ms).map(|ms| ms as f32);
+        let confidence = self.confidence(context, ranking, loaded).value() as f32;
+        let congested = chosen.candidate.utilisation() > 0.7;
+        let answer = Answer { expected_ms: expected_ms as f32, quantiles_ms, confidence, congested, kind };
+        let is_watched = self.config.guards.gate.is_some();
+        let cost = &self.config.cost;
+        let latency_ms = |context: &DecisionContext<'_>| chosen.candidate.again(context, chosen.position, cost);
+        Forecast {
+            model_ms: loaded.filter(|_| is_watched).and_then(|loaded| {
+                // When the model was passed over it must still be heard, or it could never come back.
+                chosen.model_ms.or_else(|| ranking.model_ms(context, &loaded.bundle, &self.config))
+            }),
+            table_ms: context.service_table.filter(|_| is_watched).map(|_| latency_ms(context)),
+            online_ms: (is_watched && context.service_table.is_some()).then(|| {
+                latency_ms(&DecisionContext { service_table: None, ..*context })
+            }),
+            answer: Some(answer),
         }
-        let Some(bundle) = &self.bundle else { return (DecidedBy::OnlineEstimates, Some(FallbackReason::NoModel)) };
-        // Without the table's knowledge of the function the cost stands on what this router measured itself.
-        let table_knows = self.table().is_some_and(|table| table.function_ln_ms(context.request).is_some());
-        let without_model = if table_knows { DecidedBy::ServiceTable } else { DecidedBy::OnlineEstimates };
-        let Some(head) = bundle.exec() else { return (without_model, Some(FallbackReason::NoExecHead)) };
-        let cut = self.config.model_candidates.clamp(1, scored.len());
-        predict(head, context, &scored[..cut], rows, ln_ms);
-        if !ln_ms.iter().all(|ln_ms| SANE_LN_MS.contains(ln_ms)) {
-            return (without_model, Some(FallbackReason::BadPrediction));
-        }
-        for (scored, ln_ms) in scored[..cut].iter_mut().zip(ln_ms.iter()) {
-            let execution_ms = ln_ms.exp() * head.smearing();
-            scored.terms = scored.candidate.cost_given(execution_ms, scored.terms.cold_ms, &self.config.cost);
-        }
-        sort_by_cost(&mut scored[..cut]);
-        (DecidedBy::Model, None)
+    }
+
+    fn confidence(&self, context: &DecisionContext<'_>, ranking: &Ranking, loaded: Option<&Loaded>) -> Confidence {
+        let uncertain = |scored: &Scored| uncertain(context, scored, loaded);
+        let rivals = ranking.scored.iter().skip(1).take(self.config.model_candidates.max(2) - 1);
+        calibrated(close_to_best(uncertain(&ranking.scored[0]), rivals.map(uncertain)))
     }
 
     fn prediction(
         &self,
         context: &DecisionContext<'_>,
-        ranked: &[Scored],
-        decided_by: DecidedBy,
-        fallback: Option<FallbackReason>,
+        ranking: &Ranking,
+        chosen: &Chosen,
+        loaded: Option<&Loaded>,
     ) -> ShardPrediction {
-        let shard = |scored: &Scored| &context.fleet.shards[scored.position];
-        let chosen = &ranked[0];
-        let uncertain = |scored: &Scored| self.uncertain(scored);
+        let ranked = &ranking.scored;
+        let id = |scored: &Scored| &context.fleet.shards[scored.position].id;
+        let first = &ranked[0];
         let rivals = &ranked[..ranked.len().min(self.config.model_candidates.max(2))];
-        let others_of = |one: usize| {
-            let others = rivals.iter().enumerate().filter(move |(other, _)| *other != one);
-            others.map(|(_, scored)| uncertain(scored))
-        };
-        let alternatives = rivals.iter().enumerate().skip(1).take(3).map(|(rank, scored)| Alternative {
-            shard: shard(scored).id.clone(),
-            cost: scored.terms,
-            expected_latency: scored.terms.latency_ms(),
-            probability_best: best(uncertain(scored), others_of(rank)),
+        let alternatives = rivals.iter().enumerate().skip(1).take(MOST_ALTERNATIVES).map(|(rank, scored)| {
+            let others = rivals.iter().enumerate().filter(|(other, _)| *other != rank);
+            Alternative {
+                shard: id(scored).clone(),
+                cost: scored.terms,
+                expected_latency: scored.terms.latency_ms(),
+                probability_best: best(
+                    uncertain(context, scored, loaded),
+                    others.map(|(_, other)| uncertain(context, other, loaded)),
+                ),
+            }
         });
-        let wanted = chosen.candidate.local.cores_wanted();
+        let answer = chosen.forecast.answer.expect("a decision has an answer");
+        let [latency_p50, latency_p90, latency_p99] = answer.quantiles_ms.map(f64::from);
         ShardPrediction {
-            recommended_shard: shard(chosen).id.clone(),
-            confidence: close_to_best(uncertain(chosen), others_of(0)),
-            expected_latency: chosen.terms.latency_ms(),
-            expected_load: (wanted + 1.0) / chosen.candidate.cores,
-            latency_p50: chosen.terms.latency_ms(),
-            latency_p90: chosen.terms.latency_ms(),
-            latency_p99: chosen.terms.latency_ms(),
-            success_probability: Confidence::clamped(1.0 - chosen.candidate.local.error_rate),
-            eligible: u32::try_from(ranked.len()).unwrap_or(u32::MAX),
-            widening: Widening::None,
-            degraded: false,
+            recommended_shard: id(first).clone(),
+            confidence: Confidence::clamped(f64::from(answer.confidence)),
+            expected_latency: first.terms.latency_ms(),
+            latency_p50,
+            latency_p90,
+            latency_p99,
+            expected_load: (first.candidate.local.cores_wanted() + 1.0) / first.candidate.cores,
+            success_probability: Confidence::clamped(1.0 - first.candidate.local.error_rate),
+            cost: first.terms,
             alternative_shards: alternatives.collect(),
-            cost: chosen.terms,
-            propensity: 1.0,
-            decided_by,
-            fallback_reason: fallback,
-            model_version: self.bundle.as_ref().map(|bundle| bundle.version().into()),
+            eligible: u32::try_from(ranked.len()).unwrap_or(u32::MAX),
+            widening: chosen.widening,
+            degraded: chosen.widening == Widening::Doubtful,
+            propensity: chosen.propensity,
+            decided_by: chosen.decided_by,
+            fallback_reason: chosen.fallback,
+            model_version: loaded.map(|loaded| Arc::clone(&loaded.version)),
         }
     }
-
-    /// The spread of a cost is that of its execution term: what the model, or else the table, leaves unexplained.
-    fn uncertain(&self, scored: &Scored) -> Uncertain {
-        let head_sd = self.bundle.as_ref().and_then(|bundle| bundle.exec()).map(ExecHead::residual_sd);
-        let ln_sd = head_sd.or_else(|| self.table().map(ServiceTable::residual_sd)).unwrap_or(1.0);
-        Uncertain { cost_ms: scored.terms.total_ms(), sd_ms: ln_sd * scored.terms.execution_ms }
-    }
 }
 
-/// Execution times of the candidates by the head, in ln ms, into `ln_ms`.
-fn predict(
-    head: &ExecHead,
-    context: &DecisionContext<'_>,
-    scored: &[Scored],
-    rows: &mut Vec<f32>,
-    ln_ms: &mut Vec<f64>,
-) {
-    let decision = DecisionFeatures::new(context);
-    rows.clear();
-    for candidate in scored {
-        rows.extend_from_slice(FeatureVector::extract(&decision, candidate.position).as_slice());
-    }
-    ln_ms.clear();
-    ln_ms.resize(rows.len() / FEATURE_COUNT, 0.0);
-    head.predict_ln_ms_rows(rows, ln_ms);
-}
-
-/// Cheapest first; ties by shard id, which is the order of the fleet.
-fn sort_by_cost(scored: &mut [Scored]) {
-    sort_by(scored, |scored| scored.terms.total_ms());
-}
-
-/// Least loaded first; ties by shard id.
-fn sort_by_load(scored: &mut [Scored]) {
-    sort_by(scored, |scored| scored.candidate.utilisation());
-}
-
-/// Smallest first; what is not a number comes last.
-fn sort_by(scored: &mut [Scored], value: impl Fn(&Scored) -> f64) {
-    let key = |scored: &Scored| Some(value(scored)).filter(|value| !value.is_nan()).unwrap_or(f64::INFINITY);
-    scored.sort_unstable_by(|a, b| key(a).total_cmp(&key(b)).then(a.position.cmp(&b.position)));
+/// How far off a cost may be: execution by what the model, or else the table, leaves unexplained; a cold start by whether it
+/// comes; a wait by its own length.
+fn uncertain(context: &DecisionContext<'_>, scored: &Scored, loaded: Option<&Loaded>) -> Uncertain {
+    let head_sd = loaded.and_then(|loaded| loaded.bundle.exec()).map(|head| head.residual_sd());
+    let ln_sd = head_sd.or_else(|| context.service_table.map(ServiceTable::residual_sd)).unwrap_or(1.0);
+    let terms = &scored.terms;
+    let cold_sd_ms = terms.cold_ms * (1.0 / scored.cold_probability.clamp(0.01, 1.0) - 1.0).sqrt();
+    let sd_ms = (ln_sd * terms.execution_ms).hypot(cold_sd_ms).hypot(terms.wait_ms);
+    Uncertain { cost_ms: terms.total_ms(), sd_ms }
 }
 
 /// The placer as a policy: the very object that routers embed runs in the simulator.
@@ -279,20 +318,28 @@ impl Policy for Placer {
         "shardwise"
     }
 
-    fn decide(&mut self, context: &DecisionContext<'_>, _rng: &mut dyn Rng) -> Result<Decision, NoEligibleShard> {
-        self.decide_with(context, |_, ranked, decided_by, fallback_reason| Decision {
-            predicted_ms: Some(ranked[0].terms.latency_ms()),
-            decided_by,
-            fallback_reason,
-            ..Decision::by_rule(ranked[0].position, 1.0, ranked.len())
+    fn decide(&mut self, context: &DecisionContext<'_>, rng: &mut dyn Rng) -> Result<Decision, NoEligibleShard> {
+        self.decide_with(context, rng.random(), |_, ranking, chosen, _| {
+            let first = &ranking.scored[0];
+            Decision {
+                predicted_ms: Some(first.terms.latency_ms()).filter(|ms| ms.is_finite()),
+                decided_by: chosen.decided_by,
+                fallback_reason: chosen.fallback,
+                forecast: chosen.forecast,
+                ..Decision::by_rule(first.position, chosen.propensity, ranking.scored.len())
+            }
         })
     }
 
-    fn service_table(&self) -> Option<Arc<ServiceTable>> {
-        self.table.clone()
+    fn on_response(&mut self, observed: &Observed<'_>) {
+        self.learn(&observed.ticket.forecast, observed.response);
     }
 
-    fn model_version(&self) -> Option<&str> {
-        self.bundle.as_ref().map(|bundle| bundle.version())
+    fn service_table(&self) -> Option<Arc<ServiceTable>> {
+        self.loaded.load().as_ref().map(|loaded| Arc::clone(&loaded.table))
+    }
+
+    fn model_version(&self) -> Option<Arc<str>> {
+        self.loaded.load().as_ref().map(|loaded| Arc::clone(&loaded.version))
     }
 }

@@ -239,6 +239,28 @@ impl ModelBundle {
     }
 }
 
+/// Variants of a bundle that no training made, for trying out what guards do. They keep its name and version.
+impl ModelBundle {
+    /// The same with another execution head.
+    #[must_use]
+    pub fn with_exec(&self, exec: Option<ExecHead>) -> Self {
+        Self {
+            digest: self.digest.clone(),
+            manifest: self.manifest.clone(),
+            exec,
+            cold: self.cold.clone(),
+            wait: self.wait.clone(),
+            service_table: self.service_table(),
+        }
+    }
+
+    /// The same service table under the heads of another bundle.
+    #[must_use]
+    pub fn with_heads_of(&self, other: &Self) -> Self {
+        Self { cold: other.cold.clone(), wait: other.wait.clone(), ..self.with_exec(other.exec.clone()) }
+    }
+}
+
 type Files = BTreeMap<String, Vec<u8>>;
 
 fn read_file(folder: &Path, name: &str, limit: u64) -> Result<Vec<u8>, BundleError> {

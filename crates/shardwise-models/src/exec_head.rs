@@ -121,6 +121,12 @@ impl ExecHead {
         self.residual_sd
     }
 
+    /// The same head with trees that say `factor` times as much; -1 inverts what they learned. For trying out guards.
+    #[must_use]
+    pub fn with_trees_scaled(&self, factor: f64) -> Self {
+        Self { forest: self.forest.scaled(factor), ..self.clone() }
+    }
+
     /// What is expected of this row before the trees have spoken, in ln ms.
     ///
     /// # Panics

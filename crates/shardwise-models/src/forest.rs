@@ -127,6 +127,17 @@ impl Forest {
         Ok(forest)
     }
 
+    /// The same trees with all that they say times `factor`.
+    ///
+    /// # Panics
+    /// If what they say is no longer finite.
+    #[must_use]
+    pub fn scaled(&self, factor: f64) -> Self {
+        let values: Vec<f64> = self.values.iter().map(|value| value * factor).collect();
+        assert!(values.iter().all(|value| value.is_finite()), "a forest says finite numbers");
+        Self { values, ..self.clone() }
+    }
+
     /// Counts the values that a row must have at least.
     pub fn n_features(&self) -> usize {
         self.n_features

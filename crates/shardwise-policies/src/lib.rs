@@ -235,7 +235,7 @@ pub trait Policy: Send {
     }
 
     /// Version of the model bundle behind it, for the log.
-    fn model_version(&self) -> Option<&str> {
+    fn model_version(&self) -> Option<Arc<str>> {
         None
     }
 }

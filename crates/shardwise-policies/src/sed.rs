@@ -12,7 +12,7 @@
 //! from crowding onto the same best shard.
 
 use shardwise_features::{DecisionContext, ShardLocal};
-use shardwise_types::CostTerms;
+use shardwise_types::{CostTerms, Timestamp};
 
 /// The price of congestion; the optimum is flat between 0.5 and 1.
 pub const LAMBDA: f64 = 1.0;
@@ -69,6 +69,8 @@ pub struct Candidate {
     pub service_ln_ms: Option<f64>,
     /// Round trips to the shard and the exchange, in ms.
     pub network_ms: f64,
+    /// When this router last sent the function there.
+    pub last_dispatch: Option<Timestamp>,
 }
 
 impl Candidate {
@@ -82,16 +84,29 @@ impl Candidate {
             local: context.router.shard(&shard.id, context.decided_at),
             cores: f64::from(shard.shape.cores),
             service_ln_ms: context.router.service_ln_ms(context.service_table, request, &shard.id),
+            last_dispatch: context.router.last_dispatch(request, &shard.id),
             network_ms: f64::from(network.rtt_ms(&fleet.router_region, region))
                 + f64::from(request.exchange_calls) * f64::from(exchange_rtt_ms),
         }
     }
 
     /// Cost with the execution time of the service table or of online measurements.
-    pub fn cost(&self, context: &DecisionContext<'_>, position: usize, config: &SedConfig) -> CostTerms {
+    pub fn cost(&self, context: &DecisionContext<'_>, config: &SedConfig) -> CostTerms {
         let execution_ms = self.execution_ms(context);
-        let cold_ms = if is_warm(context, position, config) { 0.0 } else { expected_cold_ms(context) };
+        let cold_ms = if self.is_warm(context, config) { 0.0 } else { expected_cold_ms(context) };
         self.cost_given(execution_ms, cold_ms, config)
+    }
+
+    /// Latency that the request would feel by another context's knowledge, such as one without the service table, in ms.
+    pub fn again(&self, context: &DecisionContext<'_>, position: usize, config: &SedConfig) -> f32 {
+        let shard = &context.fleet.shards[position].id;
+        let service_ln_ms = context.router.service_ln_ms(context.service_table, context.request, shard);
+        Self { service_ln_ms, ..*self }.cost(context, config).latency_ms() as f32
+    }
+
+    /// Whether this router sent the function there so recently that it must still be loaded.
+    pub fn is_warm(&self, context: &DecisionContext<'_>, config: &SedConfig) -> bool {
+        self.last_dispatch.is_some_and(|at| context.decided_at.millis_since(at) < config.runtime.warm_ttl_ms)
     }
 
     /// Cost with times of warm execution and of loading from elsewhere.
@@ -132,14 +147,6 @@ pub(crate) fn error_ms(error_rate: f64, runtime: &Runtime) -> f64 {
     if error_rate > ERROR_FLOOR { error_rate * runtime.timeout_ms } else { 0.0 }
 }
 
-/// Whether this router sent the function there so recently that it must still be loaded.
-pub fn is_warm(context: &DecisionContext<'_>, position: usize, config: &SedConfig) -> bool {
-    context
-        .router
-        .last_dispatch(context.request, &context.fleet.shards[position].id)
-        .is_some_and(|at| context.decided_at.millis_since(at) < config.runtime.warm_ttl_ms)
-}
-
 /// What a cold start of the function is expected to cost, in ms.
 pub fn expected_cold_ms(context: &DecisionContext<'_>) -> f64 {
     let by_history = context.service_table.map(|table| table.cold_ms(context.request)).filter(|ms| *ms > 0.0);
@@ -155,17 +162,29 @@ mod tests {
     fn the_terms_add_up() {
         let golden = contexts().remove(2);
         let context = golden.context();
-        let terms = Candidate::read(&context, 0).cost(&context, 0, &SedConfig::default());
+        let failed = shardwise_types::Response {
+            error: Some(shardwise_types::ErrorClass::Failed),
+            total_ms: 1.0,
+            exec_ms: 0.0,
+            queue_ms: 0.0,
+            queue_len: 0,
+            cold: false,
+        };
+        (0..4).for_each(|_| {
+            let ticket = golden.router.on_dispatch(&context, 0);
+            golden.router.on_response(&ticket, &failed, golden.decided_at);
+        });
+        let terms = Candidate::read(&context, 0).cost(&context, &SedConfig::default());
         let sum: f64 = terms.named().iter().map(|(_, ms)| ms).sum();
         assert!((sum - terms.total_ms()).abs() < 1e-9);
-        assert!(terms.error_ms > 0.0, "half of its requests failed");
+        assert!(terms.error_ms > 0.0, "it failed again and again");
     }
 
     #[test]
     fn more_in_flight_never_costs_less() {
         let golden = contexts().remove(1);
         let context = golden.context();
-        let cost = || Candidate::read(&context, 1).cost(&context, 1, &SedConfig::default()).total_ms();
+        let cost = || Candidate::read(&context, 1).cost(&context, &SedConfig::default()).total_ms();
         let mut before = cost();
         for _ in 0..20 {
             golden.router.on_dispatch(&context, 1);

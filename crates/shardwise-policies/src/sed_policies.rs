@@ -21,7 +21,7 @@ impl Scored {
     fn score(&mut self, context: &DecisionContext<'_>, config: &SedConfig) -> Result<(), NoEligibleShard> {
         eligible(context, &Rules::default(), &mut self.positions)?;
         self.costs.clear();
-        let cost = |position: &usize| Candidate::read(context, *position).cost(context, *position, config);
+        let cost = |position: &usize| Candidate::read(context, *position).cost(context, config);
         self.costs.extend(self.positions.iter().map(cost));
         Ok(())
     }

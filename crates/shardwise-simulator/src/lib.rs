@@ -5,6 +5,7 @@
 //! real ones or calibrated ones ([`generate_traces`]).
 //! See [`simulate`] for an example.
 
+mod answers;
 mod audit;
 #[cfg(test)]
 mod conformance;
@@ -39,6 +40,7 @@ mod validator;
 mod workload;
 mod world;
 
+pub use answers::{AnswerRecord, CONFIDENCE_BINS, ConfidenceBin, Coverage};
 pub use audit::{Bug, Finding};
 pub use engine::{SimulateOptions, SimulationError, simulate, simulate_with};
 pub use episodes::{Episode, EpisodeOptions, simulate_episodes, training_episodes, workload_of_requests};

@@ -54,7 +54,7 @@ impl Player {
         }
     }
 
-    pub(crate) fn model_version(&self) -> Option<&str> {
+    pub(crate) fn model_version(&self) -> Option<Arc<str>> {
         match self {
             Self::Policy(policy) => policy.model_version(),
             _ => None,

@@ -116,6 +116,9 @@ impl<'a> Simulation<'a> {
         })?;
         if self.is_measured(index) {
             self.tally.count_decision(placement.regret_ms, placement.decide_ns);
+            if let (Some(answer), Some(is_right)) = (&placement.decision.forecast.answer, placement.is_right) {
+                self.tally.judge_answer(answer, is_right);
+            }
         }
         Some(placement)
     }
@@ -340,6 +343,10 @@ impl<'a> Simulation<'a> {
         let router = &mut self.routers[arrival.router as usize];
         router.on_response(&arrival.request, attempt.shard, &attempt.ticket, response, known_at);
         let decision_id = attempt.decision_id;
+        if let Some(answer) = attempt.ticket.forecast.answer.filter(|_| response.error != Some(ErrorClass::Cancelled)) {
+            let good_ms = response.is_ok().then_some(response.total_ms);
+            self.tally.count_answer(attempt.arrival as usize, &answer, arrival.request.risk, good_ms);
+        }
         if attempt.references == 0 {
             self.attempts.free(slot);
         }
@@ -380,7 +387,7 @@ impl<'a> Simulation<'a> {
             policy: router.player.name().to_owned(),
             decided_by: decision.decided_by,
             fallback_reason: decision.fallback_reason,
-            model_version: router.player.model_version().map(str::to_owned),
+            model_version: router.player.model_version().map(|version| version.to_string()),
             logged_shards: placement.logged_shards,
             logged_features: placement.logged_features,
         };

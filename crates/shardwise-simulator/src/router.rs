@@ -77,6 +77,8 @@ pub(crate) struct Placement {
     pub(crate) logged_features: Vec<f32>,
     /// How much later than on the best eligible shard it is foreseen to be done, in ms.
     pub(crate) regret_ms: Option<f64>,
+    /// Whether it is within 10 % and 5 ms of the best eligible shard, when that was looked at.
+    pub(crate) is_right: Option<bool>,
     /// How long the decision took.
     pub(crate) decide_ns: Option<u64>,
 }
@@ -136,7 +138,7 @@ impl<'a> SimRouter<'a> {
         let decision_id = (self.index << DECISION_BITS) + self.decisions;
         let (mut logged_shards, mut logged_features) = (Vec::new(), Vec::new());
         let wants_features = (ask.wants_features)(decision_id);
-        let mut regret_ms = None;
+        let (mut regret_ms, mut is_right) = (None, None);
         if (wants_features || ask.regret) && eligible(&context, &Rules::default(), &mut self.candidates).is_ok() {
             if wants_features {
                 let features = DecisionFeatures::new(&context);
@@ -148,13 +150,15 @@ impl<'a> SimRouter<'a> {
             if ask.regret {
                 let foreseen = |position: &usize| truth.foresee(self.world_position[*position]).latency_ms;
                 let best_ms = self.candidates.iter().map(foreseen).fold(f64::INFINITY, f64::min);
-                regret_ms = Some((truth.foresee(shard).latency_ms - best_ms).max(0.0));
+                let own_ms = truth.foresee(shard).latency_ms;
+                regret_ms = Some((own_ms - best_ms).max(0.0));
+                is_right = Some(own_ms <= 1.1 * best_ms + 5.0);
             }
         }
         let mut ticket = self.known.state.on_dispatch(&context, decision.chosen);
         ticket.forecast = decision.forecast;
         let placement =
-            Placement { decision_id, decision, ticket, shard, logged_shards, logged_features, regret_ms, decide_ns };
+            Placement { decision_id, decision, ticket, shard, logged_shards, logged_features, regret_ms, is_right, decide_ns };
         Some(placement)
     }
 
@@ -198,6 +202,7 @@ impl<'a> SimRouter<'a> {
             logged_shards: Vec::new(),
             logged_features: Vec::new(),
             regret_ms: None,
+            is_right: None,
             decide_ns: None,
         })
     }

@@ -1,8 +1,10 @@
 //! What a run amounts to: latencies as users feel them, errors, use of the fleet, over the measured part of the run.
 
 use serde::{Deserialize, Serialize};
+use shardwise_features::Answer;
 use shardwise_types::{PlacementRequest, RiskLevel, Timestamp, combine_keys};
 
+use crate::answers::AnswerRecord;
 use crate::audit::Finding;
 use crate::shard::{Presence, SimTime};
 
@@ -54,6 +56,8 @@ pub struct RunSummary {
     /// How much later than on the best eligible shard a request was foreseen to be done when it was placed, in ms: the
     /// mean over the requests looked at. `None` when none was.
     pub regret_ms: Option<f64>,
+    /// How true the policy's answers were; `None` when it gave none.
+    pub answers: Option<AnswerRecord>,
     /// Median, 95th and 99th percentile of the time that a decision took, in µs; `None` without a stopwatch.
     pub decide_us: Option<[f64; 3]>,
     /// Every end of a request in order, as a hash: the same for the same run.
@@ -135,6 +139,7 @@ pub(crate) struct Tally {
     /// Measured requests and missed objectives by risk tier.
     tiers: [(u64, u64); RiskLevel::ALL.len()],
     regret: (f64, u64),
+    answers: AnswerRecord,
     /// Times that decisions took, in ns; `None` when nobody looks.
     decide_ns: Option<Vec<u32>>,
     log_hash: u64,
@@ -156,6 +161,7 @@ impl Tally {
             cold: 0,
             tiers: Default::default(),
             regret: (0.0, 0),
+            answers: AnswerRecord::default(),
             decide_ns: is_timed.then(Vec::new),
             log_hash: 0,
             in_system: Presence::default(),
@@ -194,6 +200,18 @@ impl Tally {
         if let (Some(times), Some(ns)) = (&mut self.decide_ns, decide_ns) {
             times.push(u32::try_from(ns).unwrap_or(u32::MAX));
         }
+    }
+
+    /// Notes what became of an attempt that an answer was given for; a failure took the timeout.
+    pub(crate) fn count_answer(&mut self, arrival: usize, answer: &Answer, risk: RiskLevel, good_ms: Option<f32>) {
+        if arrival >= self.first_measured {
+            self.answers.count(answer, risk, good_ms.unwrap_or(self.timeout_ms));
+        }
+    }
+
+    /// Notes whether a measured choice was about the best.
+    pub(crate) fn judge_answer(&mut self, answer: &Answer, was_right: bool) {
+        self.answers.judge(answer, was_right);
     }
 
     /// A request comes into the system.
@@ -237,6 +255,7 @@ impl Tally {
             max_over_mean: usage.max_over_mean,
             risk_gap_pp: self.risk_gap_pp(),
             regret_ms: (self.regret.1 > 0).then(|| self.regret.0 / self.regret.1 as f64),
+            answers: (self.answers.all.requests > 0).then(|| self.answers.clone()),
             decide_us: self.decide_us(),
             log_hash: self.log_hash,
             findings: run.findings.clone(),

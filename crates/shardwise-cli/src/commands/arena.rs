@@ -18,7 +18,8 @@ use shardwise_types::key_of;
 
 use super::files;
 use super::generator::read_traces;
-use super::roster::{FleetRoster, MODEL_POLICIES, needs_training};
+use super::roster::{FleetRoster, MODEL_POLICIES, needs_model, needs_training};
+use super::variants::variant_names;
 use crate::arguments::ArenaArguments;
 use crate::output::{self, Stage};
 
@@ -155,9 +156,10 @@ fn policies(options: &ArenaArguments) -> miette::Result<Vec<String>> {
         }
         return Ok(taking_part.into_iter().map(str::to_owned).collect());
     }
+    let variants: Vec<&str> = variant_names().collect();
     for name in options.policies.0.iter().map(String::as_str) {
-        if !all.contains(&name) && !NAMES.contains(&name) && !SPECIMENS.contains(&name) {
-            let names = format!("{}, {}", all.join(", "), SPECIMENS.join(", "));
+        if ![&all[..], NAMES, &SPECIMENS[..], &variants].concat().contains(&name) {
+            let names = [&all[..], &SPECIMENS[..], &variants].concat().join(", ");
             return Err(miette!(help = format!("choose from {names}"), "there is no policy '{name}'"));
         }
         if !has_model(options, name) {
@@ -169,8 +171,7 @@ fn policies(options: &ArenaArguments) -> miette::Result<Vec<String>> {
 
 /// Whether a policy has what it needs; ours has fallbacks.
 fn has_model(options: &ArenaArguments, policy: &str) -> bool {
-    let needs_none = !MODEL_POLICIES.contains(&policy) || policy == CANDIDATE;
-    needs_none || options.train || (options.models.is_some() && !needs_training(policy))
+    !needs_model(policy) || options.train || (options.models.is_some() && !needs_training(policy))
 }
 
 /// What all cells of a plan have in common, beside what names them.

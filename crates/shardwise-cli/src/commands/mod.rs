@@ -12,6 +12,7 @@ mod predict;
 mod roster;
 mod train;
 mod validate;
+mod variants;
 
 use std::process::ExitCode;
 

@@ -12,11 +12,17 @@ use shardwise_policies::{Policy, Runtime, Sed, by_name};
 use shardwise_simulator::{Player, WorldSpec};
 
 use super::fleet_models::fleet_models;
+use super::variants::{variant, variant_names};
 use crate::arguments::ArenaArguments;
 use crate::output;
 
 /// Policies that need a model of the fleet; [`CANDIDATE`] has fallbacks without one.
 pub(crate) const MODEL_POLICIES: [&str; 4] = ["sed_off_lambda", "end_to_end_model", "spec_feature_model", CANDIDATE];
+
+/// Whether a policy needs a model of the fleet.
+pub(crate) fn needs_model(policy: &str) -> bool {
+    policy != CANDIDATE && (MODEL_POLICIES.contains(&policy) || variant_names().any(|name| name == policy))
+}
 
 /// Whether a policy needs models that only training for the arena makes.
 pub(crate) fn needs_training(policy: &str) -> bool {
@@ -72,13 +78,19 @@ impl FleetRoster {
             "sed_off_lambda" => Box::new(Sed::offline(table, runtime)),
             "end_to_end_model" => Box::new(LowestLatency::end_to_end(latency(0)?, table)),
             "spec_feature_model" => Box::new(LowestLatency::specification(latency(1)?, table)),
-            _ => Box::new(placer(Placer::with_model(Arc::clone(&models.bundle)), runtime)),
+            CANDIDATE => Box::new(Placer::with_model(Arc::clone(&models.bundle)).with_config(config(runtime))),
+            other => {
+                let next = self.by_fleet.range(fleet + 1..).next().or_else(|| self.by_fleet.range(..fleet).next());
+                let others = next.map(|(_, models)| &models.bundle);
+                let made = variant(other, config(runtime), &models.bundle, others);
+                Box::new(made.ok_or_else(|| format!("there is no policy '{other}'"))??)
+            }
         })
     }
 }
 
-fn placer(placer: Placer, runtime: Runtime) -> Placer {
-    placer.with_config(PlacerConfig { cost: SedConfig { runtime, ..SedConfig::default() }, ..PlacerConfig::default() })
+fn config(runtime: Runtime) -> PlacerConfig {
+    PlacerConfig { cost: SedConfig { runtime, ..SedConfig::default() }, ..PlacerConfig::default() }
 }
 
 impl Roster for FleetRoster {
@@ -93,7 +105,7 @@ impl Roster for FleetRoster {
         let has_model = with_model && self.by_fleet.contains_key(&fleet);
         match policy {
             CANDIDATE if !has_model => {
-                let policy: Box<dyn Policy> = Box::new(placer(Placer::without_model(), runtime));
+                let policy: Box<dyn Policy> = Box::new(Placer::without_model().with_config(config(runtime)));
                 Ok(Some(policy.into()))
             }
             _ if !with_model => Ok(None),

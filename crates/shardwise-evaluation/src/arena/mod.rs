@@ -5,6 +5,7 @@
 //! again by itself, bit for bit (the times that decisions take excepted). A policy that shows a bug anywhere is named and
 //! left out of every average. How policies are made is the caller's business.
 
+mod answers;
 mod charts;
 mod facets;
 mod headline;
@@ -16,6 +17,7 @@ mod run;
 mod specimens;
 mod tables;
 
+pub use answers::{Calibration, CoverageRow, calibrations};
 pub use headline::arena_subject;
 pub use losses::{ArenaLoss, LossKind, arena_losses};
 pub use page::{ArenaPage, write_arena_page};
@@ -33,6 +35,8 @@ pub struct ArenaResult {
     pub cells: Vec<Cell>,
     /// Policies against each other, paired by fleet and seed.
     pub paired: Vec<Paired>,
+    /// How true the answers of those policies were that give any.
+    pub calibration: Vec<Calibration>,
     /// Bugs of policies; such a policy is in no average.
     pub problems: Vec<Problem>,
     /// Simulated requests per second of one core's time, decisions included, over all runs.

@@ -406,6 +406,7 @@ mod tests {
         let sound: Vec<Cell> = cells.iter().filter(|cell| !faulty.contains(&cell.policy.as_str())).cloned().collect();
         ArenaResult {
             paired: paired(&sound),
+            calibration: Vec::new(),
             problems: faulty.iter().map(problem).collect(),
             cells,
             requests_per_s: 412_345.6,

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use shardwise_simulator::{
-    Bug, Finding, NoRecorder, Player, RunSummary, Scenario, SimulateOptions, Workload, WorldSpec, simulate_with,
+    AnswerRecord, Bug, Finding, NoRecorder, Player, RunSummary, Scenario, SimulateOptions, Workload, WorldSpec, simulate_with,
 };
 
 use super::plan::{ArenaPlan, CellKey, CellPlan, WARM_UP};
-use super::{ArenaResult, paired};
+use super::{ArenaResult, calibrations, paired};
 use crate::closed_loop::metrics_of;
 use crate::{EvaluationError, Metrics};
 
@@ -50,6 +50,9 @@ pub struct Cell {
     pub risk_gap_pp: f64,
     /// How much later than on the best eligible shard a request was foreseen to be done, in ms; mean over every 64th.
     pub regret: Option<f64>,
+    /// How true its answers were; `None` when it gives none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<AnswerRecord>,
     /// Median time of a decision in µs; `None` for what does not decide as a router does.
     pub decide_us_p50: Option<f64>,
     /// 99th percentile of the same.
@@ -153,6 +156,7 @@ pub fn run_arena(
     let sound = |cell: &&Cell| !problems.iter().any(|problem| problem.policy == cell.policy);
     Ok(ArenaResult {
         paired: paired(&cells.iter().filter(sound).cloned().collect::<Vec<_>>()),
+        calibration: calibrations(&cells),
         cells,
         problems,
         requests_per_s: requests as f64 / f64::max(busy_s, 1e-9),
@@ -292,6 +296,7 @@ fn row(key: CellKey, policy: &str, run: &RunSummary) -> Cell {
         metrics: metrics_of(run),
         risk_gap_pp: run.risk_gap_pp,
         regret: run.regret_ms,
+        answers: run.answers.clone(),
         decide_us_p50: run.decide_us.map(|[p50, ..]| p50),
         decide_us_p99: run.decide_us.map(|[.., p99]| p99),
         requests: run.requests,

@@ -1,0 +1,118 @@
+//! The outcome gate: whose forecasts were nearest to what happened, of the model, the service table and this router's own
+//! measurements. A predictor that errs more than a simpler one is passed over until it no longer does.
+//!
+//! All are judged on the shard that was chosen, whoever chose it. Source: a comparison of the two predictors' moving mean
+//! of |ln measured − ln predicted|.
+
+use std::sync::atomic::AtomicU64;
+
+use shardwise_features::Forecast;
+use shardwise_features::atomic::{get, set, update};
+
+/// Weight of a new error in the moving mean, once there are enough of them.
+const WEIGHT: f64 = 0.005;
+/// Fewer errors than this say nothing.
+const LEAST_SAMPLES: f64 = 60.0;
+/// The service table must err this much more than own measurements, beside the gate's factor, before it is passed over:
+/// it knows shards that this router has never tried, and these do not show in the comparison.
+const TABLE_CREDIT: f64 = 1.15;
+
+/// What a decision may lean on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Trust {
+    /// Only what this router measured itself.
+    Online,
+    /// The service table too.
+    Table,
+    /// And the model.
+    Model,
+}
+
+/// Errors of the three predictors.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    model: Errors,
+    table: Errors,
+    /// The table's errors where own measurements spoke as well, and theirs.
+    table_beside_online: Errors,
+    online: Errors,
+}
+
+#[derive(Debug, Default)]
+struct Errors {
+    mean: AtomicU64,
+    samples: AtomicU64,
+}
+
+impl Errors {
+    fn add(&self, ln_error: f64) {
+        let n = update(&self.samples, |n| n + 1.0);
+        let weight = WEIGHT.max(1.0 / n);
+        set(&self.mean, get(&self.mean) + weight * (ln_error - get(&self.mean)));
+    }
+
+    /// Whether these are `factor` times those of another, as far as both are known.
+    fn exceed(&self, other: &Self, factor: f64) -> bool {
+        let known = |errors: &Self| get(&errors.samples) >= LEAST_SAMPLES;
+        known(self) && known(other) && get(&self.mean) > factor * get(&other.mean)
+    }
+}
+
+impl Gate {
+    /// Learns how long a request took in truth, in ms.
+    pub(crate) fn learn(&self, forecast: &Forecast, total_ms: f64) {
+        let Forecast { model_ms, table_ms, online_ms, .. } = *forecast;
+        let error = |ms: f32| (total_ms.max(1e-3) / f64::from(ms).max(1e-3)).ln().abs();
+        if let (Some(model_ms), Some(table_ms)) = (model_ms, table_ms) {
+            self.model.add(error(model_ms));
+            self.table.add(error(table_ms));
+        }
+        if let (Some(table_ms), Some(online_ms)) = (table_ms, online_ms) {
+            self.table_beside_online.add(error(table_ms));
+            self.online.add(error(online_ms));
+        }
+    }
+
+    /// How much may be trusted when a predictor may err `factor` times as much as a simpler one.
+    pub(crate) fn trust(&self, factor: f64) -> Trust {
+        if self.table_beside_online.exceed(&self.online, factor * TABLE_CREDIT) {
+            // A bundle whose very table is wrong has nothing to offer.
+            return Trust::Online;
+        }
+        if self.model.exceed(&self.table, factor) { Trust::Table } else { Trust::Model }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate(model_ms: f32, table_ms: f32, online_ms: f32, n: usize) -> Gate {
+        let gate = Gate::default();
+        let forecast = Forecast {
+            model_ms: Some(model_ms),
+            table_ms: Some(table_ms),
+            online_ms: Some(online_ms),
+            ..Forecast::default()
+        };
+        (0..n).for_each(|_| gate.learn(&forecast, 10.0));
+        gate
+    }
+
+    #[test]
+    fn whoever_errs_more_than_a_simpler_one_is_passed_over() {
+        assert_eq!(gate(11.0, 12.0, 13.0, 100).trust(1.05), Trust::Model);
+        assert_eq!(gate(20.0, 12.0, 13.0, 100).trust(1.05), Trust::Table);
+        assert_eq!(gate(20.0, 30.0, 13.0, 100).trust(1.05), Trust::Online);
+        assert_eq!(gate(20.0, 12.0, 13.0, 50).trust(1.05), Trust::Model, "too early to tell");
+    }
+
+    #[test]
+    fn a_predictor_that_mends_comes_back() {
+        let gate = gate(20.0, 12.0, 13.0, 500);
+        assert_eq!(gate.trust(1.05), Trust::Table);
+        let mended = Forecast { model_ms: Some(10.5), table_ms: Some(12.0), ..Forecast::default() };
+        (0..1000).for_each(|_| gate.learn(&mended, 10.0));
+        assert_eq!(gate.trust(1.05), Trust::Model);
+    }
+}

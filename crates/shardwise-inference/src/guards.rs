@@ -1,0 +1,91 @@
+//! From a ranking to a choice: what may overrule the cheapest, and the draw.
+//!
+//! Each guard that changes the choice names itself as the decider. The chosen ends up first in the ranking.
+
+use shardwise_features::DecisionContext;
+use shardwise_types::{DecidedBy, Urgency, UsdAmount};
+
+use crate::config::{Admission, Cap, Exploration, PlacerConfig};
+use crate::placer::Chosen;
+use crate::ranking::{Ranking, Scored};
+
+/// Lets the guards and the draw choose.
+pub(crate) fn choose(
+    context: &DecisionContext<'_>,
+    config: &PlacerConfig,
+    ranking: &mut Ranking,
+    chosen: &mut Chosen,
+    draw: f64,
+) {
+    let scored = &mut ranking.scored;
+    if chosen.decided_by == DecidedBy::Model
+        && let Some(index) = config.guards.cap.and_then(|cap| capped(scored, &cap))
+    {
+        take(scored, index, DecidedBy::Cap, chosen);
+    }
+    if let Some(index) = config.guards.admission.and_then(|admission| freer(scored, &admission)) {
+        take(scored, index, DecidedBy::Admission, chosen);
+    }
+    if let Some(exploration) = config.exploration.filter(|exploration| may_explore(context, scored, exploration)) {
+        explore(scored, &exploration, chosen, draw);
+    }
+}
+
+/// Brings a candidate to the front and leaves the order of the others.
+fn take(scored: &mut [Scored], index: usize, decided_by: DecidedBy, chosen: &mut Chosen) {
+    scored[..=index].rotate_right(1);
+    chosen.decided_by = decided_by;
+}
+
+/// The candidate to take instead of one that is far dearer without the model than need be.
+fn capped(scored: &[Scored], cap: &Cap) -> Option<usize> {
+    let plain_ms = |index: &usize| scored[*index].plain_ms;
+    let least = (0..scored.len()).min_by(|a, b| plain_ms(a).total_cmp(&plain_ms(b)))?;
+    (plain_ms(&0) > cap.factor * plain_ms(&least) + cap.slack_ms).then_some(least)
+}
+
+/// The cheapest candidate with a core to spare, when the first is crowded and hardly cheaper.
+fn freer(scored: &[Scored], admission: &Admission) -> Option<usize> {
+    let first = &scored[0];
+    if first.candidate.utilisation() <= admission.crowded {
+        return None;
+    }
+    let dearest_ms = admission.dearest * first.terms.total_ms();
+    let suits = |scored: &Scored| scored.candidate.utilisation() < 1.0 && scored.terms.total_ms() <= dearest_ms;
+    scored.iter().position(suits)
+}
+
+/// Nothing is left to chance that must not be.
+fn may_explore(context: &DecisionContext<'_>, scored: &[Scored], exploration: &Exploration) -> bool {
+    let request = context.request;
+    exploration.share > 0.0
+        && request.urgency != Urgency::Critical
+        && request.amount_usd.map_or(0.0, UsdAmount::usd) <= exploration.most_usd
+        && scored[0].candidate.utilisation() <= exploration.most_utilisation
+}
+
+/// With a small probability draws evenly from the safe set; the propensity is exact either way.
+fn explore(scored: &mut [Scored], exploration: &Exploration, chosen: &mut Chosen, draw: f64) {
+    let dearest_ms = exploration.dearest * scored[0].terms.total_ms();
+    let is_safe = |scored: &Scored| {
+        scored.terms.total_ms() <= dearest_ms && scored.candidate.local.error_rate <= exploration.most_errors
+    };
+    let safe = scored.iter().filter(|scored| is_safe(scored)).count();
+    let each = exploration.share / safe.max(1) as f64;
+    if safe == 0 || (safe == 1 && is_safe(&scored[0])) {
+        return;
+    }
+    let first = 1.0 - exploration.share + if is_safe(&scored[0]) { each } else { 0.0 };
+    if draw >= exploration.share {
+        chosen.propensity = first;
+        return;
+    }
+    let place = ((draw / each) as usize).min(safe - 1);
+    let drawn = (0..scored.len()).filter(|index| is_safe(&scored[*index])).nth(place).expect("there are so many");
+    if drawn == 0 {
+        chosen.propensity = first;
+    } else {
+        chosen.propensity = each;
+        take(scored, drawn, DecidedBy::Exploration, chosen);
+    }
+}
