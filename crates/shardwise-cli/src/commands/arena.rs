@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use miette::{IntoDiagnostic, miette};
 use serde_json::json;
 use shardwise_evaluation::{
-    ArenaPage, ArenaPlan, ArenaProgress, ArenaResult, CANDIDATE, Net, RunCell, SPECIMENS, arena_subject, league,
+    ArenaPage, ArenaPlan, ArenaProgress, ArenaResult, Net, RunCell, SPECIMENS, arena_subject, league,
     run_arena, write_arena_page,
 };
 use shardwise_policies::NAMES;

@@ -35,7 +35,7 @@ pub struct Calibration {
 }
 
 /// Of all policies that give answers, in the order in which they come.
-pub fn calibrations(cells: &[Cell]) -> Vec<Calibration> {
+pub(crate) fn calibrations(cells: &[Cell]) -> Vec<Calibration> {
     let mut pooled: Vec<(&str, AnswerRecord)> = Vec::new();
     for cell in cells {
         let Some(answers) = &cell.answers else { continue };

@@ -17,7 +17,8 @@ mod run;
 mod specimens;
 mod tables;
 
-pub use answers::{Calibration, CoverageRow, calibrations};
+pub(crate) use answers::calibrations;
+pub use answers::{Calibration, CoverageRow};
 pub use headline::arena_subject;
 pub use losses::{ArenaLoss, LossKind, arena_losses};
 pub use page::{ArenaPage, write_arena_page};
