@@ -36,6 +36,8 @@ pub(crate) struct Gate {
     /// The table's errors where own measurements spoke as well, and theirs.
     table_beside_online: Errors,
     online: Errors,
+    /// Whether the model was passed over when last asked: 1 or 0.
+    closed: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -79,7 +81,13 @@ impl Gate {
             // A bundle whose very table is wrong has nothing to offer.
             return Trust::Online;
         }
-        if self.model.exceed(&self.table, factor) { Trust::Table } else { Trust::Model }
+        // Once passed over, the model must be no worse than the table to come back, so that it does not come and go.
+        let was_closed = get(&self.closed) > 0.0;
+        let is_closed = self.model.exceed(&self.table, if was_closed { 1.0 } else { factor });
+        if is_closed != was_closed {
+            set(&self.closed, f64::from(u8::from(is_closed)));
+        }
+        if is_closed { Trust::Table } else { Trust::Model }
     }
 }
 

@@ -234,15 +234,15 @@ impl Placer {
         let answer = Answer { expected_ms: expected_ms as f32, quantiles_ms, confidence, congested, kind };
         let is_watched = self.config.guards.gate.is_some();
         let cost = &self.config.cost;
-        let latency_ms = |context: &DecisionContext<'_>| chosen.candidate.again(context, chosen.position, cost);
+        let typical_ms = |context: &DecisionContext<'_>| chosen.candidate.typical_ms(context, chosen.position, cost) as f32;
         Forecast {
             model_ms: loaded.filter(|_| is_watched).and_then(|loaded| {
                 // When the model was passed over it must still be heard, or it could never come back.
                 chosen.model_ms.or_else(|| ranking.model_ms(context, &loaded.bundle, &self.config))
             }),
-            table_ms: context.service_table.filter(|_| is_watched).map(|_| latency_ms(context)),
+            table_ms: context.service_table.filter(|_| is_watched).map(|_| typical_ms(context)),
             online_ms: (is_watched && context.service_table.is_some()).then(|| {
-                latency_ms(&DecisionContext { service_table: None, ..*context })
+                typical_ms(&DecisionContext { service_table: None, ..*context })
             }),
             answer: Some(answer),
         }

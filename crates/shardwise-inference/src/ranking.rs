@@ -24,7 +24,7 @@ pub(crate) struct Scored {
     pub(crate) plain_ms: f64,
     /// Probability of a cold start.
     pub(crate) cold_probability: f64,
-    /// Latency that the model expects, when it was asked.
+    /// Latency that is typical by the model, when it was asked: about the median, where the cost goes by the mean.
     pub(crate) model_ms: Option<f32>,
 }
 
@@ -91,9 +91,10 @@ impl Ranking {
         }
         for index in 0..cut {
             let terms = self.terms(index, context, bundle, config);
+            let typical_ms = self.typical_ms(index, &terms, context, bundle, config);
             let scored = &mut self.scored[index];
             scored.terms = terms;
-            scored.model_ms = Some(terms.latency_ms() as f32);
+            scored.model_ms = Some(typical_ms);
             if config.cold_head && bundle.cold().is_some() {
                 scored.cold_probability = self.cold[index];
             }
@@ -102,7 +103,7 @@ impl Ranking {
         None
     }
 
-    /// Latency that the model expects of the first candidate, which was ranked without it.
+    /// Latency that is typical by the model of the first candidate, which was ranked without it.
     pub(crate) fn model_ms(
         &mut self,
         context: &DecisionContext<'_>,
@@ -111,7 +112,8 @@ impl Ranking {
     ) -> Option<f32> {
         bundle.exec()?;
         self.predict(context, bundle, 1, config).ok()?;
-        Some(self.terms(0, context, bundle, config).latency_ms() as f32)
+        let terms = self.terms(0, context, bundle, config);
+        Some(self.typical_ms(0, &terms, context, bundle, config))
     }
 
     /// Moves the cheapest, and those that are warmest, to the front; says how many they are.
@@ -187,6 +189,23 @@ impl Ranking {
             terms.wait_ms += config.wait_blend * (self.wait_ms[index] - terms.wait_ms);
         }
         terms
+    }
+
+    /// About the median: execution without its tail, and a cold start only when it is likelier than not.
+    fn typical_ms(
+        &self,
+        index: usize,
+        terms: &CostTerms,
+        context: &DecisionContext<'_>,
+        bundle: &ModelBundle,
+        config: &PlacerConfig,
+    ) -> f32 {
+        let cold_ms = match bundle.cold().is_some() && config.cold_head {
+            true if self.cold[index] > 0.5 => expected_cold_ms(context),
+            true => 0.0,
+            false => terms.cold_ms,
+        };
+        (terms.network_ms + self.exec_ln_ms[index].exp() + cold_ms + terms.wait_ms) as f32
     }
 }
 

@@ -97,11 +97,13 @@ impl Candidate {
         self.cost_given(execution_ms, cold_ms, config)
     }
 
-    /// Latency that the request would feel by another context's knowledge, such as one without the service table, in ms.
-    pub fn again(&self, context: &DecisionContext<'_>, position: usize, config: &SedConfig) -> f32 {
+    /// Latency that is typical of the request here by another context's knowledge, such as one without the service table,
+    /// in ms: about its median, where the cost goes by the mean.
+    pub fn typical_ms(&self, context: &DecisionContext<'_>, position: usize, config: &SedConfig) -> f64 {
         let shard = &context.fleet.shards[position].id;
         let service_ln_ms = context.router.service_ln_ms(context.service_table, context.request, shard);
-        Self { service_ln_ms, ..*self }.cost(context, config).latency_ms() as f32
+        let terms = Self { service_ln_ms, ..*self }.cost(context, config);
+        terms.latency_ms() - terms.execution_ms * (1.0 - 1.0 / smearing(context))
     }
 
     /// Whether this router sent the function there so recently that it must still be loaded.
@@ -127,14 +129,17 @@ impl Candidate {
     }
 
     fn execution_ms(&self, context: &DecisionContext<'_>) -> f64 {
-        let smearing = context.service_table.map_or(ONLINE_SMEARING, shardwise_features::ServiceTable::smearing);
         let plain_ms = match self.service_ln_ms {
             Some(ln_ms) => ln_ms.exp(),
             None if self.local.executions > 0.0 => self.local.exec_ln_ms.exp(),
             None => UNKNOWN_SERVICE_MS,
         };
-        plain_ms * smearing * self.local.residual.exp()
+        plain_ms * smearing(context) * self.local.residual.exp()
     }
+}
+
+fn smearing(context: &DecisionContext<'_>) -> f64 {
+    context.service_table.map_or(ONLINE_SMEARING, shardwise_features::ServiceTable::smearing)
 }
 
 /// The price of a busy shard: `lambda` times the core time for every core wanted beyond 0.7 per core.
