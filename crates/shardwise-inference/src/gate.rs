@@ -1,8 +1,8 @@
 //! The outcome gate: whose forecasts were nearest to what happened, of the model, the service table and this router's own
 //! measurements. A predictor that errs more than a simpler one is passed over until it no longer does.
 //!
-//! All are judged on the shard that was chosen, whoever chose it. Source: a comparison of the two predictors' moving mean
-//! of |ln measured − ln predicted|.
+//! They are compared by the moving mean of |ln measured − ln predicted|, on those choices that model and table agree on:
+//! whoever picks a shard alone picks where it errs in the shard's favour, and would be judged by that.
 
 use std::sync::atomic::AtomicU64;
 
@@ -10,9 +10,14 @@ use shardwise_features::Forecast;
 use shardwise_features::atomic::{get, set, update};
 
 /// Weight of a new error in the moving mean, once there are enough of them.
-const WEIGHT: f64 = 0.005;
+const WEIGHT: f64 = 0.001;
 /// Fewer errors than this say nothing.
-const LEAST_SAMPLES: f64 = 60.0;
+const LEAST_SAMPLES: f64 = 50.0;
+/// Chance alone makes errors differ by this over the root of their number; it is given to the one on trial.
+const CHANCE: f64 = 0.5;
+/// A predictor that was passed over comes back when it errs this much less than would shut it out, so that it does not come
+/// and go.
+const HYSTERESIS: f64 = 0.02;
 /// The service table must err this much more than own measurements, beside the gate's factor, before it is passed over:
 /// it knows shards that this router has never tried, and these do not show in the comparison.
 const TABLE_CREDIT: f64 = 1.15;
@@ -56,16 +61,17 @@ impl Errors {
     /// Whether these are `factor` times those of another, as far as both are known.
     fn exceed(&self, other: &Self, factor: f64) -> bool {
         let known = |errors: &Self| get(&errors.samples) >= LEAST_SAMPLES;
-        known(self) && known(other) && get(&self.mean) > factor * get(&other.mean)
+        let chance = CHANCE / get(&self.samples).clamp(1.0, 1.0 / WEIGHT).sqrt();
+        known(self) && known(other) && get(&self.mean) > (factor + chance) * get(&other.mean)
     }
 }
 
 impl Gate {
     /// Learns how long a request took in truth, in ms.
     pub(crate) fn learn(&self, forecast: &Forecast, total_ms: f64) {
-        let Forecast { model_ms, table_ms, online_ms, .. } = *forecast;
+        let Forecast { model_ms, table_ms, online_ms, agreed, .. } = *forecast;
         let error = |ms: f32| (total_ms.max(1e-3) / f64::from(ms).max(1e-3)).ln().abs();
-        if let (Some(model_ms), Some(table_ms)) = (model_ms, table_ms) {
+        if let (Some(model_ms), Some(table_ms), true) = (model_ms, table_ms, agreed) {
             self.model.add(error(model_ms));
             self.table.add(error(table_ms));
         }
@@ -81,9 +87,8 @@ impl Gate {
             // A bundle whose very table is wrong has nothing to offer.
             return Trust::Online;
         }
-        // Once passed over, the model must be no worse than the table to come back, so that it does not come and go.
         let was_closed = get(&self.closed) > 0.0;
-        let is_closed = self.model.exceed(&self.table, if was_closed { 1.0 } else { factor });
+        let is_closed = self.model.exceed(&self.table, if was_closed { factor - HYSTERESIS } else { factor });
         if is_closed != was_closed {
             set(&self.closed, f64::from(u8::from(is_closed)));
         }
@@ -101,6 +106,7 @@ mod tests {
             model_ms: Some(model_ms),
             table_ms: Some(table_ms),
             online_ms: Some(online_ms),
+            agreed: true,
             ..Forecast::default()
         };
         (0..n).for_each(|_| gate.learn(&forecast, 10.0));
@@ -112,15 +118,15 @@ mod tests {
         assert_eq!(gate(11.0, 12.0, 13.0, 100).trust(1.05), Trust::Model);
         assert_eq!(gate(20.0, 12.0, 13.0, 100).trust(1.05), Trust::Table);
         assert_eq!(gate(20.0, 30.0, 13.0, 100).trust(1.05), Trust::Online);
-        assert_eq!(gate(20.0, 12.0, 13.0, 50).trust(1.05), Trust::Model, "too early to tell");
+        assert_eq!(gate(20.0, 12.0, 13.0, 30).trust(1.05), Trust::Model, "too early to tell");
     }
 
     #[test]
     fn a_predictor_that_mends_comes_back() {
-        let gate = gate(20.0, 12.0, 13.0, 500);
+        let gate = gate(20.0, 12.0, 13.0, 200);
         assert_eq!(gate.trust(1.05), Trust::Table);
-        let mended = Forecast { model_ms: Some(10.5), table_ms: Some(12.0), ..Forecast::default() };
-        (0..1000).for_each(|_| gate.learn(&mended, 10.0));
+        let mended = Forecast { model_ms: Some(10.5), table_ms: Some(12.0), agreed: true, ..Forecast::default() };
+        (0..5000).for_each(|_| gate.learn(&mended, 10.0));
         assert_eq!(gate.trust(1.05), Trust::Model);
     }
 }

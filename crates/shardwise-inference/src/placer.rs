@@ -244,6 +244,7 @@ impl Placer {
             online_ms: (is_watched && context.service_table.is_some()).then(|| {
                 typical_ms(&DecisionContext { service_table: None, ..*context })
             }),
+            agreed: ranking.is_cheapest_without_model(0),
             answer: Some(answer),
         }
     }

@@ -116,6 +116,11 @@ impl Ranking {
         Some(self.typical_ms(0, &terms, context, bundle, config))
     }
 
+    /// Whether no candidate is cheaper than this one without the model.
+    pub(crate) fn is_cheapest_without_model(&self, index: usize) -> bool {
+        self.scored.iter().all(|other| other.plain_ms >= self.scored[index].plain_ms)
+    }
+
     /// Moves the cheapest, and those that are warmest, to the front; says how many they are.
     fn promising(&mut self, config: &PlacerConfig) -> usize {
         let mut cut = config.model_candidates.clamp(1, self.scored.len());
