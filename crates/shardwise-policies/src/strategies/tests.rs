@@ -241,10 +241,9 @@ fn fail(strategies: &Strategies, golden: &GoldenContext, position: usize) {
     });
 }
 
-/// Some of the fleet, each shard in any state, and any request.
-fn by_chance(rng: &mut StdRng) -> GoldenContext {
-    let mut golden = fleet();
-    golden.fleet.shards.retain(|_| rng.random_bool(0.7));
+/// Makes it some of the fleet, each shard in any state, and any request.
+fn disturb(golden: &mut GoldenContext, all: &[ShardSnapshot], rng: &mut StdRng) {
+    golden.fleet.shards = all.iter().filter(|_| rng.random_bool(0.7)).cloned().collect();
     for shard in &mut golden.fleet.shards {
         shard.shape.max_amount_usd = [None, None, Some(1e5), Some(5e6)][rng.random_range(0..4)];
         shard.shape.region = ["us-east", "us-west", "asia-pacific"][rng.random_range(0..3)].into();
@@ -261,7 +260,16 @@ fn by_chance(rng: &mut StdRng) -> GoldenContext {
     request.urgency = Urgency::ALL[rng.random_range(0..4)];
     request.protocol = ["uniswap", "unheard-of"][rng.random_range(0..2)].into();
     request.exchange = ["binance", "kraken", "unheard-of"][rng.random_range(0..3)].into();
-    golden
+}
+
+/// So many fleets and requests by chance. The router's memory is made once, which takes longest.
+fn by_chance(seed: u64, times: usize, mut claim: impl FnMut(&GoldenContext, &mut StdRng)) {
+    let (mut rng, mut golden) = (StdRng::seed_from_u64(seed), fleet());
+    let all = golden.fleet.shards.clone();
+    for _ in 0..times {
+        disturb(&mut golden, &all, &mut rng);
+        claim(&golden, &mut rng);
+    }
 }
 
 fn any_modes(rng: &mut StdRng) -> StrategiesConfig {
@@ -286,10 +294,10 @@ fn amount_may_go(golden: &GoldenContext, shard: &ShardId) -> bool {
 
 #[test]
 fn no_mode_breaks_a_hard_rule() {
-    let (mut rng, strategies) = (StdRng::seed_from_u64(5), Strategies::default());
+    let strategies = Strategies::default();
     let (mut positions, mut ranking, mut refused) = (Vec::new(), Ranking::default(), 0);
-    for _ in 0..3_000 {
-        let (golden, config) = (by_chance(&mut rng), any_modes(&mut rng));
+    by_chance(5, 3_000, |golden, rng| {
+        let config = any_modes(rng);
         strategies.replace(config.clone()).unwrap();
         let context = golden.context();
         let is_bound = config.risk.mode == Mode::Constraint;
@@ -300,7 +308,7 @@ fn no_mode_breaks_a_hard_rule() {
             assert_eq!(strategies.is_allowed(&context, position), is_candidate, "the audit agrees");
             let usd = golden.request.amount_usd.map_or(0.0, UsdAmount::usd);
             let keeps_limit = shard.shape.max_amount_usd.is_none_or(|limit| usd <= limit);
-            let keeps_ladder = !is_bound || amount_may_go(&golden, &shard.id);
+            let keeps_ladder = !is_bound || amount_may_go(golden, &shard.id);
             assert!(!is_candidate || shard.is_healthy() && keeps_limit && keeps_ladder, "{}", shard.id);
             let is_doubtful = !is_eligible(&context, &config.rules, position);
             assert!(!is_candidate || !is_doubtful || verdict == Ok(Widening::Doubtful), "{}", shard.id);
@@ -309,41 +317,38 @@ fn no_mode_breaks_a_hard_rule() {
         if let Some(best) = ranking.best() {
             assert!(decided_by.is_some() && positions.contains(&best.position));
             let by_risk = decided_by == Some(DecidedBy::RiskStrategy);
-            assert!(!by_risk || amount_may_go(&golden, &golden.fleet.shards[best.position].id));
+            assert!(!by_risk || amount_may_go(golden, &golden.fleet.shards[best.position].id));
         }
-    }
+    });
     assert!((100..2_000).contains(&refused), "both must be tried: {refused}");
 }
 
 #[test]
 fn without_constraints_the_candidates_are_the_eligible() {
-    let (mut rng, strategies) = (StdRng::seed_from_u64(6), Strategies::default());
-    for _ in 0..500 {
-        let golden = by_chance(&mut rng);
+    let strategies = Strategies::default();
+    by_chance(6, 500, |golden, _| {
         let (mut all, mut some) = (Vec::new(), Vec::new());
         let verdict = eligible(&golden.context(), &Rules::default(), &mut all);
         let rung = strategies.candidates(&golden.context(), &mut some);
         assert_eq!((verdict.err(), all), (rung.clone().err(), some));
         assert!(matches!(rung, Ok(Widening::None | Widening::Doubtful) | Err(_)));
-    }
+    });
 }
 
 #[test]
 fn rankings_are_total_explained_and_the_same_in_any_order() {
-    let mut rng = StdRng::seed_from_u64(7);
     let snapshot = Snapshot::new(StrategiesConfig::default(), None).unwrap();
     let (mut ranking, mut again) = (Ranking::default(), Ranking::default());
-    for _ in 0..500 {
-        let golden = by_chance(&mut rng);
+    by_chance(7, 500, |golden, rng| {
         let mut positions: Vec<usize> = (0..golden.fleet.shards.len()).collect();
         for strategy in StrategyName::ALL.map(|name| snapshot.strategy(name)) {
             strategy.rank(&golden.context(), &positions, &mut ranking);
-            positions.shuffle(&mut rng);
+            positions.shuffle(rng);
             strategy.rank(&golden.context(), &positions, &mut again);
             assert_eq!(format!("{ranking:?}"), format!("{again:?}"));
             check_ranking(&ranking, positions.len());
         }
-    }
+    });
 }
 
 fn check_ranking(ranking: &Ranking, eligible: usize) {
