@@ -38,22 +38,6 @@ enum Refused {
     TooSmall,
 }
 
-/// Where on the ladder a shard is let in: those in doubt after all others, however many constraints they meet.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    /// Its report is old, or the breaker has ejected it.
-    is_doubtful: bool,
-    rung: Rung,
-}
-
-impl Place {
-    const LAST: Self = Self { is_doubtful: true, rung: Rung::LAST };
-
-    fn widening(self) -> Widening {
-        if self.is_doubtful { Widening::Doubtful } else { self.rung.0 }
-    }
-}
-
 /// Puts the positions of the shards that the request may go to into `out`, in the order of the fleet.
 ///
 /// Silence and the breaker are doubts, not rules: when they would leave nothing, doubtful shards are let in. Health by
@@ -86,22 +70,18 @@ pub(crate) fn admit(
     out.clear();
     let judge = Judge::new(context, rules);
     let mut refusal = NoEligibleShard { shards: 0, unhealthy: 0, stale: 0, forbidden: 0, too_small: 0 };
-    let mut reached = Place::LAST;
+    let mut reached = Rung::LAST;
     for (position, shard) in context.fleet.shards.iter().enumerate() {
         refusal.shards += 1;
-        let place = match judge.place(shard, &rung) {
-            Ok(place) => place,
-            Err(why) => {
-                *why.counter(&mut refusal) += 1;
-                continue;
+        match judge.rung(shard, &rung) {
+            Ok(rung) if rung == reached => out.push(position),
+            Ok(rung) if rung < reached => {
+                reached = rung;
+                out.clear();
+                out.push(position);
             }
-        };
-        if place < reached {
-            reached = place;
-            out.clear();
-        }
-        if place == reached {
-            out.push(position);
+            Ok(_) => {}
+            Err(why) => *why.counter(&mut refusal) += 1,
         }
     }
     if out.is_empty() { Err(refusal) } else { Ok(reached.widening()) }
@@ -115,8 +95,8 @@ pub(crate) fn is_admitted(
     position: usize,
 ) -> bool {
     let (judge, shards) = (Judge::new(context, rules), &context.fleet.shards);
-    let place = |shard: &ShardSnapshot| judge.place(shard, &rung).ok();
-    place(&shards[position]).is_some_and(|mine| shards.iter().filter_map(place).all(|other| mine <= other))
+    let rung = |shard: &ShardSnapshot| judge.rung(shard, &rung).ok();
+    rung(&shards[position]).is_some_and(|mine| shards.iter().filter_map(rung).all(|other| mine <= other))
 }
 
 impl Refused {
@@ -139,13 +119,16 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// Where on the ladder a shard is let in: those in doubt after all others, however many constraints they meet.
     #[inline]
-    fn place(&self, shard: &ShardSnapshot, rung: impl Fn(&ShardSnapshot) -> Option<Rung>) -> Result<Place, Refused> {
+    fn rung(&self, shard: &ShardSnapshot, rung: impl Fn(&ShardSnapshot) -> Option<Rung>) -> Result<Rung, Refused> {
         let is_doubtful = self.doubts(shard)?;
-        rung(shard).map(|rung| Place { is_doubtful, rung }).ok_or(Refused::Forbidden)
+        let rung = rung(shard).ok_or(Refused::Forbidden)?;
+        Ok(if is_doubtful { rung.in_doubt() } else { rung })
     }
 
-    /// Whether a shard that no hard rule forbids is in doubt.
+    /// Whether a shard that no hard rule forbids is in doubt: its report is old, or the breaker has ejected it.
+    #[inline]
     fn doubts(&self, shard: &ShardSnapshot) -> Result<bool, Refused> {
         let (request, shape) = (self.context.request, &shard.shape);
         if request.residency.as_ref().is_some_and(|region| *region != shape.region) {

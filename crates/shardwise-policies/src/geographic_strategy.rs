@@ -108,7 +108,7 @@ impl Demand for GeographicDemand<'_> {
         let met = if is_named { room } else { Err(Rejection::NotInMap) };
         met.map_err(|why| {
             let wider = if is_nearby && room.is_ok() { Widening::General } else { Widening::AnyHealthy };
-            (why, Rung(wider, 0))
+            (why, Rung::new(wider, 0))
         })
     }
 }

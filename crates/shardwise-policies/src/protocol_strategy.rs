@@ -97,7 +97,7 @@ impl Demand for ProtocolDemand<'_> {
         let met = if is_named { has_room(shard, self.max_load) } else { Err(Rejection::NotInMap) };
         met.map_err(|why| {
             let wider = if self.general.has(shard) { Widening::General } else { Widening::AnyHealthy };
-            (why, Rung(wider, 0))
+            (why, Rung::new(wider, 0))
         })
     }
 }

@@ -83,14 +83,32 @@ impl Default for Ranking {
     }
 }
 
-/// How far a ladder must be gone down for a shard: the rung, and within it the nearest first.
+/// How far a ladder must be gone down for a shard: the widening, and within it the nearest first. One number, because it
+/// is compared for every shard of every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Rung(pub(crate) Widening, pub(crate) u8);
+pub(crate) struct Rung(u16);
 
 impl Rung {
-    pub(crate) const FIRST: Self = Self(Widening::None, 0);
-    pub(crate) const LAST: Self = Self(Widening::AnyHealthy, u8::MAX);
+    pub(crate) const FIRST: Self = Self::new(Widening::None, 0);
+    pub(crate) const LAST: Self = Self(u16::MAX);
+
+    pub(crate) const fn new(widening: Widening, steps: u8) -> Self {
+        Self((widening as u16) << 8 | steps as u16)
+    }
+
+    /// The same rung for a shard in doubt: after all that are not.
+    pub(crate) fn in_doubt(self) -> Self {
+        Self(self.0 | IN_DOUBT)
+    }
+
+    pub(crate) fn widening(self) -> Widening {
+        let is_certain = self.0 & IN_DOUBT == 0;
+        if is_certain { Widening::ALL[usize::from(self.0 >> 8)] } else { Widening::Doubtful }
+    }
 }
+
+/// The highest bit, which no widening reaches.
+const IN_DOUBT: u16 = 1 << 15;
 
 /// What a strategy demands of a shard for one request.
 pub(crate) trait Demand {
@@ -154,7 +172,7 @@ impl Ranking {
                 self.ranked.push(Ranked { position, score: 0.0, parts: Parts::new() });
             }
         }
-        self.widening = if self.ranked.is_empty() { Widening::None } else { reached.0 };
+        self.widening = if self.ranked.is_empty() { Widening::None } else { reached.widening() };
         self.rejected.sort_unstable_by_key(|(position, _)| *position);
     }
 

@@ -164,7 +164,7 @@ impl Demand for ResourceDemand<'_> {
     fn judge(&self, shard: &ShardSnapshot) -> Result<(), (Rejection, Rung)> {
         let Some(why) = Fit::of(self.requirements, self.request, shard).lack() else { return Ok(()) };
         let wider = if shard.id == *self.overflow { Widening::General } else { Widening::AnyHealthy };
-        Err((why, Rung(wider, 0)))
+        Err((why, Rung::new(wider, 0)))
     }
 }
 
@@ -261,8 +261,9 @@ impl Strategy for ResourceMatcher {
 mod tests {
     use super::*;
     use crate::AsPolicy;
-    use crate::samples::{decide, named_fleet};
+    use crate::samples::{decide, named_fleet, respond};
     use shardwise_features::golden::GoldenContext;
+    use shardwise_types::ErrorClass;
 
     /// Alike but for what is used: 2 cores and 8,192 MB each.
     fn fleet(cpus: [f32; 3]) -> GoldenContext {
@@ -303,5 +304,22 @@ mod tests {
     fn a_full_shard_is_no_number_to_divide_by() {
         let golden = fleet([1.0, 1.0, 1.0]);
         assert_eq!(decide(&mut needing("0", "0"), &golden), "shard-a", "all alike, by name");
+    }
+
+    #[test]
+    fn a_placement_says_what_becomes_of_it() {
+        let golden = fleet([0.5, 0.0, 0.75]);
+        let mut matcher = needing("1", "2Gi");
+        let place = |matcher: &AsPolicy<ResourceMatcher>, position: usize| {
+            matcher.strategy().place(&golden.request, &golden.fleet.shards[position])
+        };
+        let fits = place(&matcher, 1);
+        assert_eq!((fits.cpu_after, fits.memory_after, fits.degraded), (Some(0.5), Some(0.25), None));
+        assert_eq!(fits.success_probability.value(), 0.95, "nothing is known");
+        let overflows = place(&matcher, 2);
+        assert_eq!((overflows.cpu_after, overflows.degraded), (Some(1.25), Some(Rejection::CpuTooSmall)));
+        (0..10).for_each(|_| respond(&mut matcher, &golden, 1, Some(ErrorClass::Failed)));
+        assert_eq!(place(&matcher, 1).success_probability.value(), 0.475, "ten failures weigh as much as the prior");
+        assert_eq!(place(&matcher, 0).success_probability.value(), 0.95, "success is of the shard");
     }
 }

@@ -160,7 +160,7 @@ impl RiskDemand<'_> {
 impl Demand for RiskDemand<'_> {
     fn judge(&self, shard: &ShardSnapshot) -> Result<(), (Rejection, Rung)> {
         if !self.allows(shard) {
-            return Err((Rejection::AmountTooLarge, Rung(Widening::AnyHealthy, 1)));
+            return Err((Rejection::AmountTooLarge, Rung::new(Widening::AnyHealthy, 1)));
         }
         let (tiers_above, is_capable) = (self.tiers_above(shard), self.is_capable(shard));
         let why = match tiers_above {
@@ -170,9 +170,9 @@ impl Demand for RiskDemand<'_> {
             _ => Rejection::OtherTier,
         };
         let rung = match tiers_above {
-            Some(steps @ 1..) if is_capable && why != Rejection::UnknownLoad => Rung(Widening::HigherTier, steps),
-            _ if is_capable && self.strategy.general.has(shard) => Rung(Widening::General, 0),
-            _ => Rung(Widening::AnyHealthy, 0),
+            Some(steps @ 1..) if is_capable && why != Rejection::UnknownLoad => Rung::new(Widening::HigherTier, steps),
+            _ if is_capable && self.strategy.general.has(shard) => Rung::new(Widening::General, 0),
+            _ => Rung::new(Widening::AnyHealthy, 0),
         };
         Err((why, rung))
     }
@@ -348,5 +348,18 @@ mod tests {
         assert_eq!(decide(&mut strategy, &golden), "shard-institutional-primary");
         golden.request.risk = RiskLevel::High;
         assert_eq!(decide(&mut strategy, &golden), "shard-whale-secondary");
+    }
+
+    #[test]
+    fn an_assessment_is_of_risk_and_shard() {
+        let mut golden = fleet();
+        golden.request.risk = RiskLevel::High;
+        let mut strategy = AsPolicy::new(RiskStrategy::default());
+        (0..10).for_each(|_| respond(&mut strategy, &golden, 4, None));
+        let assess = |position: usize| strategy.strategy().assess(&golden.request, &golden.fleet.shards[position]);
+        let (known, unknown) = (assess(4), assess(5));
+        assert_eq!((known.suitability, unknown.suitability), (0.75, 0.5));
+        assert_eq!((known.load, unknown.cost_usd), (Some(0.5), 0.0));
+        assert!((known.cost_usd - 10.0 / 3.6e6 * 0.05).abs() < 1e-15, "ten milliseconds of a core");
     }
 }

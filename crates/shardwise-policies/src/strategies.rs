@@ -50,6 +50,16 @@ impl<S: Strategy> AsPolicy<S> {
     pub fn new(strategy: S) -> Self {
         Self { strategy, eligible: Vec::new(), ranking: Ranking::default() }
     }
+
+    /// The strategy.
+    pub fn strategy(&self) -> &S {
+        &self.strategy
+    }
+
+    /// The ranking behind the last decision.
+    pub fn ranking(&self) -> &Ranking {
+        &self.ranking
+    }
 }
 
 impl<S: Strategy> Policy for AsPolicy<S> {

@@ -391,6 +391,22 @@ fn rejections_say_why() {
 }
 
 #[test]
+fn answers_reuse_their_memory() {
+    let all = StrategyName::ALL;
+    let (strategies, golden) = (constrained(&all[..2]), fleet());
+    let (mut positions, mut ranking) = (Vec::new(), Ranking::default());
+    let mut answer = || {
+        strategies.candidates(&golden.context(), &mut positions).unwrap();
+        for name in all {
+            strategies.now.load().strategy(name).rank(&golden.context(), &[0, 1, 2, 3, 4, 5, 6], &mut ranking);
+        }
+        (positions.as_ptr(), ranking.ranked.as_ptr(), ranking.rejected.as_ptr())
+    };
+    let first = answer();
+    (0..10).for_each(|_| assert_eq!(answer(), first));
+}
+
+#[test]
 fn strategies_are_shared_between_threads() {
     fn is_shared<T: Send + Sync>() {}
     is_shared::<Strategies>();
