@@ -1,10 +1,14 @@
 //! Hard rules as filters: what a request may use at all. No score, no model and no fallback gets past them.
 
+use serde::{Deserialize, Serialize};
 use shardwise_features::{BreakerState, DecisionContext};
-use shardwise_types::{NoEligibleShard, ShardSnapshot};
+use shardwise_types::{NoEligibleShard, ShardSnapshot, Widening};
+
+use crate::ranking::Rung;
 
 /// Limits of the hard rules.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Rules {
     /// A shard whose last report is older than this is passed over while others are fresh, in ms.
     pub max_report_age_ms: f64,
@@ -26,10 +30,9 @@ struct Judge<'a> {
     has_ejected: bool,
 }
 
-enum Verdict {
-    Eligible,
-    /// Passed over only while something better is left: an old report, or ejected by the breaker.
-    Doubtful,
+/// Why a shard is out of the question.
+#[derive(Clone, Copy)]
+enum Refused {
     Unhealthy,
     Forbidden,
     TooSmall,
@@ -43,33 +46,66 @@ enum Verdict {
 /// # Errors
 /// When nothing is left; the refusal counts the reasons.
 pub fn eligible(context: &DecisionContext<'_>, rules: &Rules, out: &mut Vec<usize>) -> Result<(), NoEligibleShard> {
-    out.clear();
-    let judge = Judge::new(context, rules);
-    let mut refusal = NoEligibleShard { shards: 0, unhealthy: 0, stale: 0, forbidden: 0, too_small: 0 };
-    for (position, shard) in context.fleet.shards.iter().enumerate() {
-        refusal.shards += 1;
-        match judge.judge(shard) {
-            Verdict::Eligible => out.push(position),
-            Verdict::Doubtful => refusal.stale += 1,
-            Verdict::Unhealthy => refusal.unhealthy += 1,
-            Verdict::Forbidden => refusal.forbidden += 1,
-            Verdict::TooSmall => refusal.too_small += 1,
-        }
-    }
-    if out.is_empty() && refusal.stale > 0 {
-        let doubtful = |shard: &ShardSnapshot| matches!(judge.judge(shard), Verdict::Doubtful);
-        out.extend((0..context.fleet.shards.len()).filter(|position| doubtful(&context.fleet.shards[*position])));
-    }
-    if out.is_empty() { Err(refusal) } else { Ok(()) }
+    admit(context, rules, anywhere, out).map(|_| ())
 }
 
 /// Whether [`eligible`] lets in the shard at a position: what is asked of a choice after it was made.
 pub fn is_eligible(context: &DecisionContext<'_>, rules: &Rules, position: usize) -> bool {
+    is_admitted(context, rules, anywhere, position)
+}
+
+/// No constraint beyond the hard rules.
+fn anywhere(_: &ShardSnapshot) -> Option<Rung> {
+    Some(Rung::FIRST)
+}
+
+/// As [`eligible`], with constraints: only the shards on the first rung that has any are let in. `rung` says on which
+/// one a shard is; `None` when a hard rule forbids it.
+pub(crate) fn admit(
+    context: &DecisionContext<'_>,
+    rules: &Rules,
+    rung: impl Fn(&ShardSnapshot) -> Option<Rung>,
+    out: &mut Vec<usize>,
+) -> Result<Widening, NoEligibleShard> {
+    out.clear();
     let judge = Judge::new(context, rules);
-    match judge.judge(&context.fleet.shards[position]) {
-        Verdict::Eligible => true,
-        Verdict::Doubtful => !context.fleet.shards.iter().any(|shard| matches!(judge.judge(shard), Verdict::Eligible)),
-        _ => false,
+    let mut refusal = NoEligibleShard { shards: 0, unhealthy: 0, stale: 0, forbidden: 0, too_small: 0 };
+    let mut reached = Rung::LAST;
+    for (position, shard) in context.fleet.shards.iter().enumerate() {
+        refusal.shards += 1;
+        match judge.rung(shard, &rung) {
+            Ok(rung) if rung == reached => out.push(position),
+            Ok(rung) if rung < reached => {
+                reached = rung;
+                out.clear();
+                out.push(position);
+            }
+            Ok(_) => {}
+            Err(why) => *why.counter(&mut refusal) += 1,
+        }
+    }
+    if out.is_empty() { Err(refusal) } else { Ok(reached.widening()) }
+}
+
+/// Whether [`admit`] lets in the shard at a position.
+pub(crate) fn is_admitted(
+    context: &DecisionContext<'_>,
+    rules: &Rules,
+    rung: impl Fn(&ShardSnapshot) -> Option<Rung>,
+    position: usize,
+) -> bool {
+    let (judge, shards) = (Judge::new(context, rules), &context.fleet.shards);
+    let rung = |shard: &ShardSnapshot| judge.rung(shard, &rung).ok();
+    rung(&shards[position]).is_some_and(|mine| shards.iter().filter_map(rung).all(|other| mine <= other))
+}
+
+impl Refused {
+    fn counter(self, refusal: &mut NoEligibleShard) -> &mut u32 {
+        match self {
+            Self::Unhealthy => &mut refusal.unhealthy,
+            Self::Forbidden => &mut refusal.forbidden,
+            Self::TooSmall => &mut refusal.too_small,
+        }
     }
 }
 
@@ -83,22 +119,32 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn judge(&self, shard: &ShardSnapshot) -> Verdict {
+    /// Where on the ladder a shard is let in: those in doubt after all others, however many constraints they meet.
+    #[inline]
+    fn rung(&self, shard: &ShardSnapshot, rung: impl Fn(&ShardSnapshot) -> Option<Rung>) -> Result<Rung, Refused> {
+        let is_doubtful = self.doubts(shard)?;
+        let rung = rung(shard).ok_or(Refused::Forbidden)?;
+        Ok(if is_doubtful { rung.in_doubt() } else { rung })
+    }
+
+    /// Whether a shard that no hard rule forbids is in doubt: its report is old, or the breaker has ejected it.
+    #[inline]
+    fn doubts(&self, shard: &ShardSnapshot) -> Result<bool, Refused> {
         let (request, shape) = (self.context.request, &shard.shape);
         if request.residency.as_ref().is_some_and(|region| *region != shape.region) {
-            return Verdict::Forbidden;
+            return Err(Refused::Forbidden);
         }
         if let (Some(amount), Some(limit_usd)) = (request.amount_usd, shape.max_amount_usd)
             && amount.usd() > limit_usd
         {
-            return Verdict::Forbidden;
+            return Err(Refused::Forbidden);
         }
         if request.memory_mb > shape.memory_mb {
-            return Verdict::TooSmall;
+            return Err(Refused::TooSmall);
         }
-        let Some(report) = shard.report.as_ref().filter(|report| report.healthy) else { return Verdict::Unhealthy };
+        let report = shard.report.as_ref().filter(|report| report.healthy).ok_or(Refused::Unhealthy)?;
         let is_old = report.event_at.nanos() < self.oldest_report_ns;
-        if is_old || self.is_ejected(shard) { Verdict::Doubtful } else { Verdict::Eligible }
+        Ok(is_old || self.is_ejected(shard))
     }
 
     fn is_ejected(&self, shard: &ShardSnapshot) -> bool {

@@ -5,32 +5,37 @@
 //! the least loaded of all.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use rand::Rng;
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 use shardwise_features::DecisionContext;
-use shardwise_types::{Exchange, NoEligibleShard, Region, ShardId, ShardSnapshot, combine_keys};
+use shardwise_types::{DecidedBy, Exchange, Region, ShardId, ShardSnapshot, Urgency, Widening, combine_keys};
 
 use crate::executions::{AffinityConfig, Executions};
-use crate::shortlist::{Shortlist, load};
-use crate::{Decision, Observed, Policy};
+use crate::ranking::{Demand, Named, Ranking, Rejection, Rung, emptiness, has_room};
+use crate::{Mode, Observed, Strategy};
 
 /// Maps and limits of [`GeographicStrategy`].
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct GeographicConfig {
-    /// The region of each exchange.
-    pub exchanges: BTreeMap<Exchange, Region>,
+    /// What the strategy is used for.
+    pub mode: Mode,
     /// The region of an exchange that is not listed.
     pub default_region: Region,
-    /// Shards of each region.
-    pub shards: BTreeMap<Region, Vec<ShardId>>,
-    /// Regions nearby each region: for what is critically urgent, and when the region has no shard left.
-    pub nearby: BTreeMap<Region, Vec<Region>>,
     /// A shard is full from this load on, in [0, 1].
     pub max_load: f64,
     /// Shards this much farther than the nearest are as near, in ms.
     pub latency_margin_ms: f64,
     /// Shards with this much less affinity than the most familiar are as familiar.
     pub affinity_margin: f64,
+    /// The region of each exchange.
+    pub exchanges: BTreeMap<Exchange, Region>,
+    /// Shards of each region.
+    pub shards: BTreeMap<Region, Vec<ShardId>>,
+    /// Regions nearby each region: for what is critically urgent, and when the region has no shard left.
+    pub nearby: BTreeMap<Region, Vec<Region>>,
     /// How affinity of exchange and shard is made.
     pub executions: AffinityConfig,
 }
@@ -59,6 +64,7 @@ impl Default for GeographicConfig {
         ];
         let regions = |names: &[&str]| names.iter().map(|name| Region::new(name)).collect();
         Self {
+            mode: Mode::default(),
             exchanges: exchanges.map(|(exchange, region)| (exchange.into(), region.into())).into(),
             default_region: "us-east".into(),
             shards: shards.map(|(region, shards)| (region.into(), shards.map(ShardId::from).to_vec())).into(),
@@ -74,26 +80,82 @@ impl Default for GeographicConfig {
 /// By the region of the exchange.
 pub struct GeographicStrategy {
     config: GeographicConfig,
-    executions: Executions,
-    shortlist: Shortlist,
+    executions: Arc<Executions>,
+    by_region: FxHashMap<u64, Places>,
+    /// Of a region that no map names.
+    nowhere: Places,
+}
+
+/// The shards of a region and of those nearby.
+#[derive(Default)]
+struct Places {
+    there: Named,
+    nearby: Named,
+}
+
+/// What it demands for one request.
+pub(crate) struct GeographicDemand<'a> {
+    places: &'a Places,
+    max_load: f64,
+    takes_nearby: bool,
+}
+
+impl Demand for GeographicDemand<'_> {
+    fn judge(&self, shard: &ShardSnapshot) -> Result<(), (Rejection, Rung)> {
+        let is_nearby = self.places.nearby.has(shard);
+        let is_named = self.places.there.has(shard) || self.takes_nearby && is_nearby;
+        let room = has_room(shard, self.max_load);
+        let met = if is_named { room } else { Err(Rejection::NotInMap) };
+        met.map_err(|why| {
+            let wider = if is_nearby && room.is_ok() { Widening::General } else { Widening::AnyHealthy };
+            (why, Rung::new(wider, 0))
+        })
+    }
 }
 
 impl GeographicStrategy {
     /// With its configuration.
     pub fn new(config: GeographicConfig) -> Self {
-        Self { executions: Executions::new(config.executions), config, shortlist: Shortlist::default() }
+        let executions = Arc::new(Executions::new(config.executions.window));
+        Self::with_executions(config, executions)
     }
 
-    fn like_regions(&mut self, context: &DecisionContext<'_>) {
+    /// With what another one has learned.
+    pub(crate) fn with_executions(config: GeographicConfig, executions: Arc<Executions>) -> Self {
+        let shards_of = |region: &Region| config.shards.get(region).into_iter().flatten();
+        let places = |region: &Region| Places {
+            there: Named::new(shards_of(region)),
+            nearby: Named::new(config.nearby.get(region).into_iter().flatten().flat_map(shards_of)),
+        };
+        let regions = config.shards.keys().chain(config.nearby.keys());
+        let by_region = regions.map(|region| (region.key(), places(region))).collect();
+        Self { by_region, nowhere: Places::default(), executions, config }
+    }
+
+    pub(crate) fn executions(&self) -> &Arc<Executions> {
+        &self.executions
+    }
+
+    pub(crate) fn demand(&self, context: &DecisionContext<'_>) -> GeographicDemand<'_> {
         let (config, request) = (&self.config, context.request);
         let region = config.exchanges.get(&request.exchange).unwrap_or(&config.default_region);
-        let has_room = |shard: &ShardSnapshot| load(shard) < config.max_load;
-        let there = self.shortlist.like(context, config.shards.get(region).into_iter().flatten(), has_room);
-        if !there || request.urgency == shardwise_types::Urgency::Critical {
-            let nearby = config.nearby.get(region).into_iter().flatten();
-            let shards = nearby.filter_map(|region| config.shards.get(region)).flatten();
-            self.shortlist.like(context, shards, has_room);
+        GeographicDemand {
+            places: self.by_region.get(&region.key()).unwrap_or(&self.nowhere),
+            max_load: config.max_load,
+            takes_nearby: request.urgency == Urgency::Critical,
         }
+    }
+
+    fn eliminate(&self, context: &DecisionContext<'_>, out: &mut Ranking) {
+        let (request, fleet) = (context.request, context.fleet);
+        let exchange_region = fleet.network.exchange_region(&request.exchange);
+        out.keep_within(self.config.latency_margin_ms, Rejection::TooFar, |position| {
+            f64::from(fleet.network.rtt_ms(&fleet.shards[position].shape.region, exchange_region))
+        });
+        out.keep_within(self.config.affinity_margin, Rejection::LessFamiliar, |position| {
+            let record = self.executions.record(combine_keys(request.exchange.key(), fleet.shards[position].id.key()));
+            -record.affinity(&self.config.executions)
+        });
     }
 }
 
@@ -103,27 +165,19 @@ impl Default for GeographicStrategy {
     }
 }
 
-impl Policy for GeographicStrategy {
-    fn name(&self) -> &'static str {
-        "geographic_strategy"
+impl Strategy for GeographicStrategy {
+    fn decided_by(&self) -> DecidedBy {
+        DecidedBy::GeographicStrategy
     }
 
-    fn decide(&mut self, context: &DecisionContext<'_>, _rng: &mut dyn Rng) -> Result<Decision, NoEligibleShard> {
-        self.shortlist.begin(context)?;
-        self.like_regions(context);
-        let (request, fleet) = (context.request, context.fleet);
-        let exchange_region = fleet.network.exchange_region(&request.exchange);
-        self.shortlist.keep_within(self.config.latency_margin_ms, |position| {
-            f64::from(fleet.network.rtt_ms(&fleet.shards[position].shape.region, exchange_region))
-        });
-        let executions = &self.executions;
-        self.shortlist.keep_within(self.config.affinity_margin, |position| {
-            -executions.affinity(combine_keys(request.exchange.key(), fleet.shards[position].id.key()))
-        });
-        Ok(self.shortlist.decide(context, |position| -load(&fleet.shards[position])))
+    fn rank(&self, context: &DecisionContext<'_>, eligible: &[usize], out: &mut Ranking) {
+        out.fill(&context.fleet.shards, eligible, &self.demand(context), emptiness);
+        if out.widening < Widening::AnyHealthy {
+            self.eliminate(context, out);
+        }
     }
 
-    fn on_response(&mut self, observed: &Observed<'_>) {
+    fn on_response(&self, observed: &Observed<'_>) {
         let key = combine_keys(observed.request.exchange.key(), observed.shard.key());
         self.executions.learn(key, observed.response);
     }
@@ -132,6 +186,7 @@ impl Policy for GeographicStrategy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::AsPolicy;
     use crate::samples::{decide, named_fleet, respond};
     use shardwise_features::golden::GoldenContext;
     use shardwise_types::{ErrorClass, Urgency};
@@ -149,7 +204,7 @@ mod tests {
     #[test]
     fn near_before_familiar_before_empty() {
         let mut golden = fleet();
-        let mut strategy = GeographicStrategy::default();
+        let mut strategy = AsPolicy::new(GeographicStrategy::default());
         assert_eq!(decide(&mut strategy, &golden), "shard-ap-2", "the emptier of the region");
         golden.request.urgency = Urgency::Critical;
         assert_eq!(decide(&mut strategy, &golden), "shard-ap-2", "empty, but 110 ms away");
@@ -175,7 +230,7 @@ mod tests {
         for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
             let mut config = GeographicConfig::default();
             config.shards.insert("asia-pacific".into(), order.map(|i| names[i].into()).to_vec());
-            assert_eq!(decide(&mut GeographicStrategy::new(config), &golden), "shard-ap-2", "{order:?}");
+            assert_eq!(decide(&mut AsPolicy::new(GeographicStrategy::new(config)), &golden), "shard-ap-2", "{order:?}");
         }
     }
 
@@ -184,8 +239,12 @@ mod tests {
         let mut golden = fleet();
         golden.fleet.shards[0].report.as_mut().unwrap().cpu = 0.9;
         golden.fleet.shards[1].report.as_mut().unwrap().cpu = 0.85;
-        assert_eq!(decide(&mut GeographicStrategy::default(), &golden), "shard-us-west-1");
+        assert_eq!(decide(&mut AsPolicy::new(GeographicStrategy::default()), &golden), "shard-us-west-1");
         golden.fleet.shards[2].report.as_mut().unwrap().cpu = 0.95;
-        assert_eq!(decide(&mut GeographicStrategy::default(), &golden), "shard-ap-2", "the least loaded of all");
+        assert_eq!(
+            decide(&mut AsPolicy::new(GeographicStrategy::default()), &golden),
+            "shard-ap-2",
+            "the least loaded of all"
+        );
     }
 }

@@ -16,6 +16,7 @@
 
 mod bounded_hash;
 mod c3;
+mod config;
 mod eligible;
 mod executions;
 mod geographic_strategy;
@@ -27,6 +28,7 @@ mod prequal;
 mod protocol_strategy;
 mod quantity;
 mod random;
+mod ranking;
 mod reported;
 mod resource_matcher;
 mod risk_strategy;
@@ -35,7 +37,7 @@ mod round_robin;
 mod samples;
 pub mod sed;
 mod sed_policies;
-mod shortlist;
+mod strategies;
 
 use std::sync::Arc;
 
@@ -47,6 +49,7 @@ use shardwise_types::{
 
 pub use bounded_hash::{BoundedHash, BoundedHashConfig};
 pub use c3::{C3, C3Config};
+pub use config::{LocalConfig, Mode, StrategiesConfig, StrategyName};
 pub use eligible::{Rules, eligible, is_eligible};
 pub use executions::AffinityConfig;
 pub use geographic_strategy::{GeographicConfig, GeographicStrategy};
@@ -54,15 +57,17 @@ pub use in_flight::{LeastInFlight, TwoChoicesInFlight};
 pub use join_idle::JoinIdle;
 pub use peak_ewma::{PeakEwma, PeakEwmaConfig};
 pub use prequal::{Prequal, PrequalConfig};
-pub use protocol_strategy::{ProtocolConfig, ProtocolStrategy};
+pub use protocol_strategy::{ProtocolConfig, ProtocolStrategy, ProtocolWeights};
 pub use quantity::Quantity;
 pub use random::Random;
+pub use ranking::{Parts, Ranked, Ranking, Rejection};
 pub use reported::{LeastReported, TwoChoicesReported};
-pub use resource_matcher::{Requirements, ResourceConfig, ResourceMatcher};
-pub use risk_strategy::{RiskConfig, RiskStrategy, RiskWeights};
+pub use resource_matcher::{Requirements, ResourceConfig, ResourceMatcher, ResourcePlacement, ResourceWeights};
+pub use risk_strategy::{RiskAssessment, RiskConfig, RiskStrategy, RiskWeights};
 pub use round_robin::RoundRobin;
 pub use sed::Runtime;
 pub use sed_policies::{Sed, SedSoftmax};
+pub use strategies::{AsPolicy, Strategies, Strategy};
 
 /// Names that [`by_name`] knows.
 pub const NAMES: &[&str] = &[
@@ -100,10 +105,10 @@ pub fn by_name(name: &str, runtime: Runtime) -> Option<Box<dyn Policy>> {
         "prequal" => Box::new(Prequal::new(PrequalConfig { runtime, ..PrequalConfig::default() })),
         "c3" => Box::new(C3::new(C3Config { runtime, ..C3Config::default() })),
         "bounded_hash" => Box::new(BoundedHash::default()),
-        "protocol_strategy" => Box::new(ProtocolStrategy::default()),
-        "risk_strategy" => Box::new(RiskStrategy::default()),
-        "geographic_strategy" => Box::new(GeographicStrategy::default()),
-        "resource_matcher" => Box::new(ResourceMatcher::default()),
+        "protocol_strategy" => Box::new(AsPolicy::new(ProtocolStrategy::default())),
+        "risk_strategy" => Box::new(AsPolicy::new(RiskStrategy::default())),
+        "geographic_strategy" => Box::new(AsPolicy::new(GeographicStrategy::default())),
+        "resource_matcher" => Box::new(AsPolicy::new(ResourceMatcher::default())),
         "sed_tab" => Box::new(Sed::online(0.0, runtime)),
         "sed_tab_lambda" => Box::new(Sed::online(sed::LAMBDA, runtime)),
         "sed_tab_softmax" => Box::new(SedSoftmax::new(runtime)),

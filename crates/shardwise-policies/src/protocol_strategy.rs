@@ -4,32 +4,52 @@
 //! Ladder: the protocol's shards below the load limit, the least loaded general shard, the least loaded of all.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use rand::Rng;
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 use shardwise_features::DecisionContext;
-use shardwise_types::{NoEligibleShard, Protocol, ShardId, combine_keys};
+use shardwise_types::{DecidedBy, Protocol, ShardId, ShardSnapshot, Widening, combine_keys};
 
 use crate::executions::{AffinityConfig, Executions};
-use crate::shortlist::{Shortlist, latency_score, load};
-use crate::{Decision, Observed, Policy};
+use crate::ranking::{Demand, Named, Parts, Ranking, Rejection, Rung, has_room, latency_score, load};
+use crate::{Mode, Observed, Strategy};
 
-/// Maps, weights and limits of [`ProtocolStrategy`].
-#[derive(Debug, Clone, PartialEq)]
-pub struct ProtocolConfig {
-    /// Shards made for a protocol.
-    pub shards: BTreeMap<Protocol, Vec<ShardId>>,
-    /// Shards of every other protocol, and the way out when those of a protocol are full.
-    pub general: Vec<ShardId>,
-    /// A shard is full from this load on, in [0, 1].
-    pub max_load: f64,
+/// What counts for [`ProtocolStrategy`]; the weights add up to 1.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProtocolWeights {
     /// Weight of 1 − load.
     pub load: f64,
     /// Weight of the affinity of protocol and shard.
     pub affinity: f64,
     /// Weight of 1 − latency / scale.
     pub latency: f64,
+}
+
+impl Default for ProtocolWeights {
+    /// The specification's.
+    fn default() -> Self {
+        Self { load: 0.5, affinity: 0.3, latency: 0.2 }
+    }
+}
+
+/// Maps, weights and limits of [`ProtocolStrategy`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProtocolConfig {
+    /// What the strategy is used for.
+    pub mode: Mode,
+    /// Shards of every other protocol, and the way out when those of a protocol are full.
+    pub general: Vec<ShardId>,
+    /// A shard is full from this load on, in [0, 1].
+    pub max_load: f64,
     /// Latency that is worth nothing, in ms.
     pub latency_scale_ms: f64,
+    /// Shards made for a protocol.
+    pub shards: BTreeMap<Protocol, Vec<ShardId>>,
+    /// What counts.
+    pub weights: ProtocolWeights,
     /// How affinity is made.
     pub executions: AffinityConfig,
 }
@@ -45,13 +65,12 @@ impl Default for ProtocolConfig {
             ("arbitrage", ["shard-arbitrage-primary", "shard-arbitrage-secondary"]),
         ];
         Self {
-            shards: shards.map(|(protocol, shards)| (protocol.into(), shards.map(ShardId::from).to_vec())).into(),
+            mode: Mode::default(),
             general: vec!["shard-general".into()],
             max_load: 0.8,
-            load: 0.5,
-            affinity: 0.3,
-            latency: 0.2,
             latency_scale_ms: 1_000.0,
+            shards: shards.map(|(protocol, shards)| (protocol.into(), shards.map(ShardId::from).to_vec())).into(),
+            weights: ProtocolWeights::default(),
             executions: AffinityConfig::default(),
         }
     }
@@ -60,22 +79,61 @@ impl Default for ProtocolConfig {
 /// By protocol.
 pub struct ProtocolStrategy {
     config: ProtocolConfig,
-    executions: Executions,
-    shortlist: Shortlist,
+    executions: Arc<Executions>,
+    made_for: FxHashMap<u64, Named>,
+    general: Named,
+}
+
+/// What it demands for one request.
+pub(crate) struct ProtocolDemand<'a> {
+    made_for_it: &'a Named,
+    general: &'a Named,
+    max_load: f64,
+}
+
+impl Demand for ProtocolDemand<'_> {
+    fn judge(&self, shard: &ShardSnapshot) -> Result<(), (Rejection, Rung)> {
+        let is_named = self.made_for_it.has(shard);
+        let met = if is_named { has_room(shard, self.max_load) } else { Err(Rejection::NotInMap) };
+        met.map_err(|why| {
+            let wider = if self.general.has(shard) { Widening::General } else { Widening::AnyHealthy };
+            (why, Rung::new(wider, 0))
+        })
+    }
 }
 
 impl ProtocolStrategy {
     /// With its configuration.
     pub fn new(config: ProtocolConfig) -> Self {
-        Self { executions: Executions::new(config.executions), config, shortlist: Shortlist::default() }
+        let executions = Arc::new(Executions::new(config.executions.window));
+        Self::with_executions(config, executions)
     }
 
-    fn score(&self, context: &DecisionContext<'_>, position: usize) -> f64 {
-        let (config, shard) = (&self.config, &context.fleet.shards[position]);
-        let affinity = self.executions.affinity(combine_keys(context.request.protocol.key(), shard.id.key()));
-        config.load * (1.0 - load(shard))
-            + config.affinity * affinity
-            + config.latency * latency_score(shard, config.latency_scale_ms)
+    /// With what another one has learned.
+    pub(crate) fn with_executions(config: ProtocolConfig, executions: Arc<Executions>) -> Self {
+        let made_for = config.shards.iter().map(|(protocol, shards)| (protocol.key(), Named::new(shards))).collect();
+        Self { made_for, general: Named::new(&config.general), executions, config }
+    }
+
+    pub(crate) fn executions(&self) -> &Arc<Executions> {
+        &self.executions
+    }
+
+    pub(crate) fn demand(&self, context: &DecisionContext<'_>) -> ProtocolDemand<'_> {
+        let made_for_it = self.made_for.get(&context.request.protocol.key()).unwrap_or(&self.general);
+        ProtocolDemand { made_for_it, general: &self.general, max_load: self.config.max_load }
+    }
+
+    fn parts(&self, context: &DecisionContext<'_>, shard: &ShardSnapshot) -> Parts {
+        let (config, weights) = (&self.config, &self.config.weights);
+        let record = self.executions.record(combine_keys(context.request.protocol.key(), shard.id.key()));
+        [
+            ("load", weights.load * (1.0 - load(shard).unwrap_or(1.0))),
+            ("affinity", weights.affinity * record.affinity(&config.executions)),
+            ("latency", weights.latency * latency_score(shard, config.latency_scale_ms)),
+        ]
+        .into_iter()
+        .collect()
     }
 }
 
@@ -85,23 +143,16 @@ impl Default for ProtocolStrategy {
     }
 }
 
-impl Policy for ProtocolStrategy {
-    fn name(&self) -> &'static str {
-        "protocol_strategy"
+impl Strategy for ProtocolStrategy {
+    fn decided_by(&self) -> DecidedBy {
+        DecidedBy::ProtocolStrategy
     }
 
-    fn decide(&mut self, context: &DecisionContext<'_>, _rng: &mut dyn Rng) -> Result<Decision, NoEligibleShard> {
-        self.shortlist.begin(context)?;
-        let config = &self.config;
-        let made_for_it = config.shards.get(&context.request.protocol).unwrap_or(&config.general);
-        if self.shortlist.like(context, made_for_it, |shard| load(shard) < config.max_load) {
-            return Ok(self.shortlist.decide(context, |position| self.score(context, position)));
-        }
-        self.shortlist.like(context, &config.general, |_| true);
-        Ok(self.shortlist.decide(context, |position| -load(&context.fleet.shards[position])))
+    fn rank(&self, context: &DecisionContext<'_>, eligible: &[usize], out: &mut Ranking) {
+        out.fill(&context.fleet.shards, eligible, &self.demand(context), |shard| self.parts(context, shard));
     }
 
-    fn on_response(&mut self, observed: &Observed<'_>) {
+    fn on_response(&self, observed: &Observed<'_>) {
         let key = combine_keys(observed.request.protocol.key(), observed.shard.key());
         self.executions.learn(key, observed.response);
     }
@@ -110,6 +161,7 @@ impl Policy for ProtocolStrategy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::AsPolicy;
     use crate::samples::{decide, named_fleet, respond};
     use shardwise_types::ErrorClass;
 
@@ -117,15 +169,15 @@ mod tests {
     fn a_protocol_goes_to_the_emptier_of_its_shards() {
         let mut golden =
             named_fleet(&[("shard-dex-general", 0.5), ("shard-general", 0.0), ("shard-uniswap-primary", 0.4)]);
-        assert_eq!(decide(&mut ProtocolStrategy::default(), &golden), "shard-uniswap-primary");
+        assert_eq!(decide(&mut AsPolicy::new(ProtocolStrategy::default()), &golden), "shard-uniswap-primary");
         golden.request.protocol = "unheard-of".into();
-        assert_eq!(decide(&mut ProtocolStrategy::default(), &golden), "shard-general");
+        assert_eq!(decide(&mut AsPolicy::new(ProtocolStrategy::default()), &golden), "shard-general");
     }
 
     #[test]
     fn affinity_outweighs_a_little_load() {
         let golden = named_fleet(&[("shard-dex-general", 0.5), ("shard-uniswap-primary", 0.4)]);
-        let mut strategy = ProtocolStrategy::default();
+        let mut strategy = AsPolicy::new(ProtocolStrategy::default());
         (0..10).for_each(|_| respond(&mut strategy, &golden, 1, Some(ErrorClass::Failed)));
         assert_eq!(decide(&mut strategy, &golden), "shard-dex-general", "0.15 for unknown against 0");
     }
@@ -134,11 +186,15 @@ mod tests {
     fn an_idle_shard_is_not_full_and_a_full_one_is_left() {
         let mut golden =
             named_fleet(&[("shard-dex-general", 0.8), ("shard-general", 0.95), ("shard-uniswap-primary", 0.0)]);
-        assert_eq!(decide(&mut ProtocolStrategy::default(), &golden), "shard-uniswap-primary");
+        assert_eq!(decide(&mut AsPolicy::new(ProtocolStrategy::default()), &golden), "shard-uniswap-primary");
         golden.fleet.shards[2].report.as_mut().unwrap().cpu = 0.8;
-        assert_eq!(decide(&mut ProtocolStrategy::default(), &golden), "shard-general", "0.8 is full");
+        assert_eq!(decide(&mut AsPolicy::new(ProtocolStrategy::default()), &golden), "shard-general", "0.8 is full");
         golden.fleet.shards[1].report.as_mut().unwrap().healthy = false;
         golden.fleet.shards[0].report.as_mut().unwrap().cpu = 0.85;
-        assert_eq!(decide(&mut ProtocolStrategy::default(), &golden), "shard-uniswap-primary", "least loaded of all");
+        assert_eq!(
+            decide(&mut AsPolicy::new(ProtocolStrategy::default()), &golden),
+            "shard-uniswap-primary",
+            "least loaded of all"
+        );
     }
 }

@@ -2,8 +2,11 @@
 //!
 //! Decimal suffixes are m, k, M, G, T, P, E, binary ones Ki, Mi, Gi, Ti, Pi, Ei; exponents such as `1e3` are read too.
 
+use std::fmt;
 use std::str::FromStr;
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use shardwise_types::InvalidInput;
 
 /// An amount of a resource in its base unit: cores, or bytes.
@@ -38,6 +41,30 @@ impl Quantity {
     /// The amount of memory in MB as shapes and requests count it, 1,048,576 bytes each.
     pub fn megabytes(self) -> f64 {
         self.0 / BYTES_PER_MB
+    }
+}
+
+impl fmt::Display for Quantity {
+    /// The shortest text that is read as the same quantity, a whole number if there is one, as Kubernetes writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let written = |(suffix, factor): &(&str, f64)| format!("{}{suffix}", self.0 / factor);
+        let texts = SUFFIXES.iter().map(written).filter(|text| text.parse() == Ok(*self));
+        let rank = |text: &String| (text.contains('.'), text.len());
+        let best = std::iter::once(self.0.to_string()).chain(texts).min_by_key(rank);
+        f.write_str(&best.expect("there is one at least"))
+    }
+}
+
+impl Serialize for Quantity {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Quantity {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // The field is known to whoever reads the file; the quantity's own name for it would say it twice.
+        String::deserialize(deserializer)?.parse().map_err(|e: InvalidInput| D::Error::custom(e.problem))
     }
 }
 
@@ -81,6 +108,15 @@ mod tests {
             assert_eq!(text.parse::<Quantity>().unwrap().value(), value, "{text}");
         }
         assert_eq!("512Mi".parse::<Quantity>().unwrap().megabytes(), 512.0);
+    }
+
+    #[test]
+    fn quantities_are_written_as_they_are_read() {
+        for text in ["500m", "2", "512Mi", "1536Mi", "2G", "0", "64k", "1E", "1537"] {
+            assert_eq!(text.parse::<Quantity>().unwrap().to_string(), text);
+        }
+        let odd: Quantity = "0.1234567891".parse().unwrap();
+        assert_eq!(odd.to_string().parse(), Ok(odd));
     }
 
     #[test]

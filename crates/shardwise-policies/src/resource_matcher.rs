@@ -3,22 +3,27 @@
 //! Ladder: a shard that fits, the overflow shard, the least loaded of all.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use rand::Rng;
+use serde::{Deserialize, Serialize};
 use shardwise_features::DecisionContext;
-use shardwise_types::{FunctionId, NoEligibleShard, PlacementRequest, Priority, ShardId, ShardSnapshot, combine_keys};
+use shardwise_types::{
+    Confidence, DecidedBy, FunctionId, PlacementRequest, Priority, ShardId, ShardSnapshot, Widening, combine_keys,
+};
 
-use crate::executions::{AffinityConfig, Executions};
+use crate::executions::{AffinityConfig, Executions, Record};
 use crate::quantity::Quantity;
-use crate::shortlist::{Shortlist, latency_ms, load};
-use crate::{Decision, Observed, Policy};
+use crate::ranking::{Demand, Parts, Ranking, Rejection, Rung, latency_ms, load};
+use crate::{Mode, Observed, Strategy};
 
 /// What a function needs of a shard.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Requirements {
     /// Cores.
     pub cpu: Quantity,
     /// Memory in bytes; `None` is what the request says.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Quantity>,
 }
 
@@ -29,13 +34,10 @@ impl Default for Requirements {
     }
 }
 
-/// Requirements, weights and the way out of [`ResourceMatcher`].
-#[derive(Debug, Clone, PartialEq)]
-pub struct ResourceConfig {
-    /// What functions need; the default for those that are not listed.
-    pub functions: BTreeMap<FunctionId, Requirements>,
-    /// What other functions need.
-    pub others: Requirements,
+/// What counts for [`ResourceMatcher`]; the weights add up to 1.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ResourceWeights {
     /// Weight of (free − required) / free cores.
     pub cpu: f64,
     /// Weight of (free − required) / all memory.
@@ -46,24 +48,48 @@ pub struct ResourceConfig {
     pub priority: f64,
     /// Weight of the affinity of function and shard.
     pub affinity: f64,
+}
+
+impl Default for ResourceWeights {
+    /// The specification's; what a priority is worth, which it leaves open, is ours.
+    fn default() -> Self {
+        Self { cpu: 0.25, memory: 0.25, load: 0.2, priority: 0.15, affinity: 0.15 }
+    }
+}
+
+/// Requirements, weights and the way out of [`ResourceMatcher`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ResourceConfig {
+    /// What the matcher is used for.
+    pub mode: Mode,
     /// Where to go when nothing fits.
     pub overflow: ShardId,
+    /// Success probability of a function that never ran on a shard, in [0, 1].
+    pub success_prior: f64,
+    /// Executions that the prior counts for.
+    pub success_prior_weight: f64,
+    /// What functions need; the default for those that are not listed.
+    pub functions: BTreeMap<FunctionId, Requirements>,
+    /// What other functions need.
+    pub others: Requirements,
+    /// What counts.
+    pub weights: ResourceWeights,
     /// How affinity is made.
     pub executions: AffinityConfig,
 }
 
 impl Default for ResourceConfig {
-    /// The specification's; what a priority is worth, which it leaves open, is ours.
+    /// The specification's, with its constant probability of success as the prior; the prior's weight is ours.
     fn default() -> Self {
         Self {
+            mode: Mode::default(),
+            overflow: "shard-overflow".into(),
+            success_prior: 0.95,
+            success_prior_weight: 10.0,
             functions: BTreeMap::new(),
             others: Requirements::default(),
-            cpu: 0.25,
-            memory: 0.25,
-            load: 0.2,
-            priority: 0.15,
-            affinity: 0.15,
-            overflow: "shard-overflow".into(),
+            weights: ResourceWeights::default(),
             executions: AffinityConfig::default(),
         }
     }
@@ -72,8 +98,22 @@ impl Default for ResourceConfig {
 /// By free resources.
 pub struct ResourceMatcher {
     config: ResourceConfig,
-    executions: Executions,
-    shortlist: Shortlist,
+    executions: Arc<Executions>,
+}
+
+/// What becomes of a request on a shard, and of the shard.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ResourcePlacement {
+    /// The shard's reported mean latency in ms, when known.
+    pub expected_latency_ms: Option<f64>,
+    /// Share of the cores in use with the request; above 1 when they do not suffice, `None` when unknown.
+    pub cpu_after: Option<f64>,
+    /// Share of the memory in use with the request, likewise.
+    pub memory_after: Option<f64>,
+    /// Share of the function's executions on the shard that succeeded, drawn toward the prior while there are few.
+    pub success_probability: Confidence,
+    /// Why it is a makeshift: what the shard has too little of. `None` when the request fits.
+    pub degraded: Option<Rejection>,
 }
 
 /// Free and required resources of a candidate.
@@ -96,8 +136,15 @@ impl Fit {
         }
     }
 
-    fn is_enough(&self) -> bool {
-        self.free_cores >= self.required_cores && self.free_mb >= self.required_mb
+    /// What there is too little of, if anything.
+    fn lack(&self) -> Option<Rejection> {
+        if self.free_cores.is_nan() || self.free_mb.is_nan() {
+            Some(Rejection::UnknownLoad)
+        } else if self.free_cores < self.required_cores {
+            Some(Rejection::CpuTooSmall)
+        } else {
+            (self.free_mb < self.required_mb).then_some(Rejection::MemoryTooSmall)
+        }
     }
 
     /// What is left of the free cores, in [0, 1]; 0 when none is free.
@@ -106,21 +153,82 @@ impl Fit {
     }
 }
 
+/// What it demands for one request.
+pub(crate) struct ResourceDemand<'a> {
+    requirements: &'a Requirements,
+    request: &'a PlacementRequest,
+    overflow: &'a ShardId,
+}
+
+impl Demand for ResourceDemand<'_> {
+    fn judge(&self, shard: &ShardSnapshot) -> Result<(), (Rejection, Rung)> {
+        let Some(why) = Fit::of(self.requirements, self.request, shard).lack() else { return Ok(()) };
+        let wider = if shard.id == *self.overflow { Widening::General } else { Widening::AnyHealthy };
+        Err((why, Rung::new(wider, 0)))
+    }
+}
+
 impl ResourceMatcher {
     /// With its configuration.
     pub fn new(config: ResourceConfig) -> Self {
-        Self { executions: Executions::new(config.executions), config, shortlist: Shortlist::default() }
+        let executions = Arc::new(Executions::new(config.executions.window));
+        Self::with_executions(config, executions)
     }
 
-    fn score(&self, context: &DecisionContext<'_>, fit: &Fit, position: usize) -> f64 {
-        let (config, request, shard) = (&self.config, context.request, &context.fleet.shards[position]);
-        let load = load(shard);
+    /// With what another one has learned.
+    pub(crate) fn with_executions(config: ResourceConfig, executions: Arc<Executions>) -> Self {
+        Self { config, executions }
+    }
+
+    /// What becomes of the request on a shard, and of the shard.
+    pub fn place(&self, request: &PlacementRequest, shard: &ShardSnapshot) -> ResourcePlacement {
+        let (config, fit) = (&self.config, self.fit(request, shard));
+        let after = |free: f64, required: f64, all: f32| {
+            Some(1.0 - (free - required) / f64::from(all)).filter(|share| share.is_finite())
+        };
+        let success = self.record(request, shard).success_rate(config.success_prior, config.success_prior_weight);
+        ResourcePlacement {
+            expected_latency_ms: latency_ms(shard),
+            cpu_after: after(fit.free_cores, fit.required_cores, shard.shape.cores),
+            memory_after: after(fit.free_mb, fit.required_mb, shard.shape.memory_mb),
+            success_probability: Confidence::clamped(success),
+            degraded: fit.lack(),
+        }
+    }
+
+    pub(crate) fn executions(&self) -> &Arc<Executions> {
+        &self.executions
+    }
+
+    pub(crate) fn demand<'a>(&'a self, context: &DecisionContext<'a>) -> ResourceDemand<'a> {
+        let request = context.request;
+        ResourceDemand { requirements: self.requirements(request), request, overflow: &self.config.overflow }
+    }
+
+    fn requirements(&self, request: &PlacementRequest) -> &Requirements {
+        self.config.functions.get(&request.function).unwrap_or(&self.config.others)
+    }
+
+    fn fit(&self, request: &PlacementRequest, shard: &ShardSnapshot) -> Fit {
+        Fit::of(self.requirements(request), request, shard)
+    }
+
+    fn record(&self, request: &PlacementRequest, shard: &ShardSnapshot) -> Record {
+        self.executions.record(combine_keys(request.function.key(), shard.id.key()))
+    }
+
+    fn parts(&self, request: &PlacementRequest, shard: &ShardSnapshot) -> Parts {
+        let (weights, fit) = (&self.config.weights, self.fit(request, shard));
+        let load = load(shard).unwrap_or(1.0);
         let priority = f64::from(request.priority.rank()) / f64::from(Priority::Critical.rank());
-        config.cpu * fit.cpu_score()
-            + config.memory * (fit.free_mb - fit.required_mb) / f64::from(shard.shape.memory_mb)
-            + config.load * (1.0 - load)
-            + config.priority * (1.0 - load * priority)
-            + config.affinity * self.executions.affinity(combine_keys(request.function.key(), shard.id.key()))
+        let affinity = self.record(request, shard).affinity(&self.config.executions);
+        Parts::from([
+            ("cpu", weights.cpu * fit.cpu_score()),
+            ("memory", weights.memory * (fit.free_mb - fit.required_mb) / f64::from(shard.shape.memory_mb)),
+            ("load", weights.load * (1.0 - load)),
+            ("priority", weights.priority * (1.0 - load * priority)),
+            ("affinity", weights.affinity * affinity),
+        ])
     }
 }
 
@@ -130,35 +238,32 @@ impl Default for ResourceMatcher {
     }
 }
 
-impl Policy for ResourceMatcher {
-    fn name(&self) -> &'static str {
-        "resource_matcher"
+impl Strategy for ResourceMatcher {
+    fn decided_by(&self) -> DecidedBy {
+        DecidedBy::ResourceMatcher
     }
 
-    fn decide(&mut self, context: &DecisionContext<'_>, _rng: &mut dyn Rng) -> Result<Decision, NoEligibleShard> {
-        self.shortlist.begin(context)?;
-        let (config, request, shards) = (&self.config, context.request, &context.fleet.shards);
-        let requirements = config.functions.get(&request.function).unwrap_or(&config.others);
-        let fit = |position: usize| Fit::of(requirements, request, &shards[position]);
-        if !self.shortlist.like_all(|position| fit(position).is_enough()) {
-            self.shortlist.like(context, [&config.overflow], |_| true);
-        }
-        let decision = self.shortlist.decide(context, |position| self.score(context, &fit(position), position));
-        let latency_ms = latency_ms(&shards[decision.chosen]);
-        Ok(Decision { predicted_ms: Some(latency_ms).filter(|ms| ms.is_finite()), ..decision })
+    fn rank(&self, context: &DecisionContext<'_>, eligible: &[usize], out: &mut Ranking) {
+        out.fill(&context.fleet.shards, eligible, &self.demand(context), |shard| self.parts(context.request, shard));
     }
 
-    fn on_response(&mut self, observed: &Observed<'_>) {
+    fn on_response(&self, observed: &Observed<'_>) {
         let key = combine_keys(observed.request.function.key(), observed.shard.key());
         self.executions.learn(key, observed.response);
+    }
+
+    fn expected_ms(&self, shard: &ShardSnapshot) -> Option<f64> {
+        latency_ms(shard)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::samples::{decide, named_fleet};
+    use crate::AsPolicy;
+    use crate::samples::{decide, named_fleet, respond};
     use shardwise_features::golden::GoldenContext;
+    use shardwise_types::ErrorClass;
 
     /// Alike but for what is used: 2 cores and 8,192 MB each.
     fn fleet(cpus: [f32; 3]) -> GoldenContext {
@@ -169,15 +274,15 @@ mod tests {
         golden
     }
 
-    fn needing(cpu: &str, memory: &str) -> ResourceMatcher {
+    fn needing(cpu: &str, memory: &str) -> AsPolicy<ResourceMatcher> {
         let others = Requirements { cpu: cpu.parse().unwrap(), memory: Some(memory.parse().unwrap()) };
-        ResourceMatcher::new(ResourceConfig { others, ..ResourceConfig::default() })
+        AsPolicy::new(ResourceMatcher::new(ResourceConfig { others, ..ResourceConfig::default() }))
     }
 
     #[test]
     fn the_shard_with_the_most_left_is_taken() {
         let golden = fleet([0.4, 0.2, 0.9]);
-        assert_eq!(decide(&mut ResourceMatcher::default(), &golden), "shard-b");
+        assert_eq!(decide(&mut AsPolicy::new(ResourceMatcher::default()), &golden), "shard-b");
     }
 
     #[test]
@@ -199,5 +304,22 @@ mod tests {
     fn a_full_shard_is_no_number_to_divide_by() {
         let golden = fleet([1.0, 1.0, 1.0]);
         assert_eq!(decide(&mut needing("0", "0"), &golden), "shard-a", "all alike, by name");
+    }
+
+    #[test]
+    fn a_placement_says_what_becomes_of_it() {
+        let golden = fleet([0.5, 0.0, 0.75]);
+        let mut matcher = needing("1", "2Gi");
+        let place = |matcher: &AsPolicy<ResourceMatcher>, position: usize| {
+            matcher.strategy().place(&golden.request, &golden.fleet.shards[position])
+        };
+        let fits = place(&matcher, 1);
+        assert_eq!((fits.cpu_after, fits.memory_after, fits.degraded), (Some(0.5), Some(0.25), None));
+        assert_eq!(fits.success_probability.value(), 0.95, "nothing is known");
+        let overflows = place(&matcher, 2);
+        assert_eq!((overflows.cpu_after, overflows.degraded), (Some(1.25), Some(Rejection::CpuTooSmall)));
+        (0..10).for_each(|_| respond(&mut matcher, &golden, 1, Some(ErrorClass::Failed)));
+        assert_eq!(place(&matcher, 1).success_probability.value(), 0.475, "ten failures weigh as much as the prior");
+        assert_eq!(place(&matcher, 0).success_probability.value(), 0.95, "success is of the shard");
     }
 }
