@@ -1,6 +1,6 @@
 //! Hard rules as filters: what a request may use at all. No score, no model and no fallback gets past them.
 
-use shardwise_features::{BreakerState, DecisionContext};
+use shardwise_features::DecisionContext;
 use shardwise_types::{NoEligibleShard, ShardSnapshot};
 
 /// Limits of the hard rules.
@@ -22,13 +22,13 @@ struct Judge<'a> {
     context: &'a DecisionContext<'a>,
     /// Reports from before this instant are old.
     oldest_report_ns: i64,
-    /// Whether any shard is ejected.
+    /// Whether any shard may be ejected or half-open.
     has_ejected: bool,
 }
 
 enum Verdict {
     Eligible,
-    /// Passed over only while something better is left: an old report, or ejected by the breaker.
+    /// Passed over only while something better is left: an old report, or a breaker that lets nothing through.
     Doubtful,
     Unhealthy,
     Forbidden,
@@ -102,7 +102,7 @@ impl<'a> Judge<'a> {
     }
 
     fn is_ejected(&self, shard: &ShardSnapshot) -> bool {
-        self.has_ejected && self.context.router.breaker(&shard.id, self.context.decided_at) == BreakerState::Open
+        self.has_ejected && !self.context.router.breaker_admits(&shard.id, self.context.decided_at)
     }
 }
 
