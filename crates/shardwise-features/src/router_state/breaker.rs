@@ -90,7 +90,7 @@ impl Breakers {
 
     fn succeed(&self, fields: &Fields, until: u64, outcome: Outcome) {
         // What was sent before says nothing of the shard as it is now.
-        if !instant(until).is_some_and(|until| outcome.sent_at >= until) {
+        if instant(until).is_none_or(|until| outcome.sent_at < until) {
             return;
         }
         let passed = update(&fields[shard::TRIALS_PASSED], |n| n + 1.0) >= TRIALS;
@@ -204,4 +204,152 @@ fn ejections(fields: &Fields, until: u64, now: Timestamp) -> f64 {
 fn count_ejected(shards: &SlotTable<{ shard::FIELDS }>, now: Timestamp) -> usize {
     let until = |fields: &Fields| fields[shard::EJECTED_UNTIL].load(SeqCst);
     shards.values().filter(|fields| state_until(until(fields), now) != BreakerState::Closed).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::Bench;
+    use super::BreakerState::{Closed, HalfOpen, Open};
+    use super::*;
+    use crate::router_state::{RouterConfig, RouterState};
+    use shardwise_types::ErrorClass;
+
+    const FAILED: Option<ErrorClass> = Some(ErrorClass::Failed);
+
+    fn bench() -> Bench {
+        Bench::with(RouterState::new())
+    }
+
+    fn state(bench: &Bench, at_ms: f64) -> BreakerState {
+        bench.state.breaker(&bench.id(0), bench.at(at_ms))
+    }
+
+    fn admits(bench: &Bench, at_ms: f64) -> bool {
+        bench.state.breaker_admits(&bench.id(0), bench.at(at_ms))
+    }
+
+    fn play(bench: &Bench, shard: usize, error: Option<ErrorClass>, at_ms: f64) {
+        bench.answer(&bench.send(shard, at_ms), error, at_ms);
+    }
+
+    fn fail_five_times(bench: &Bench, shard: usize, at_ms: f64) {
+        (0..5).for_each(|_| play(bench, shard, FAILED, at_ms));
+    }
+
+    #[test]
+    fn five_errors_in_a_row_eject_and_four_do_not() {
+        let bench = bench();
+        [FAILED, FAILED, FAILED, FAILED, None, FAILED].into_iter().for_each(|error| play(&bench, 0, error, 0.0));
+        assert_eq!((state(&bench, 0.0), bench.state.has_ejected(bench.at(0.0))), (Closed, false));
+        (0..4).for_each(|_| play(&bench, 0, FAILED, 0.0));
+        assert_eq!((state(&bench, 999.0), admits(&bench, 999.0)), (Open, false));
+        assert_eq!((state(&bench, 1_000.0), admits(&bench, 1_000.0)), (HalfOpen, true));
+        assert!(bench.state.has_ejected(bench.at(1_000.0)));
+    }
+
+    #[test]
+    fn one_trial_at_a_time_and_three_good_ones_close() {
+        let bench = bench();
+        fail_five_times(&bench, 0, 0.0);
+        for trial in 0..3 {
+            let at_ms = 1_000.0 + 10.0 * f64::from(trial);
+            assert_eq!((state(&bench, at_ms), admits(&bench, at_ms)), (HalfOpen, true));
+            let ticket = bench.send(0, at_ms);
+            assert!(!admits(&bench, at_ms + 1.0), "a trial is out");
+            bench.answer(&ticket, None, at_ms + 5.0);
+        }
+        assert_eq!((state(&bench, 1_030.0), bench.state.has_ejected(bench.at(1_030.0))), (Closed, false));
+    }
+
+    #[test]
+    fn each_failed_trial_doubles_the_ejection_up_to_sixteen_seconds() {
+        let bench = bench();
+        fail_five_times(&bench, 0, 0.0);
+        let mut at_ms = 1_000.0;
+        for seconds in [2.0, 4.0, 8.0, 16.0, 16.0] {
+            play(&bench, 0, None, at_ms);
+            play(&bench, 0, FAILED, at_ms);
+            at_ms += 1_000.0 * seconds;
+            assert_eq!((state(&bench, at_ms - 1.0), state(&bench, at_ms)), (Open, HalfOpen), "{seconds} s");
+        }
+    }
+
+    #[test]
+    fn ejections_are_forgiven_one_by_one() {
+        let eject_again_after = |closed_ms: f64| {
+            let bench = bench();
+            fail_five_times(&bench, 0, 0.0);
+            play(&bench, 0, FAILED, 1_000.0);
+            (0..3).for_each(|_| play(&bench, 0, None, 3_000.0));
+            fail_five_times(&bench, 0, 3_000.0 + closed_ms);
+            (0..5).find(|power| state(&bench, 3_000.0 + closed_ms + 1_000.0 * f64::from(*power).exp2()) == HalfOpen)
+        };
+        assert_eq!([0.0, 10_000.0, 20_000.0, 90_000.0].map(eject_again_after), [Some(2), Some(1), Some(0), Some(0)]);
+    }
+
+    #[test]
+    fn a_burst_that_was_out_ejects_once() {
+        let bench = bench();
+        let burst: Vec<_> = (0..50).map(|_| bench.send(0, 0.0)).collect();
+        burst.iter().for_each(|ticket| bench.answer(ticket, FAILED, 500.0));
+        assert_eq!((state(&bench, 1_499.0), state(&bench, 1_500.0)), (Open, HalfOpen));
+        let stray = bench.send(0, 1_400.0);
+        bench.answer(&stray, None, 1_600.0);
+        play(&bench, 0, FAILED, 1_600.0);
+        assert_eq!(state(&bench, 3_599.0), Open, "2 s after the failed trial");
+    }
+
+    #[test]
+    fn a_trial_that_is_called_off_or_lost_makes_way_for_the_next() {
+        let bench = bench();
+        fail_five_times(&bench, 0, 0.0);
+        let trial = bench.send(0, 1_000.0);
+        bench.answer(&trial, Some(ErrorClass::Cancelled), 1_100.0);
+        assert!(admits(&bench, 1_100.0));
+        bench.send(0, 1_200.0);
+        assert!(!admits(&bench, 31_199.0));
+        assert!(admits(&bench, 31_200.0));
+    }
+
+    #[test]
+    fn a_half_open_shard_that_nobody_tries_is_closed_in_the_end() {
+        let bench = bench();
+        fail_five_times(&bench, 0, 0.0);
+        assert_eq!((state(&bench, 60_999.0), state(&bench, 61_000.0)), (HalfOpen, Closed));
+        assert!(!bench.state.has_ejected(bench.at(61_000.0)));
+        fail_five_times(&bench, 0, 70_000.0);
+        assert_eq!(state(&bench, 71_999.0), Open, "the ejection was not forgotten");
+    }
+
+    #[test]
+    fn no_more_than_the_share_is_ejected_at_once() {
+        let bench = bench();
+        fail_five_times(&bench, 0, 0.0);
+        fail_five_times(&bench, 1, 0.0);
+        let others = [1, 2].map(|shard| bench.state.breaker(&bench.id(shard), bench.at(1.0)));
+        assert_eq!((state(&bench, 1.0), others), (Open, [Closed, Closed]), "half of three shards is one");
+        assert_eq!(bench.state.refused_ejections(), 1);
+        (0..3).for_each(|_| play(&bench, 0, None, 1_000.0));
+        fail_five_times(&bench, 1, 1_100.0);
+        assert_eq!(bench.state.breaker(&bench.id(1), bench.at(1_100.0)), Open, "there is room again");
+        let all = RouterConfig { max_ejected_share: 1.0, ..RouterConfig::default() };
+        let bench = Bench::with(RouterState::with_config(all));
+        (0..3).for_each(|shard| fail_five_times(&bench, shard, 0.0));
+        assert_eq!((bench.state.refused_ejections(), state(&bench, 1.0)), (0, Open));
+    }
+
+    #[test]
+    fn threads_never_eject_more_than_the_share() {
+        for _ in 0..50 {
+            let bench = bench();
+            std::thread::scope(|scope| {
+                for shard in 0..3 {
+                    let bench = &bench;
+                    scope.spawn(move || (0..5).for_each(|_| play(bench, shard, FAILED, 0.0)));
+                }
+            });
+            let open = (0..3).filter(|shard| bench.state.breaker(&bench.id(*shard), bench.at(1.0)) == Open).count();
+            assert!(open <= 1, "{open} of 3");
+        }
+    }
 }

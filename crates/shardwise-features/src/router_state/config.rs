@@ -25,13 +25,13 @@ impl Default for RouterConfig {
 }
 
 impl RouterConfig {
-    /// The same with every limit in its range; what is no number becomes the lower end.
+    /// The same with every limit in its range.
     #[must_use]
     pub(super) fn in_range(self) -> Self {
         Self {
             lost_after_ms: self.lost_after_ms.max(MIN_LOST_AFTER_MS),
             start_grace_ms: self.start_grace_ms.max(0.0),
-            max_ejected_share: self.max_ejected_share.max(0.0).min(1.0),
+            max_ejected_share: self.max_ejected_share.clamp(0.0, 1.0),
         }
     }
 }

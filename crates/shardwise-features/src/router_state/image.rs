@@ -136,3 +136,80 @@ impl RouterState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::BreakerState;
+    use super::super::tests::Bench;
+    use super::*;
+    use shardwise_types::ErrorClass;
+
+    /// A router with something in every field: a shard in flight, one ejected, one new.
+    fn busy() -> Bench {
+        let bench = Bench::with(RouterState::new());
+        bench.state.on_report(&bench.id(0), bench.at(0.0));
+        bench.send(0, 0.0);
+        (0..5).for_each(|_| bench.answer(&bench.send(1, 70_000.0), Some(ErrorClass::Timeout), 70_000.0));
+        (0..5).for_each(|_| bench.answer(&bench.send(0, 70_000.0), None, 70_000.0));
+        (0..5).for_each(|_| bench.answer(&bench.send(0, 70_000.0), Some(ErrorClass::Failed), 70_000.0));
+        bench.state.on_report(&bench.id(2), bench.at(70_000.0));
+        for shard in 0..3 {
+            bench.send(shard, 71_000.0);
+        }
+        bench
+    }
+
+    #[test]
+    fn a_restored_router_is_the_same_router() {
+        let state = busy().state;
+        let image = state.save();
+        assert_eq!(image.totals.iter().filter(|total| **total == 0).count(), 0, "every total is told apart from none");
+        assert_eq!(RouterState::restore(&image).unwrap().save(), image);
+        let config = RouterConfig { lost_after_ms: 1_234.0, ..RouterConfig::default() };
+        let image = RouterState::with_config(config).save();
+        assert_eq!(RouterState::restore(&image).unwrap().config(), &config);
+    }
+
+    #[test]
+    fn after_a_restart_nothing_is_in_flight_and_what_was_learned_is_kept() {
+        let bench = busy();
+        let now = bench.at(71_500.0);
+        let before = bench.state.shard(&bench.id(0), now);
+        let state = RouterState::restore_after_restart(&bench.state.save(), now).unwrap();
+        let after = state.shard(&bench.id(0), now);
+        assert_eq!((after.in_flight, after.in_flight_cores, after.pending_ms), (0.0, 0.0, 0.0));
+        assert_eq!((after.since_report, after.in_flight_age_ms(now)), (0.0, None));
+        assert_eq!(state.lost(), bench.state.lost() + 3);
+        assert_eq!(
+            (after.exec_ln_ms, after.residual, after.others),
+            (before.exec_ln_ms, before.residual, before.others)
+        );
+        assert!(after.others > 0.0);
+        assert!(state.breaker_admits(&bench.id(1), now), "the trial that was out is not waited for");
+        assert_eq!(state.breaker(&bench.id(1), now), BreakerState::HalfOpen);
+    }
+
+    #[test]
+    fn after_a_long_gap_queues_and_others_and_rates_are_forgotten() {
+        let bench = busy();
+        let now = bench.at(71_000.0 + 30_001.0);
+        let state = RouterState::restore_after_restart(&bench.state.save(), now).unwrap();
+        let local = state.shard(&bench.id(0), now);
+        assert_eq!((local.others, local.piggyback_queue, local.piggyback_at), (0.0, 0.0, None));
+        assert_eq!(state.arrivals_per_s(now), 0.0);
+        assert!(local.exec_ln_ms > 0.0 && local.responses == 10.0);
+    }
+
+    #[test]
+    fn images_of_other_programs_are_refused_with_what_to_do() {
+        let image = busy().state.save();
+        let refusal = |image: RouterImage| RouterState::restore(&image).err().expect("it is refused");
+        let foreign = refusal(RouterImage { format: 0, ..image.clone() });
+        assert_eq!(foreign, ImageError::OtherFormat { found: 0 });
+        assert!(foreign.to_string().contains("start a router that has seen nothing"), "{foreign}");
+        let mut short = image.clone();
+        short.shards[0].2.pop();
+        assert_eq!(refusal(short), ImageError::Damaged { what: "a slot of a shard" });
+        assert_eq!(refusal(RouterImage { totals: vec![0; 6], ..image }), ImageError::Damaged { what: "the totals" });
+    }
+}

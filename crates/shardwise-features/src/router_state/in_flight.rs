@@ -75,6 +75,7 @@ impl Generations {
             pending_ms: get(&fields[shard::PENDING_MS]),
             sent_at: fields[shard::SENT_AT].load(Relaxed),
         };
+        let mut any_lost = false;
         for side in 0..2 {
             let word = fields[shard::IN_FLIGHT[side]].load(Relaxed);
             if count(word) == 0 {
@@ -82,11 +83,13 @@ impl Generations {
             }
             if self.is_lost(generation(word), now) {
                 alive.take(&left(fields, side));
+                any_lost = true;
             } else {
                 alive.count += count(word);
             }
         }
-        alive
+        // As after `forget_rounding`: whether a loss was dropped yet must not show.
+        if any_lost && alive.count == 0 { InFlight::default() } else { alive }
     }
 
     /// How many requests are in flight at `now`.
@@ -216,4 +219,116 @@ fn generation(word: u64) -> u64 {
 
 fn count(word: u64) -> u64 {
     word & ((1 << COUNT_BITS) - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Bench, Lcg};
+    use crate::router_state::{RouterConfig, RouterState, Ticket};
+
+    const LOST_AFTER_MS: f64 = 1_000.0;
+
+    fn bench() -> Bench {
+        Bench::with(RouterState::with_config(RouterConfig { lost_after_ms: LOST_AFTER_MS, ..RouterConfig::default() }))
+    }
+
+    #[test]
+    fn an_outcome_in_time_is_settled_and_one_that_never_comes_is_lost_soon_after() {
+        let bench = bench();
+        let waited_for = bench.send(0, 999.0);
+        bench.send(0, 999.0);
+        assert_eq!(bench.in_flight(0, 1_998.0), 2.0);
+        bench.answer(&waited_for, None, 1_998.0);
+        assert_eq!((bench.in_flight(0, 1_998.0), bench.in_flight(0, 3_000.0)), (1.0, 0.0));
+        assert_eq!(bench.state.lost(), 0, "seen, not yet dropped");
+        bench.state.on_report(&bench.id(0), bench.at(3_000.0));
+        assert_eq!(bench.state.lost(), 1);
+    }
+
+    #[test]
+    fn an_outcome_after_the_loss_settles_nothing() {
+        let bench = bench();
+        let late = bench.send(0, 0.0);
+        let young = bench.send(0, 2_500.0);
+        assert_eq!((bench.in_flight(0, 2_500.0), bench.state.lost()), (1.0, 1));
+        bench.answer(&late, None, 2_600.0);
+        assert_eq!(bench.in_flight(0, 2_600.0), 1.0);
+        bench.answer(&young, None, 2_700.0);
+        bench.answer(&late, None, 2_800.0);
+        assert_eq!(bench.in_flight(0, 2_800.0), 0.0);
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_loses_nothing() {
+        let bench = bench();
+        let tickets = [2_500.0, 100.0, 1_700.0].map(|at_ms| bench.send(0, at_ms));
+        assert_eq!(bench.in_flight(0, 2_500.0), 3.0);
+        tickets.iter().for_each(|ticket| bench.answer(ticket, None, 2_400.0));
+        assert_eq!((bench.in_flight(0, 2_500.0), bench.state.lost()), (0.0, 0));
+    }
+
+    /// Every request by itself: sent in a generation, and gone when the one after the next begins.
+    #[derive(Default)]
+    struct Naive {
+        out: Vec<(Ticket, f64)>,
+        /// Lost and not answered yet.
+        gone: Vec<Ticket>,
+        lost: u64,
+    }
+
+    impl Naive {
+        fn lose(&mut self, now_ms: f64) {
+            let generation = |ms: f64| (ms / LOST_AFTER_MS).floor();
+            let is_lost = |sent_ms: f64| generation(sent_ms) + 1.0 < generation(now_ms);
+            let lost = self.out.extract_if(.., |(_, sent_ms)| is_lost(*sent_ms));
+            let gone = self.gone.len();
+            self.gone.extend(lost.map(|(ticket, _)| ticket));
+            self.lost += (self.gone.len() - gone) as u64;
+        }
+
+        fn sum(&self, part: impl Fn(&Ticket) -> f64) -> f64 {
+            self.out.iter().map(|(ticket, _)| part(ticket)).sum()
+        }
+
+        fn agrees_with(&self, bench: &Bench, now_ms: f64) {
+            let local = bench.state.shard(&bench.id(0), bench.at(now_ms));
+            assert_eq!(local.in_flight, self.out.len() as f64);
+            assert_eq!(bench.in_flight(0, now_ms), self.out.len() as f64);
+            assert!((local.in_flight_cores - self.sum(|ticket| ticket.cores)).abs() < 1e-6);
+            assert!((local.pending_ms - self.sum(|ticket| ticket.service_ln_ms.exp())).abs() < 1e-6);
+            let age_ms = self.out.iter().map(|(_, sent_ms)| now_ms - sent_ms).sum::<f64>() / self.out.len() as f64;
+            assert!((local.in_flight_age_ms(bench.at(now_ms)).unwrap_or(0.0) - age_ms.max(0.0)).abs() < 1e-3);
+        }
+    }
+
+    #[test]
+    fn a_random_history_agrees_with_every_request_counted_by_itself() {
+        for seed in 0..20 {
+            let (bench, mut random, mut naive) = (bench(), Lcg(seed), Naive::default());
+            let mut now_ms = 0.0;
+            for _ in 0..3_000 {
+                now_ms += random.below(60) as f64;
+                naive.lose(now_ms);
+                naive.agrees_with(&bench, now_ms);
+                match random.below(10) {
+                    0..=4 => naive.out.push((bench.send(0, now_ms), now_ms)),
+                    5..=7 if !naive.out.is_empty() => {
+                        let (ticket, _) = naive.out.swap_remove(random.below(naive.out.len() as u64) as usize);
+                        bench.answer(&ticket, None, now_ms);
+                    }
+                    8 if !naive.gone.is_empty() => {
+                        bench.answer(&naive.gone.swap_remove(0), None, now_ms);
+                    }
+                    _ => bench.state.on_report(&bench.id(0), bench.at(now_ms)),
+                }
+                naive.agrees_with(&bench, now_ms);
+            }
+            let end_ms = now_ms + 2.0 * LOST_AFTER_MS;
+            naive.lose(end_ms);
+            bench.state.on_report(&bench.id(0), bench.at(end_ms));
+            let local = bench.state.shard(&bench.id(0), bench.at(end_ms));
+            assert_eq!((local.in_flight, local.in_flight_cores, local.pending_ms), (0.0, 0.0, 0.0));
+            assert_eq!(bench.state.lost(), naive.lost);
+        }
+    }
 }

@@ -63,3 +63,48 @@ impl SlowStart {
         age >= 1.0 || get(&fields[shard::DISPATCHES]) <= capacity_share * age.max(FIRST_SHARE) * since_join as f64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::RouterState;
+    use super::super::tests::Bench;
+
+    /// Two shards from the start, the third new after a minute.
+    fn bench() -> Bench {
+        let bench = Bench::with(RouterState::new());
+        bench.state.on_report(&bench.id(0), bench.at(0.0));
+        bench.state.on_report(&bench.id(1), bench.at(4_000.0));
+        bench.state.on_report(&bench.id(2), bench.at(60_000.0));
+        bench
+    }
+
+    /// The new shard's part of so many requests that all would like to go there.
+    fn share_at(age_ms: f64) -> f64 {
+        let (bench, at_ms, requests) = (bench(), 60_000.0 + age_ms, 3_000);
+        let allowed = |shard: usize| bench.state.slow_start_allows(&bench.id(shard), 0.5, bench.at(at_ms));
+        for _ in 0..requests {
+            assert!(allowed(0) && allowed(1), "they are not new");
+            bench.send(if allowed(2) { 2 } else { 0 }, at_ms);
+        }
+        bench.state.shard(&bench.id(2), bench.at(at_ms)).dispatches / f64::from(requests)
+    }
+
+    #[test]
+    fn a_new_shards_part_grows_with_its_age() {
+        for (age_ms, share) in [(0.0, 0.05), (1_000.0, 0.05), (6_000.0, 0.1), (15_000.0, 0.25), (29_999.0, 0.5)] {
+            assert!((share_at(age_ms) - share).abs() < 0.001, "{age_ms} ms: {} is not {share}", share_at(age_ms));
+        }
+        assert_eq!(share_at(30_000.0), 1.0);
+    }
+
+    #[test]
+    fn who_reported_in_the_first_seconds_or_was_sent_to_before_is_not_new() {
+        let bench = Bench::with(RouterState::new());
+        bench.send(2, 0.0);
+        bench.state.on_report(&bench.id(0), bench.at(0.0));
+        bench.state.on_report(&bench.id(1), bench.at(5_000.0));
+        bench.state.on_report(&bench.id(2), bench.at(9_000.0));
+        bench.send(0, 9_000.0);
+        assert!((0..3).all(|shard| bench.state.slow_start_allows(&bench.id(shard), 0.0, bench.at(9_000.0))));
+    }
+}

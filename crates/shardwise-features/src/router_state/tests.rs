@@ -4,7 +4,53 @@ use super::*;
 use crate::golden;
 use shardwise_types::ErrorClass;
 
-const OK: Response = Response { error: None, total_ms: 12.0, exec_ms: 10.0, queue_ms: 1.0, queue_len: 3, cold: false };
+use crate::golden::GoldenContext;
+
+pub(super) const OK: Response =
+    Response { error: None, total_ms: 12.0, exec_ms: 10.0, queue_ms: 1.0, queue_len: 3, cold: false };
+
+/// A router in the golden fleet of three, and a clock that starts at the beginning of a generation.
+pub(super) struct Bench {
+    pub(super) state: RouterState,
+    golden: GoldenContext,
+}
+
+impl Bench {
+    pub(super) fn with(state: RouterState) -> Self {
+        Self { state, golden: golden::contexts().remove(0) }
+    }
+
+    pub(super) fn at(&self, ms: f64) -> Timestamp {
+        Timestamp::from_nanos(1_767_600_000_000_000_000).plus_millis(ms)
+    }
+
+    pub(super) fn id(&self, shard: usize) -> ShardId {
+        self.golden.fleet.shards[shard].id.clone()
+    }
+
+    pub(super) fn send(&self, shard: usize, at_ms: f64) -> Ticket {
+        let context = DecisionContext { router: &self.state, decided_at: self.at(at_ms), ..self.golden.context() };
+        self.state.on_dispatch(&context, shard)
+    }
+
+    pub(super) fn answer(&self, ticket: &Ticket, error: Option<ErrorClass>, at_ms: f64) {
+        self.state.on_response(ticket, &Response { error, ..OK }, self.at(at_ms));
+    }
+
+    pub(super) fn in_flight(&self, shard: usize, at_ms: f64) -> f64 {
+        self.state.in_flight(&self.id(shard), self.at(at_ms))
+    }
+}
+
+/// A linear congruential generator: enough chance for a test, the same everywhere.
+pub(super) struct Lcg(pub(super) u64);
+
+impl Lcg {
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
 
 fn after(responses: &[Response]) -> (RouterState, ShardId, Timestamp) {
     let golden = golden::contexts().remove(0);
@@ -31,18 +77,6 @@ fn what_was_sent_is_in_flight_until_it_comes_back() {
     tickets.iter().for_each(|ticket| state.on_response(ticket, &OK, context.decided_at));
     let local = state.shard(id, context.decided_at);
     assert_eq!((local.in_flight, local.in_flight_cores, local.pending_ms), (0.0, 0.0, 0.0));
-}
-
-#[test]
-fn five_errors_in_a_row_eject_and_the_next_five_for_twice_as_long() {
-    let failed = Response { error: Some(ErrorClass::Failed), ..OK };
-    let (state, id, now) = after(&[failed; 5]);
-    assert_eq!(state.breaker(&id, now.plus_millis(999.0)), BreakerState::Open);
-    assert_eq!(state.breaker(&id, now.plus_millis(1001.0)), BreakerState::Closed);
-    let (state, id, now) = after(&[failed; 10]);
-    assert_eq!(state.breaker(&id, now.plus_millis(1999.0)), BreakerState::Open);
-    let (state, id, now) = after(&[failed, failed, failed, failed, OK, failed]);
-    assert_eq!(state.breaker(&id, now), BreakerState::Closed);
 }
 
 #[test]
@@ -81,7 +115,76 @@ fn how_long_requests_are_out_is_known() {
 }
 
 #[test]
-fn a_restored_router_is_the_same_router() {
-    let (state, ..) = after(&[OK, Response { error: Some(ErrorClass::Timeout), ..OK }, OK]);
-    assert_eq!(RouterState::restore(&state.save()).unwrap().save(), state.save());
+fn four_threads_leave_nothing_in_flight() {
+    const SHARDS: usize = 8;
+    let golden = golden::contexts().remove(0);
+    let mut fleet = golden.fleet.clone();
+    fleet.shards = (0..SHARDS)
+        .map(|n| shardwise_types::ShardSnapshot {
+            id: ShardId::new(&format!("shard-{n}")),
+            ..fleet.shards[n % 3].clone()
+        })
+        .collect();
+    let state = RouterState::new();
+    let work = |seed: u64| {
+        let (mut random, mut out) = (Lcg(seed), Vec::new());
+        for step in 0..100_000_u32 {
+            let now = golden.decided_at.plus_millis(f64::from(step) / 10.0);
+            let context = DecisionContext { router: &state, fleet: &fleet, decided_at: now, ..golden.context() };
+            out.push(state.on_dispatch(&context, random.below(SHARDS as u64) as usize));
+            if out.len() > 8 || random.below(2) == 0 {
+                let error = (random.below(3) == 0).then_some(ErrorClass::Failed);
+                let ticket = out.swap_remove(random.below(out.len() as u64) as usize);
+                state.on_response(&ticket, &Response { error, ..OK }, now);
+            }
+            if random.below(100) == 0 {
+                state.on_report(&fleet.shards[random.below(SHARDS as u64) as usize].id, now);
+            }
+        }
+        out.iter().for_each(|ticket| state.on_response(ticket, &OK, golden.decided_at.plus_millis(10_000.0)));
+    };
+    std::thread::scope(|scope| (0..4).for_each(|seed| drop(scope.spawn(move || work(seed)))));
+    for shard in &fleet.shards {
+        let local = state.shard(&shard.id, golden.decided_at.plus_millis(10_000.0));
+        assert_eq!((local.in_flight, local.in_flight_cores, local.pending_ms), (0.0, 0.0, 0.0));
+        assert_eq!(local.in_flight_age_ms(golden.decided_at), None);
+    }
+    assert_eq!(state.lost(), 0);
+}
+
+#[test]
+fn threads_that_lose_outcomes_leave_nothing_in_flight_either() {
+    const LOST_AFTER_MS: f64 = 10.0;
+    let config = RouterConfig { lost_after_ms: LOST_AFTER_MS, ..RouterConfig::default() };
+    let bench = Bench::with(RouterState::with_config(config));
+    let never_answered = std::sync::atomic::AtomicU64::new(0);
+    let work = |seed: u64| {
+        let (mut random, mut out) = (Lcg(seed), Vec::new());
+        for step in 0..20_000 {
+            let at_ms = f64::from(step) / 10.0;
+            out.push(bench.send(random.below(3) as usize, at_ms));
+            // Some are kept until they are lost, and are answered then; some never are.
+            let ticket = out.swap_remove(random.below(out.len() as u64) as usize);
+            match random.below(4) {
+                0 => _ = never_answered.fetch_add(1, Relaxed),
+                1 => out.push(ticket),
+                _ => bench.answer(&ticket, None, at_ms),
+            }
+        }
+        never_answered.fetch_add(out.len() as u64, Relaxed);
+    };
+    std::thread::scope(|scope| (0..4).for_each(|seed| drop(scope.spawn(move || work(seed)))));
+    let end_ms = 2_000.0 + 2.0 * LOST_AFTER_MS;
+    for shard in 0..3 {
+        bench.state.on_report(&bench.id(shard), bench.at(end_ms));
+        let local = bench.state.shard(&bench.id(shard), bench.at(end_ms));
+        assert_eq!((local.in_flight, local.in_flight_cores, local.pending_ms), (0.0, 0.0, 0.0));
+    }
+    assert!(bench.state.lost() >= never_answered.load(Relaxed), "each of them is lost, and some that were late");
+}
+
+#[test]
+fn threads_may_share_a_router() {
+    fn is_shared<T: Send + Sync>() {}
+    is_shared::<RouterState>();
 }
