@@ -281,7 +281,7 @@ impl Build<'_> {
         report: &mut dyn FnMut(u64) -> Result<(), DatasetError>,
     ) -> Result<DayState, DatasetError> {
         let checkpoint = self.checkpoint_before(self.days.len())?;
-        let mut day = DayBuilder::new(date, &self.staged, self.options, self.grid, checkpoint);
+        let mut day = DayBuilder::new(date, &self.staged, self.options, self.grid, checkpoint)?;
         let end = day_start(date).plus_millis(DAY_MS);
         let to = self.options.to.map_or(end, |to| to.min(end));
         let mut records = self.history.records(Some(day_start(date)), Some(to))?;
@@ -457,7 +457,7 @@ impl Build<'_> {
     fn observations_before(&self, until: Timestamp) -> Result<ServiceObservations, DatasetError> {
         let day = self.days.iter().position(|(date, _)| until <= day_start(date).plus_millis(DAY_MS));
         let day = day.unwrap_or(self.days.len() - 1);
-        let mut replay = Replay::restore(self.checkpoint_before(day)?.replay);
+        let mut replay = Replay::restore(self.checkpoint_before(day)?.replay)?;
         let from = day_start(&self.days[day].0);
         // The instant may lie between two days of a history with gaps.
         if until <= from {

@@ -97,13 +97,13 @@ impl<'a> DayBuilder<'a> {
         options: &'a BuildOptions,
         grid: BlockGrid,
         before: Checkpoint,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, DatasetError> {
+        Ok(Self {
             date,
             dir: dataset.join(day_dir(date)),
             options,
             grid,
-            replay: Replay::restore(before.replay),
+            replay: Replay::restore(before.replay)?,
             block: before.block,
             waiting: before.rows.into_iter().collect(),
             part: PartBuffer::new(),
@@ -114,7 +114,7 @@ impl<'a> DayBuilder<'a> {
             late: Vec::new(),
             counts: DayCounts::default(),
             reported: 0,
-        }
+        })
     }
 
     /// Takes in the next record of the day.

@@ -177,6 +177,9 @@ pub enum DatasetError {
         /// The version.
         version: String,
     },
+    /// What was kept of the routers at the end of an earlier day is of no use.
+    #[error("the routers' state of an earlier day cannot be used: {0}; remove the dataset and build it again")]
+    RouterImage(#[from] shardwise_features::ImageError),
     /// The caller asked to stop.
     #[error("stopped as asked; finished days are kept, so the same build goes on from there")]
     Interrupted,

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
-use shardwise_features::{DecisionContext, RouterImage, RouterState, ServiceObservations, ServiceTable, Ticket};
+use shardwise_features::{
+    DecisionContext, ImageError, RouterImage, RouterState, ServiceObservations, ServiceTable, Ticket,
+};
 use shardwise_types::{
     DecisionRecord, FleetSnapshot, HistoryRecord, MarketSnapshot, Network, OutcomeRecord, PlacementRequest, Response,
     RouterId, ShardId, ShardSnapshot,
@@ -57,6 +59,13 @@ pub struct ReplayImage {
     table: Option<ServiceTable>,
     open: BTreeMap<u64, OpenDecision>,
     observations: ServiceObservations,
+}
+
+impl ReplayImage {
+    /// Whether a replay can be restored from it.
+    pub fn is_usable(&self) -> bool {
+        self.routers.iter().all(|(_, router)| router.check().is_ok())
+    }
 }
 
 impl Replay {
@@ -112,7 +121,7 @@ impl Replay {
             HistoryRecord::Outcome(outcome) => return self.answer(outcome).map(Some),
             HistoryRecord::Report(report) => {
                 self.fleet.apply_report(report);
-                self.routers.values().for_each(|router| router.on_report(&report.shard));
+                self.routers.values().for_each(|router| router.on_report(&report.shard, report.report.known_at));
             }
             HistoryRecord::Market(market) => {
                 self.market = MarketSnapshot { volatility: market.volatility_bp, trend: market.trend_bp };
@@ -160,16 +169,21 @@ impl Replay {
     }
 
     /// Goes on from where [`Self::save`] left.
-    pub fn restore(image: ReplayImage) -> Self {
+    ///
+    /// # Errors
+    /// When a router's image is damaged or was saved by another version.
+    pub fn restore(image: ReplayImage) -> Result<Self, ImageError> {
         let router_region = image.network.default_region.clone();
-        Self {
-            routers: image.routers.iter().map(|(id, router)| (id.clone(), RouterState::restore(router))).collect(),
+        let router =
+            |(id, router): &(RouterId, RouterImage)| RouterState::restore(router).map(|state| (id.clone(), state));
+        Ok(Self {
+            routers: image.routers.iter().map(router).collect::<Result<_, _>>()?,
             fleet: FleetSnapshot { shards: image.shards, network: image.network, router_region },
             market: image.market,
             table: image.table.map(Arc::new),
             open: image.open.into_iter().collect(),
             observations: image.observations,
-        }
+        })
     }
 }
 
@@ -286,7 +300,7 @@ mod tests {
         features(&mut replay, first);
         replay.set_table(Some(Arc::new(replay.observations().fit())));
         let bytes = postcard::to_stdvec(&replay.save()).unwrap();
-        let mut restored = Replay::restore(postcard::from_bytes(&bytes).unwrap());
+        let mut restored = Replay::restore(postcard::from_bytes(&bytes).unwrap()).unwrap();
         assert_eq!(features(&mut replay, second), features(&mut restored, second));
         assert_eq!(replay.observations(), restored.observations());
     }

@@ -193,7 +193,7 @@ fn log_features(records: &mut [HistoryRecord]) {
             HistoryRecord::Report(report) => {
                 for (router, fleet) in routers.values_mut() {
                     fleet.apply_report(report);
-                    router.on_report(&report.shard);
+                    router.on_report(&report.shard, report.report.known_at);
                 }
             }
             HistoryRecord::Market(minute) => {

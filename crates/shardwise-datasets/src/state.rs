@@ -126,7 +126,7 @@ impl Checkpoint {
     }
 
     pub(crate) fn load(dataset: &Path, date: &str) -> Option<Self> {
-        load(&replay_path(dataset, date))
+        load(&replay_path(dataset, date)).filter(|checkpoint: &Self| checkpoint.replay.is_usable())
     }
 }
 

@@ -29,6 +29,6 @@ pub use extract::{DecisionFeatures, FEATURE_COUNT, FeatureVector};
 pub use forecast::{Answer, Forecast};
 pub use golden::fingerprint;
 pub use reference::reference_page;
-pub use router_state::{BreakerState, RouterImage, RouterState, ShardLocal, Ticket};
+pub use router_state::{BreakerState, ImageError, RouterConfig, RouterImage, RouterState, ShardLocal, Ticket};
 pub use service_table::{COMPLEXITY_EXPONENT_PRIOR, ServiceObservations, ServiceTable};
 pub use table::{FEATURES, Feature, FeatureGroup, SPECIFICATION_FEATURES, position};

@@ -70,6 +70,12 @@ impl<const FIELDS: usize> SlotTable<FIELDS> {
         &self.fields[home]
     }
 
+    /// The fields of all taken slots.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &[AtomicU64; FIELDS]> {
+        let slots = self.keys.iter().zip(&self.fields);
+        slots.filter(|(key, _)| key.load(Relaxed) != 0).map(|(_, fields)| fields)
+    }
+
     /// All taken slots, in the order of their positions.
     pub(crate) fn save(&self) -> Vec<SlotImage> {
         let taken = self.keys.iter().enumerate().filter(|(_, key)| key.load(Relaxed) != 0);

@@ -48,7 +48,7 @@ impl BoundedHash {
     /// Marks the candidates that may take one more. Bounds add up to more than the requests, so there is always one.
     fn mark_room(&mut self, context: &DecisionContext<'_>) {
         let shards = &context.fleet.shards;
-        let in_flight = |position: &usize| context.router.in_flight(&shards[*position].id);
+        let in_flight = |position: &usize| context.router.in_flight(&shards[*position].id, context.decided_at);
         let cores = |position: &usize| f64::from(shards[*position].shape.cores);
         let wanted = 1.0 + self.candidates.iter().map(in_flight).sum::<f64>();
         let per_core = self.config.factor * wanted / self.candidates.iter().map(cores).sum::<f64>();

@@ -1,7 +1,7 @@
 //! Hard rules as filters: what a request may use at all. No score, no model and no fallback gets past them.
 
 use serde::{Deserialize, Serialize};
-use shardwise_features::{BreakerState, DecisionContext};
+use shardwise_features::DecisionContext;
 use shardwise_types::{NoEligibleShard, ShardSnapshot, Widening};
 
 use crate::ranking::Rung;
@@ -26,7 +26,7 @@ struct Judge<'a> {
     context: &'a DecisionContext<'a>,
     /// Reports from before this instant are old.
     oldest_report_ns: i64,
-    /// Whether any shard is ejected.
+    /// Whether any shard may be ejected or half-open.
     has_ejected: bool,
 }
 
@@ -148,7 +148,7 @@ impl<'a> Judge<'a> {
     }
 
     fn is_ejected(&self, shard: &ShardSnapshot) -> bool {
-        self.has_ejected && self.context.router.breaker(&shard.id, self.context.decided_at) == BreakerState::Open
+        self.has_ejected && !self.context.router.breaker_admits(&shard.id, self.context.decided_at)
     }
 }
 
@@ -193,22 +193,24 @@ mod tests {
         assert_eq!(positions(&golden).unwrap(), [0, 1, 2]);
     }
 
+    /// Sends a request to the second shard and answers it at the same instant.
+    fn play(golden: &GoldenContext, error: Option<ErrorClass>) {
+        let response = Response { error, total_ms: 1.0, exec_ms: 0.0, queue_ms: 0.0, queue_len: 0, cold: false };
+        let ticket = golden.router.on_dispatch(&golden.context(), 1);
+        golden.router.on_response(&ticket, &response, golden.decided_at);
+    }
+
     #[test]
-    fn an_ejected_shard_is_passed_over() {
-        let golden = informed();
-        let failed = Response {
-            error: Some(ErrorClass::Failed),
-            total_ms: 1.0,
-            exec_ms: 0.0,
-            queue_ms: 0.0,
-            queue_len: 0,
-            cold: false,
-        };
-        for _ in 0..5 {
-            let ticket = golden.router.on_dispatch(&golden.context(), 1);
-            golden.router.on_response(&ticket, &failed, golden.decided_at);
-        }
+    fn an_ejected_shard_is_passed_over_and_then_tried_with_one_request_at_a_time() {
+        let mut golden = informed();
+        (0..5).for_each(|_| play(&golden, Some(ErrorClass::Failed)));
         assert_eq!(positions(&golden).unwrap(), [0, 2]);
+        golden.decided_at = golden.decided_at.plus_millis(1_000.0);
+        golden.fleet.shards.iter_mut().for_each(|shard| shard.report.as_mut().unwrap().event_at = golden.decided_at);
+        assert_eq!(positions(&golden).unwrap(), [0, 1, 2]);
+        golden.router.on_dispatch(&golden.context(), 1);
+        assert_eq!(positions(&golden).unwrap(), [0, 2], "its trial is out");
+        assert!(!is_eligible(&golden.context(), &Rules::default(), 1));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::{Decision, Policy};
 
 pub(crate) fn in_flight_per_core(context: &DecisionContext<'_>, position: usize) -> f64 {
     let shard = &context.fleet.shards[position];
-    context.router.in_flight(&shard.id) / f64::from(shard.shape.cores)
+    context.router.in_flight(&shard.id, context.decided_at) / f64::from(shard.shape.cores)
 }
 
 /// The least requests in flight per core; ties are drawn.

@@ -261,7 +261,7 @@ impl<'a> SimRouter<'a> {
                 self.known.fleet.shards.iter().map(|known| position(&known.id).expect("the world's shards report"));
             self.world_position = positions.map(|position| position as u16).collect();
         }
-        self.known.state.on_report(&record.shard);
+        self.known.state.on_report(&record.shard, record.report.known_at);
         if let Some(policy) = self.player.policy() {
             policy.on_report(&record.shard, &record.report);
         }

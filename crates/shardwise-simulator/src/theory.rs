@@ -94,7 +94,8 @@ impl Policy for PowerOf {
             let other = rng.random_range(place..n);
             self.candidates.swap(place, other);
         }
-        let in_flight = |position: &usize| context.router.in_flight(&context.fleet.shards[*position].id);
+        let in_flight =
+            |position: &usize| context.router.in_flight(&context.fleet.shards[*position].id, context.decided_at);
         let drawn = &self.candidates[..self.choices.min(n)];
         let least = drawn.iter().min_by(|a, b| in_flight(a).total_cmp(&in_flight(b))).expect("one at least is drawn");
         Ok(Decision::by_rule(*least, 1.0, n))
