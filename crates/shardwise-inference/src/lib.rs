@@ -16,6 +16,8 @@
 //! ```
 
 mod confidence;
+mod decision_log;
 mod placer;
 
+pub use decision_log::{DecisionLog, LogConfig, LoggedDecision, LoggedOutcome};
 pub use placer::{DecisionCounts, Placer, PlacerConfig};
