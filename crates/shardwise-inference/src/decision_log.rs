@@ -10,7 +10,7 @@ use shardwise_features::{DecisionContext, DecisionFeatures, FEATURE_COUNT, Featu
 use shardwise_policies::Decision;
 use shardwise_types::{
     DecisionRecord, HistoryRecord, OutcomeRecord, PlacementRequest, Priority, Region, Response, RiskLevel, RouterId,
-    ShardId, Timestamp, Urgency, combine_keys,
+    ShardId, ShardPrediction, Timestamp, Urgency, combine_keys,
 };
 
 /// Draws the decisions whose candidates are logged apart from anything else that is drawn by decision.
@@ -48,6 +48,18 @@ pub struct LoggedDecision<'a> {
     pub model_version: Option<&'a str>,
     /// The eligible shards by their positions in the context's fleet.
     pub candidates: &'a [usize],
+}
+
+/// The decision in an answer, to be logged; `chosen` is the position of the recommended shard. What was foretold of it is
+/// not part of the answer.
+pub fn decision_of(prediction: &ShardPrediction, chosen: usize) -> Decision {
+    Decision {
+        eligible: prediction.eligible,
+        predicted_ms: Some(prediction.expected_latency),
+        decided_by: prediction.decided_by,
+        fallback_reason: prediction.fallback_reason,
+        ..Decision::by_rule(chosen, prediction.propensity, 0)
+    }
 }
 
 /// An outcome to be logged.

@@ -19,5 +19,5 @@ mod confidence;
 mod decision_log;
 mod placer;
 
-pub use decision_log::{DecisionLog, LogConfig, LoggedDecision, LoggedOutcome};
+pub use decision_log::{DecisionLog, LogConfig, LoggedDecision, LoggedOutcome, decision_of};
 pub use placer::{DecisionCounts, Placer, PlacerConfig};
