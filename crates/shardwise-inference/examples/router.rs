@@ -1,4 +1,4 @@
-//! A router in forty lines: decide, dispatch, learn, log. Its one shard answers at once, and its writer prints.
+//! A router: decide, log, dispatch, learn. The shard's answer is made up, and what is logged is printed.
 //!
 //! `cargo run --release -p shardwise-inference --example router`
 

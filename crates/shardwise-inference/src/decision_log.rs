@@ -351,7 +351,7 @@ mod tests {
             context: &golden.context(),
             decision: &Decision { predicted_ms: Some(id as f64), ..Decision::by_rule((id % 3) as usize, 0.5, 3) },
             policy: "shardwise",
-            model_version: (id % 2 == 0).then_some("0123456789abcdef"),
+            model_version: id.is_multiple_of(2).then_some("0123456789abcdef"),
             candidates: &CANDIDATES,
         });
     }
@@ -409,7 +409,7 @@ mod tests {
                 policy: "shardwise".to_owned(),
                 decided_by: shardwise_types::DecidedBy::Policy,
                 fallback_reason: None,
-                model_version: (id % 2 == 0).then(|| "0123456789abcdef".to_owned()),
+                model_version: id.is_multiple_of(2).then(|| "0123456789abcdef".to_owned()),
                 logged_shards: golden.fleet.shards.iter().map(|shard| shard.id.clone()).collect(),
                 logged_features: Vec::new(),
             };

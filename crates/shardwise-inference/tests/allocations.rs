@@ -10,7 +10,7 @@ use allocation_counter::measure;
 use shardwise_features::golden::{GoldenContext, contexts};
 use shardwise_features::{DecisionContext, DecisionFeatures, FeatureVector};
 use shardwise_inference::{DecisionLog, LogConfig, LoggedDecision, LoggedOutcome, Placer};
-use shardwise_models::ModelBundle;
+use shardwise_models::BundleDraft;
 use shardwise_policies::Decision;
 use shardwise_types::Response;
 
@@ -29,13 +29,13 @@ fn at(golden: &GoldenContext, n: u64) -> DecisionContext<'_> {
     DecisionContext { decided_at: context.decided_at.plus_millis(n as f64 / 10.0), ..context }
 }
 
-/// A bundle with heads of the usual size.
-fn bundle(golden: &GoldenContext) -> Arc<ModelBundle> {
+/// A draft with heads of the usual size.
+fn draft(golden: &GoldenContext) -> BundleDraft {
     let context = golden.context();
     let features = DecisionFeatures::new(&context);
     let rows: Vec<_> = (0..3).map(|position| FeatureVector::extract(&features, position).into_array()).collect();
     let table = golden.service_table.clone().expect("the golden context has a table");
-    Arc::new(forests::draft(&rows, table).bundle().expect("a sound draft"))
+    forests::draft(&rows, table)
 }
 
 /// Bytes and calls that ten thousand rounds allocate, after a thousand that may.
@@ -43,6 +43,10 @@ fn allocated(mut round: impl FnMut(u64)) -> (u64, u64) {
     (0..WARM_UP).for_each(&mut round);
     let allocations = measure(|| (WARM_UP..WARM_UP + CALLS).for_each(&mut round));
     (allocations.bytes_total, allocations.count_total)
+}
+
+fn with_model(draft: &BundleDraft) -> Placer {
+    Placer::with_model(Arc::new(draft.bundle().expect("a sound draft")))
 }
 
 fn allocated_by(placer: &Placer) -> (u64, u64) {
@@ -68,7 +72,13 @@ fn the_counter_counts() {
 
 #[test]
 fn decisions_with_a_model_allocate_nothing() {
-    assert_eq!(allocated_by(&Placer::with_model(bundle(&golden()))), (0, 0));
+    assert_eq!(allocated_by(&with_model(&draft(&golden()))), (0, 0));
+}
+
+#[test]
+fn decisions_with_a_service_table_alone_allocate_nothing() {
+    let table_alone = BundleDraft { exec: None, cold: None, wait: None, ..draft(&golden()) };
+    assert_eq!(allocated_by(&with_model(&table_alone)), (0, 0));
 }
 
 #[test]
@@ -96,7 +106,7 @@ fn logging_and_draining_allocate_nothing_at_any_candidate_share() {
         let round = |n: u64| {
             record(&log, &at(&golden, n), n);
             // Every so often, so that records wait and are recycled many at a time.
-            if n % 50 == 0 {
+            if n.is_multiple_of(50) {
                 log.drain(usize::MAX, |_| drained += 1);
             }
         };
