@@ -6,20 +6,21 @@ use std::future::{Ready, ready};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use shardwise_features::{DecisionFeatures, FeatureVector, RouterState};
-use shardwise_inference::Placer;
+use shardwise_inference::{DecisionLog, LogConfig, LoggedDecision, Placer};
 use shardwise_models::BundleDraft;
-use shardwise_policies::{Policy, Runtime, by_name};
+use shardwise_policies::{Decision, Policy, Runtime, by_name};
 use tower::balance::p2c::Balance;
 use tower::discover::ServiceList;
 use tower::load::{CompleteOnResponse, PeakEwma};
 use tower::{Service, ServiceExt};
 
 use crate::forests::{self, Row};
+use crate::stopwatch::Stopwatch;
 use crate::traffic::{Traffic, in_flight};
 use crate::world::World;
 
@@ -28,13 +29,16 @@ pub(crate) const TOWER: &str = "tower p2c peak-ewma";
 const MODEL: &str = "placer, model";
 const TABLE: &str = "placer, table alone";
 
-/// The contenders, the peer last.
-pub(crate) const CONTENDERS: [&str; 5] = [MODEL, TABLE, "sed_tab", "peak_ewma_p2c", TOWER];
+const LOG: &str = "(log)";
+const LOG_CANDIDATES: &str = "(log, candidates)";
+
+/// The contenders, the peer last. In brackets: what it takes to log a decision, without and with its candidates.
+pub(crate) const CONTENDERS: [&str; 7] = [MODEL, TABLE, "sed_tab", "peak_ewma_p2c", LOG, LOG_CANDIDATES, TOWER];
 
 /// One thread's share of a contender.
 pub(crate) trait Lane: Send {
-    /// Places so many requests and adds the time of each decision, in ns.
-    fn place(&mut self, count: usize, times_ns: &mut Vec<u64>);
+    /// Places so many requests and times each decision.
+    fn place(&mut self, count: usize, watch: &mut Stopwatch);
 }
 
 /// The lanes of a contender, one for each thread. Placer and router state are shared, all else is each lane's own.
@@ -48,6 +52,8 @@ pub(crate) fn lanes(name: &str, world: &Arc<World>, threads: usize) -> Vec<Box<d
                 traffic.table = Some(Arc::clone(&world.table));
                 Box::new(PlacerLane { placer: Arc::clone(placer), traffic })
             }
+            (None, LOG) => Box::new(LogLane::new(traffic, 0.0)),
+            (None, LOG_CANDIDATES) => Box::new(LogLane::new(traffic, 1.0)),
             (None, TOWER) => Box::new(TowerLane::new(world.fleet.shards.len(), threads)),
             (None, policy) => {
                 let policy = by_name(policy, Runtime::default()).expect("a listed policy");
@@ -82,29 +88,19 @@ fn rows(world: &Arc<World>) -> Vec<Row> {
     rows
 }
 
-/// The only place that reads the clock.
-#[expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
-pub(crate) fn now() -> Instant {
-    Instant::now()
-}
-
-fn since(started: Instant) -> u64 {
-    u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX)
-}
-
 struct PlacerLane {
     placer: Arc<Placer>,
     traffic: Traffic,
 }
 
 impl Lane for PlacerLane {
-    fn place(&mut self, count: usize, times_ns: &mut Vec<u64>) {
+    fn place(&mut self, count: usize, watch: &mut Stopwatch) {
         for _ in 0..count {
             self.traffic.next();
             let context = self.traffic.context();
-            let started = now();
+            watch.start();
             let prediction = black_box(self.placer.predict_optimal_shard(black_box(&context)));
-            times_ns.push(since(started));
+            watch.stop();
             let chosen = prediction.expect("all shards are healthy").recommended_shard;
             let position = self.traffic.fleet.position(&chosen).expect("a shard of the fleet");
             self.traffic.dispatch(position, |_| ());
@@ -119,15 +115,60 @@ struct PolicyLane {
 }
 
 impl Lane for PolicyLane {
-    fn place(&mut self, count: usize, times_ns: &mut Vec<u64>) {
+    fn place(&mut self, count: usize, watch: &mut Stopwatch) {
         for _ in 0..count {
             self.traffic.next();
             let context = self.traffic.context();
-            let started = now();
+            watch.start();
             let decision = black_box(self.policy.decide(black_box(&context), &mut self.rng));
-            times_ns.push(since(started));
+            watch.stop();
             let position = decision.expect("all shards are healthy").chosen;
             self.traffic.dispatch(position, |observed| self.policy.on_response(observed));
+        }
+    }
+}
+
+/// Sends requests anywhere and logs them with all shards as candidates.
+struct LogLane {
+    log: DecisionLog,
+    candidates: Vec<usize>,
+    traffic: Traffic,
+    logged: u64,
+}
+
+impl LogLane {
+    fn new(mut traffic: Traffic, candidate_share: f64) -> Self {
+        traffic.table = Some(Arc::clone(&traffic.world.table));
+        let (router, router_region) = ("router-1".into(), traffic.fleet.router_region.clone());
+        Self {
+            log: DecisionLog::new(LogConfig { capacity: 64, router, router_region, candidate_share }),
+            candidates: (0..traffic.fleet.shards.len()).collect(),
+            traffic,
+            logged: 0,
+        }
+    }
+}
+
+impl Lane for LogLane {
+    fn place(&mut self, count: usize, watch: &mut Stopwatch) {
+        for _ in 0..count {
+            self.traffic.next();
+            self.logged += 1;
+            let position = (self.logged % self.candidates.len() as u64) as usize;
+            let logged = LoggedDecision {
+                decision_id: self.logged,
+                sequence: self.logged,
+                context: &self.traffic.context(),
+                decision: &Decision::by_rule(position, 1.0, self.candidates.len()),
+                policy: "shardwise",
+                model_version: Some("0123456789abcdef"),
+                candidates: &self.candidates,
+            };
+            watch.start();
+            self.log.record(black_box(&logged));
+            watch.stop();
+            self.log.drain(1, |record| _ = black_box(record));
+            self.traffic.dispatch(position, |_| ());
         }
     }
 }
@@ -174,13 +215,13 @@ impl TowerLane {
 }
 
 impl Lane for TowerLane {
-    fn place(&mut self, count: usize, times_ns: &mut Vec<u64>) {
+    fn place(&mut self, count: usize, watch: &mut Stopwatch) {
         let Self { runtime, balancer, in_flight, most_in_flight } = self;
         runtime.block_on(async {
             for request in 0..count {
-                let started = now();
+                watch.start();
                 let answer = balancer.ready().await.expect("all shards are ready").call(request);
-                times_ns.push(since(started));
+                watch.stop();
                 in_flight.push_back(black_box(answer));
                 if in_flight.len() > *most_in_flight
                     && let Some(oldest) = in_flight.pop_front()
