@@ -99,7 +99,9 @@ fn learning_from_dispatch_and_response_allocates_nothing() {
 
 #[test]
 fn logging_and_draining_allocate_nothing_at_any_candidate_share() {
-    let golden = golden();
+    let mut golden = golden();
+    golden.request.residency = Some("us-east".into());
+    golden.request.market = Some(golden.market);
     for share in [0.0, 0.1, 1.0] {
         let log = log(share);
         let mut drained = 0;
