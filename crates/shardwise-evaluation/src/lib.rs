@@ -24,9 +24,9 @@ mod synthetic;
 mod verdict;
 
 pub use arena::{
-    ArenaLoss, ArenaPage, ArenaPlan, ArenaProgress, ArenaResult, Calibration, Cell, CellKey, CoverageRow, Group, LeagueRow, LossKind, Net,
-    Paired, Problem, Roster, RunCell, SPECIMENS, Setting, arena_losses, arena_subject, league, paired, run_arena,
-    specimen, write_arena_page,
+    ArenaLoss, ArenaPage, ArenaPlan, ArenaProgress, ArenaResult, Calibration, Cell, CellKey, CoverageRow, Group,
+    LeagueRow, LossKind, Net, Paired, Problem, Roster, RunCell, SPECIMENS, Setting, arena_losses, arena_subject,
+    league, paired, run_arena, specimen, write_arena_page,
 };
 pub use closed_loop::{Contender, SamplePaths, compare, run};
 pub use error::EvaluationError;

@@ -29,7 +29,7 @@ impl DecisionCounts {
         self.widened[widening as usize].load(Relaxed)
     }
 
-    /// Decisions that found no eligible shard.
+    /// Decisions that found no eligible shard; those that the router may run itself count by [`DecidedBy::Local`] too.
     pub fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
     }
@@ -42,7 +42,10 @@ impl DecisionCounts {
         }
     }
 
-    pub(crate) fn refuse(&self) {
+    pub(crate) fn refuse(&self, may_run_locally: bool) {
         self.refused.fetch_add(1, Relaxed);
+        if may_run_locally {
+            self.decided_by[DecidedBy::Local as usize].fetch_add(1, Relaxed);
+        }
     }
 }

@@ -26,6 +26,11 @@ pub(crate) fn choose(
     if let Some(index) = config.guards.admission.and_then(|admission| freer(scored, &admission)) {
         take(scored, index, DecidedBy::Admission, chosen);
     }
+    if config.guards.slow_start
+        && let Some(index) = seasoned(context, scored)
+    {
+        take(scored, index, DecidedBy::SlowStart, chosen);
+    }
     if let Some(exploration) = config.exploration.filter(|exploration| may_explore(context, scored, exploration)) {
         explore(scored, &exploration, chosen, draw);
     }
@@ -53,6 +58,21 @@ fn freer(scored: &[Scored], admission: &Admission) -> Option<usize> {
     let dearest_ms = admission.dearest * first.terms.total_ms();
     let suits = |scored: &Scored| scored.candidate.utilisation() < 1.0 && scored.terms.total_ms() <= dearest_ms;
     scored.iter().position(suits)
+}
+
+/// The cheapest candidate that may have more traffic, when the first is new and has had its share for now. When all are
+/// new, nobody else could take it.
+fn seasoned(context: &DecisionContext<'_>, scored: &[Scored]) -> Option<usize> {
+    let shard = |scored: &Scored| &context.fleet.shards[scored.position].id;
+    let all_cores = || scored.iter().map(|scored| scored.candidate.cores).sum::<f64>();
+    let may_have = |of: &Scored| {
+        let share = of.candidate.cores / all_cores();
+        context.router.slow_start_allows(shard(of), share, context.decided_at)
+    };
+    if !context.router.has_new_shards(context.decided_at) || may_have(&scored[0]) {
+        return None;
+    }
+    scored.iter().position(may_have)
 }
 
 /// Nothing is left to chance that must not be.

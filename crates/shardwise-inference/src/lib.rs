@@ -18,6 +18,7 @@
 mod confidence;
 mod config;
 mod counts;
+mod decision_log;
 mod gate;
 mod guards;
 mod placer;
@@ -27,4 +28,5 @@ mod timing;
 
 pub use config::{Admission, Budget, Cap, Exploration, Guards, PlacerConfig};
 pub use counts::DecisionCounts;
-pub use placer::Placer;
+pub use decision_log::{DecisionLog, LogConfig, LoggedDecision, LoggedOutcome};
+pub use placer::{Placement, Placer};

@@ -8,10 +8,10 @@ use arc_swap::ArcSwapOption;
 use rand::{Rng, RngExt};
 use shardwise_features::{Answer, DecisionContext, Forecast, ServiceTable};
 use shardwise_models::ModelBundle;
-use shardwise_policies::{Decision, Observed, Policy, eligible};
+use shardwise_policies::{Decision, Observed, Policy, Ranking as StrategyRanking, Strategies};
 use shardwise_types::{
-    Alternative, Confidence, DecidedBy, FallbackReason, MOST_ALTERNATIVES, NoEligibleShard, Response, ShardPrediction,
-    Widening, combine_keys,
+    Alternative, Confidence, DecidedBy, FallbackReason, MOST_ALTERNATIVES, NoEligibleShard, ShardPrediction, Widening,
+    combine_keys,
 };
 
 use crate::confidence::{Uncertain, best, calibrated, close_to_best};
@@ -30,6 +30,7 @@ use crate::timing::ModelTime;
 pub struct Placer {
     loaded: ArcSwapOption<Loaded>,
     config: PlacerConfig,
+    strategies: Strategies,
     gate: Gate,
     spread: Spread,
     model_time: ModelTime,
@@ -44,6 +45,15 @@ pub(crate) struct Loaded {
     version: Arc<str>,
 }
 
+/// An answer, and the decision behind it for whoever dispatches and logs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Placement {
+    /// The answer.
+    pub prediction: ShardPrediction,
+    /// The position in the fleet, the propensity and the forecast.
+    pub decision: Decision,
+}
+
 /// A choice among the ranked: the chosen comes first, then the others, cheapest first.
 pub(crate) struct Chosen {
     pub(crate) decided_by: DecidedBy,
@@ -55,7 +65,7 @@ pub(crate) struct Chosen {
 
 thread_local! {
     /// Buffers that live as long as their thread, so that a decision allocates nothing once they have grown.
-    static RANKING: RefCell<Ranking> = RefCell::default();
+    static BUFFERS: RefCell<(Ranking, StrategyRanking)> = RefCell::default();
 }
 
 impl Default for Placer {
@@ -70,6 +80,7 @@ impl Placer {
         Self {
             loaded: ArcSwapOption::empty(),
             config: PlacerConfig::default(),
+            strategies: Strategies::default(),
             gate: Gate::default(),
             spread: Spread::default(),
             model_time: ModelTime::default(),
@@ -90,6 +101,18 @@ impl Placer {
     pub fn with_config(mut self, config: PlacerConfig) -> Self {
         self.config = config;
         self
+    }
+
+    /// With the strategies of the specification under another configuration.
+    #[must_use]
+    pub fn with_strategies(mut self, strategies: Strategies) -> Self {
+        self.strategies = strategies;
+        self
+    }
+
+    /// The strategies of the specification: constraints and fallbacks, whose maps may grow while the placer decides.
+    pub fn strategies(&self) -> &Strategies {
+        &self.strategies
     }
 
     /// Decides with another bundle from now on, or without one. Decisions that have begun end with the one before.
@@ -117,22 +140,25 @@ impl Placer {
     /// # Errors
     /// When no shard is eligible; the caller falls back to local execution.
     pub fn predict_optimal_shard(&self, context: &DecisionContext<'_>) -> Result<ShardPrediction, NoEligibleShard> {
-        self.predict(context).map(|(prediction, _)| prediction)
+        self.place(context).map(|placement| placement.prediction)
     }
 
-    /// As [`predict_optimal_shard`](Self::predict_optimal_shard), with what must be remembered of the request: put the
-    /// forecast on its ticket, and give it to [`learn`](Self::learn) when the response comes.
+    /// As [`predict_optimal_shard`](Self::predict_optimal_shard), with what a router needs beside the answer. Put the
+    /// decision's forecast on the request's ticket, and give the ticket to [`learn`](Self::learn) with the response.
     ///
     /// # Errors
     /// When no shard is eligible.
-    pub fn predict(&self, context: &DecisionContext<'_>) -> Result<(ShardPrediction, Forecast), NoEligibleShard> {
-        self.decide_with(context, self.draw(context), |context, ranking, chosen, loaded| {
-            (self.prediction(context, ranking, chosen, loaded), chosen.forecast)
+    pub fn place(&self, context: &DecisionContext<'_>) -> Result<Placement, NoEligibleShard> {
+        self.decide_with(context, self.draw(context), |context, ranking, chosen, loaded| Placement {
+            prediction: self.prediction(context, ranking, chosen, loaded),
+            decision: decision(ranking, chosen),
         })
     }
 
     /// Learns from a response how far off the forecast was. A request that was called off teaches nothing.
-    pub fn learn(&self, forecast: &Forecast, response: &Response) {
+    pub fn learn(&self, observed: &Observed<'_>) {
+        let (forecast, response) = (&observed.ticket.forecast, observed.response);
+        self.strategies.on_response(observed);
         if response.error == Some(shardwise_types::ErrorClass::Cancelled) {
             return;
         }
@@ -164,19 +190,25 @@ impl Placer {
         let loaded = self.loaded.load();
         let loaded = loaded.as_deref();
         let context = DecisionContext { service_table: loaded.map(|loaded| &*loaded.table), ..*context };
-        RANKING.with_borrow_mut(|ranking| {
-            if let Err(refusal) = eligible(&context, &self.config.rules, &mut ranking.positions) {
-                self.counts.refuse();
-                return Err(refusal);
-            }
-            let (decided_by, fallback) = self.rank(&context, ranking, loaded);
-            let mut chosen = Chosen {
-                decided_by,
-                fallback,
-                propensity: 1.0,
-                widening: Widening::None,
-                forecast: Forecast::default(),
+        BUFFERS.with_borrow_mut(|(ranking, by_strategy)| {
+            let widening = match self.strategies.candidates(&context, &mut ranking.positions) {
+                Ok(widening) => widening,
+                Err(refusal) => {
+                    let may_run_locally = self.strategies.may_run_locally(&context);
+                    self.counts.refuse(may_run_locally);
+                    return Err(NoEligibleShard { may_run_locally, ..refusal });
+                }
             };
+            let (mut decided_by, fallback) = self.rank(&context, ranking, loaded);
+            if decided_by == DecidedBy::LeastLoaded
+                && let Some(strategy) = self.strategies.fall_back(&context, &ranking.positions, by_strategy)
+                && let Some(best) = by_strategy.best()
+            {
+                ranking.put_first(best.position);
+                decided_by = strategy;
+            }
+            let forecast = Forecast::default();
+            let mut chosen = Chosen { decided_by, fallback, propensity: 1.0, widening, forecast };
             guards::choose(&context, &self.config, ranking, &mut chosen, draw);
             chosen.forecast = self.forecast(&context, ranking, loaded);
             self.counts.count(chosen.decided_by, fallback, chosen.widening);
@@ -234,16 +266,16 @@ impl Placer {
         let answer = Answer { expected_ms: expected_ms as f32, quantiles_ms, confidence, congested, kind };
         let is_watched = self.config.guards.gate.is_some();
         let cost = &self.config.cost;
-        let typical_ms = |context: &DecisionContext<'_>| chosen.candidate.typical_ms(context, chosen.position, cost) as f32;
+        let typical_ms =
+            |context: &DecisionContext<'_>| chosen.candidate.typical_ms(context, chosen.position, cost) as f32;
         Forecast {
             model_ms: loaded.filter(|_| is_watched).and_then(|loaded| {
                 // When the model was passed over it must still be heard, or it could never come back.
                 chosen.model_ms.or_else(|| ranking.model_ms(context, &loaded.bundle, &self.config))
             }),
             table_ms: context.service_table.filter(|_| is_watched).map(|_| typical_ms(context)),
-            online_ms: (is_watched && context.service_table.is_some()).then(|| {
-                typical_ms(&DecisionContext { service_table: None, ..*context })
-            }),
+            online_ms: (is_watched && context.service_table.is_some())
+                .then(|| typical_ms(&DecisionContext { service_table: None, ..*context })),
             agreed: ranking.is_cheapest_without_model(0),
             answer: Some(answer),
         }
@@ -302,6 +334,17 @@ impl Placer {
     }
 }
 
+fn decision(ranking: &Ranking, chosen: &Chosen) -> Decision {
+    let first = &ranking.scored[0];
+    Decision {
+        predicted_ms: Some(first.terms.latency_ms()).filter(|ms| ms.is_finite()),
+        decided_by: chosen.decided_by,
+        fallback_reason: chosen.fallback,
+        forecast: chosen.forecast,
+        ..Decision::by_rule(first.position, chosen.propensity, ranking.scored.len())
+    }
+}
+
 /// How far off a cost may be: execution by what the model, or else the table, leaves unexplained; a cold start by whether it
 /// comes; a wait by its own length.
 fn uncertain(context: &DecisionContext<'_>, scored: &Scored, loaded: Option<&Loaded>) -> Uncertain {
@@ -320,20 +363,11 @@ impl Policy for Placer {
     }
 
     fn decide(&mut self, context: &DecisionContext<'_>, rng: &mut dyn Rng) -> Result<Decision, NoEligibleShard> {
-        self.decide_with(context, rng.random(), |_, ranking, chosen, _| {
-            let first = &ranking.scored[0];
-            Decision {
-                predicted_ms: Some(first.terms.latency_ms()).filter(|ms| ms.is_finite()),
-                decided_by: chosen.decided_by,
-                fallback_reason: chosen.fallback,
-                forecast: chosen.forecast,
-                ..Decision::by_rule(first.position, chosen.propensity, ranking.scored.len())
-            }
-        })
+        self.decide_with(context, rng.random(), |_, ranking, chosen, _| decision(ranking, chosen))
     }
 
     fn on_response(&mut self, observed: &Observed<'_>) {
-        self.learn(&observed.ticket.forecast, observed.response);
+        self.learn(observed);
     }
 
     fn service_table(&self) -> Option<Arc<ServiceTable>> {

@@ -73,6 +73,13 @@ impl Ranking {
         something_known
     }
 
+    /// Puts the candidate at a position of the fleet first and leaves the order of the others.
+    pub(crate) fn put_first(&mut self, position: usize) {
+        if let Some(index) = self.scored.iter().position(|scored| scored.position == position) {
+            self.scored[..=index].rotate_right(1);
+        }
+    }
+
     /// Least loaded first; ties by shard id.
     pub(crate) fn sort_by_load(&mut self) {
         sort_by(&mut self.scored, |scored| scored.candidate.utilisation());

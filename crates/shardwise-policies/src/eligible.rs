@@ -69,7 +69,8 @@ pub(crate) fn admit(
 ) -> Result<Widening, NoEligibleShard> {
     out.clear();
     let judge = Judge::new(context, rules);
-    let mut refusal = NoEligibleShard { shards: 0, unhealthy: 0, stale: 0, forbidden: 0, too_small: 0 };
+    let mut refusal =
+        NoEligibleShard { shards: 0, unhealthy: 0, stale: 0, forbidden: 0, too_small: 0, may_run_locally: false };
     let mut reached = Rung::LAST;
     for (position, shard) in context.fleet.shards.iter().enumerate() {
         refusal.shards += 1;

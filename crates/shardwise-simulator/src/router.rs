@@ -157,8 +157,17 @@ impl<'a> SimRouter<'a> {
         }
         let mut ticket = self.known.state.on_dispatch(&context, decision.chosen);
         ticket.forecast = decision.forecast;
-        let placement =
-            Placement { decision_id, decision, ticket, shard, logged_shards, logged_features, regret_ms, is_right, decide_ns };
+        let placement = Placement {
+            decision_id,
+            decision,
+            ticket,
+            shard,
+            logged_shards,
+            logged_features,
+            regret_ms,
+            is_right,
+            decide_ns,
+        };
         Some(placement)
     }
 

@@ -119,6 +119,9 @@ pub struct NoEligibleShard {
     pub forbidden: u32,
     /// Without enough memory.
     pub too_small: u32,
+    /// Whether the router may run the request itself (S13): that is on, and no hard rule forbids it.
+    #[serde(default)]
+    pub may_run_locally: bool,
 }
 
 /// The additive terms of a candidate's cost, in ms. Their sum is the cost.

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use miette::{IntoDiagnostic, miette};
 use serde_json::json;
 use shardwise_evaluation::{
-    ArenaPage, ArenaPlan, ArenaProgress, ArenaResult, Net, RunCell, SPECIMENS, arena_subject, league,
-    run_arena, write_arena_page,
+    ArenaPage, ArenaPlan, ArenaProgress, ArenaResult, Net, RunCell, SPECIMENS, arena_subject, league, run_arena,
+    write_arena_page,
 };
 use shardwise_policies::NAMES;
 use shardwise_simulator::{FleetKind, NO_QUEUE_BOUND, ORACLES, ReplayInputs, Scenario};

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use shardwise_simulator::{
-    AnswerRecord, Bug, Finding, NoRecorder, Player, RunSummary, Scenario, SimulateOptions, Workload, WorldSpec, simulate_with,
+    AnswerRecord, Bug, Finding, NoRecorder, Player, RunSummary, Scenario, SimulateOptions, Workload, WorldSpec,
+    simulate_with,
 };
 
 use super::plan::{ArenaPlan, CellKey, CellPlan, WARM_UP};

@@ -210,6 +210,12 @@ impl RouterState {
         self.breakers.refused.load(Relaxed)
     }
 
+    /// Whether any shard is new, so that [`slow_start_allows`](Self::slow_start_allows) is worth asking.
+    #[inline]
+    pub fn has_new_shards(&self, now: Timestamp) -> bool {
+        self.slow_start.is_on(now)
+    }
+
     /// Whether a shard may be sent one more request under slow start. For 30 s after it joined, a new shard's part of the
     /// requests that this router sent since is held at `capacity_share` (its part of the fleet's capacity, in [0, 1])
     /// times its age / 30 s, at least a tenth; the first request is free. True for all other shards.

@@ -1,0 +1,67 @@
+//! Times one thing after the other, and notes when the kernel took the core away meanwhile.
+
+use std::time::Instant;
+
+/// How long something took.
+pub(crate) struct Time {
+    pub(crate) ns: u64,
+    /// Whether others had the core since the time before.
+    pub(crate) interrupted: bool,
+}
+
+/// Belongs to the thread that reads it.
+pub(crate) struct Stopwatch {
+    started: Instant,
+    interruptions: i64,
+    times: Vec<Time>,
+}
+
+impl Stopwatch {
+    /// With room for so many times, so that taking them allocates nothing.
+    pub(crate) fn new(count: usize) -> Self {
+        Self { started: now(), interruptions: interruptions(), times: Vec::with_capacity(count) }
+    }
+
+    pub(crate) fn start(&mut self) {
+        self.started = now();
+    }
+
+    pub(crate) fn stop(&mut self) {
+        let ns = ns_since(self.started);
+        let before = std::mem::replace(&mut self.interruptions, interruptions());
+        self.times.push(Time { ns, interrupted: self.interruptions != before });
+    }
+
+    pub(crate) fn into_times(self) -> Vec<Time> {
+        self.times
+    }
+}
+
+/// What reading the clock takes: the median of a thousand.
+pub(crate) fn clock_ns() -> u64 {
+    let mut times: Vec<_> = (0..1_000).map(|_| ns_since(now())).collect();
+    times.sort_unstable();
+    times[500]
+}
+
+#[expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn ns_since(started: Instant) -> u64 {
+    u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// How often this thread had to leave its core although it had work.
+#[cfg(target_os = "linux")]
+fn interruptions() -> i64 {
+    use nix::sys::resource::{UsageWho, getrusage};
+    getrusage(UsageWho::RUSAGE_THREAD).map_or(0, |usage| usage.involuntary_context_switches())
+}
+
+/// Not known here: nothing is left out.
+#[cfg(not(target_os = "linux"))]
+fn interruptions() -> i64 {
+    0
+}
