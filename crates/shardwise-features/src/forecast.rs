@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Latencies in ms that different predictors expected of the request on the shard that was chosen; `None` when one said
+/// Warm executions in ms that different predictors expected of the request on the shard that was chosen; `None` when one said
 /// nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Forecast {

@@ -10,6 +10,8 @@ pub struct PlacerConfig {
     pub rules: Rules,
     /// The cost.
     pub cost: SedConfig,
+    /// The price of core time in a busy fleet, where the model decides; see [`SedConfig::fleet_price`].
+    pub fleet_price: f64,
     /// The model scores this many of the candidates that the service table finds cheapest; measured to cost nothing.
     pub model_candidates: usize,
     /// And this many of those to which this router sent the function last, which are likely to have it loaded.
@@ -31,6 +33,7 @@ impl Default for PlacerConfig {
         Self {
             rules: Rules::default(),
             cost: SedConfig::default(),
+            fleet_price: 1.0,
             model_candidates: 8,
             warm_candidates: 2,
             wait_blend: 0.5,

@@ -1,5 +1,6 @@
-//! The outcome gate: whose forecasts were nearest to what happened, of the model, the service table and this router's own
-//! measurements. A predictor that errs more than a simpler one is passed over until it no longer does.
+//! The outcome gate: whose forecasts of warm executions were nearest to what the shards measured, of the model, the service
+//! table and this router's own measurements. A predictor that errs more than a simpler one is passed over until it no
+//! longer does.
 //!
 //! They are compared by the moving mean of |ln measured − ln predicted|, on those choices that model and table agree on:
 //! whoever picks a shard alone picks where it errs in the shard's favour, and would be judged by that.
@@ -67,10 +68,10 @@ impl Errors {
 }
 
 impl Gate {
-    /// Learns how long a request took in truth, in ms.
-    pub(crate) fn learn(&self, forecast: &Forecast, total_ms: f64) {
+    /// Learns how long a warm execution took in truth, in ms.
+    pub(crate) fn learn(&self, forecast: &Forecast, exec_ms: f64) {
         let Forecast { model_ms, table_ms, online_ms, agreed, .. } = *forecast;
-        let error = |ms: f32| (total_ms.max(1e-3) / f64::from(ms).max(1e-3)).ln().abs();
+        let error = |ms: f32| (exec_ms.max(1e-3) / f64::from(ms).max(1e-3)).ln().abs();
         if let (Some(model_ms), Some(table_ms), true) = (model_ms, table_ms, agreed) {
             self.model.add(error(model_ms));
             self.table.add(error(table_ms));

@@ -166,8 +166,8 @@ impl Placer {
             true => f64::from(response.total_ms),
             false => self.config.cost.runtime.timeout_ms,
         };
-        if response.is_ok() {
-            self.gate.learn(forecast, measured_ms);
+        if response.is_ok() && !response.cold {
+            self.gate.learn(forecast, f64::from(response.exec_ms));
         }
         if let Some(answer) = forecast.answer {
             self.spread.learn(answer.kind, f64::from(answer.expected_ms), measured_ms);
@@ -265,9 +265,8 @@ impl Placer {
         let congested = chosen.candidate.utilisation() > 0.7;
         let answer = Answer { expected_ms: expected_ms as f32, quantiles_ms, confidence, congested, kind };
         let is_watched = self.config.guards.gate.is_some();
-        let cost = &self.config.cost;
         let typical_ms =
-            |context: &DecisionContext<'_>| chosen.candidate.typical_ms(context, chosen.position, cost) as f32;
+            |context: &DecisionContext<'_>| chosen.candidate.typical_execution_ms(context, chosen.position) as f32;
         Forecast {
             model_ms: loaded.filter(|_| is_watched).and_then(|loaded| {
                 // When the model was passed over it must still be heard, or it could never come back.

@@ -2,7 +2,7 @@
 
 use shardwise_features::{DecisionContext, DecisionFeatures, FEATURE_COUNT, FeatureVector};
 use shardwise_models::ModelBundle;
-use shardwise_policies::sed::{Candidate, SedConfig, expected_cold_ms};
+use shardwise_policies::sed::{Candidate, SedConfig, expected_cold_ms, fleet_utilisation};
 use shardwise_types::{CostTerms, FallbackReason};
 
 use crate::config::{Guards, PlacerConfig};
@@ -24,7 +24,7 @@ pub(crate) struct Scored {
     pub(crate) plain_ms: f64,
     /// Probability of a cold start.
     pub(crate) cold_probability: f64,
-    /// Latency that is typical by the model, when it was asked: about the median, where the cost goes by the mean.
+    /// Warm execution that is typical by the model, in ms, when it was asked: the median, where the cost goes by the mean.
     pub(crate) model_ms: Option<f32>,
 }
 
@@ -65,10 +65,16 @@ impl Ranking {
         scored.extend(positions.iter().map(|&position| {
             let candidate = Candidate::read(context, position);
             something_known |= candidate.service_ln_ms.is_some();
-            let terms = candidate.cost(context, cost);
-            let cold_probability = if terms.cold_ms > 0.0 { 1.0 } else { 0.0 };
-            Scored { position, candidate, terms, plain_ms: terms.total_ms(), cold_probability, model_ms: None }
+            let terms = CostTerms::default();
+            Scored { position, candidate, terms, plain_ms: 0.0, cold_probability: 0.0, model_ms: None }
         }));
+        let fleet_utilisation = fleet_utilisation(scored.iter().map(|scored| &scored.candidate));
+        for scored in scored.iter_mut() {
+            scored.candidate.fleet_utilisation = fleet_utilisation;
+            scored.terms = scored.candidate.cost(context, cost);
+            scored.plain_ms = scored.terms.total_ms();
+            scored.cold_probability = if scored.terms.cold_ms > 0.0 { 1.0 } else { 0.0 };
+        }
         sort_by_cost(scored);
         something_known
     }
@@ -98,10 +104,9 @@ impl Ranking {
         }
         for index in 0..cut {
             let terms = self.terms(index, context, bundle, config);
-            let typical_ms = self.typical_ms(index, &terms, context, bundle, config);
             let scored = &mut self.scored[index];
             scored.terms = terms;
-            scored.model_ms = Some(typical_ms);
+            scored.model_ms = Some(self.exec_ln_ms[index].exp() as f32);
             if config.cold_head && bundle.cold().is_some() {
                 scored.cold_probability = self.cold[index];
             }
@@ -110,7 +115,7 @@ impl Ranking {
         None
     }
 
-    /// Latency that is typical by the model of the first candidate, which was ranked without it.
+    /// Warm execution that is typical by the model of the first candidate, which was ranked without it.
     pub(crate) fn model_ms(
         &mut self,
         context: &DecisionContext<'_>,
@@ -119,8 +124,7 @@ impl Ranking {
     ) -> Option<f32> {
         bundle.exec()?;
         self.predict(context, bundle, 1, config).ok()?;
-        let terms = self.terms(0, context, bundle, config);
-        Some(self.typical_ms(0, &terms, context, bundle, config))
+        Some(self.exec_ln_ms[0].exp() as f32)
     }
 
     /// Whether no candidate is cheaper than this one without the model.
@@ -196,28 +200,12 @@ impl Ranking {
             false if candidate.is_warm(context, &config.cost) => 0.0,
             false => expected_cold_ms(context),
         };
-        let mut terms = candidate.cost_given(execution_ms, cold_ms, &config.cost);
+        let cost = SedConfig { fleet_price: config.fleet_price, ..config.cost };
+        let mut terms = candidate.cost_given(execution_ms, cold_ms, &cost);
         if bundle.wait().is_some() && config.wait_blend > 0.0 {
             terms.wait_ms += config.wait_blend * (self.wait_ms[index] - terms.wait_ms);
         }
         terms
-    }
-
-    /// About the median: execution without its tail, and a cold start only when it is likelier than not.
-    fn typical_ms(
-        &self,
-        index: usize,
-        terms: &CostTerms,
-        context: &DecisionContext<'_>,
-        bundle: &ModelBundle,
-        config: &PlacerConfig,
-    ) -> f32 {
-        let cold_ms = match bundle.cold().is_some() && config.cold_head {
-            true if self.cold[index] > 0.5 => expected_cold_ms(context),
-            true => 0.0,
-            false => terms.cold_ms,
-        };
-        (terms.network_ms + self.exec_ln_ms[index].exp() + cold_ms + terms.wait_ms) as f32
     }
 }
 

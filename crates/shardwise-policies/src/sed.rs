@@ -6,10 +6,12 @@
 //! cold       loading, when this router has not sent the function there within the time that shards keep it
 //! wait       max(0, n − c + 1) / c × mean execution of what is in flight × exp(residual)
 //! errors     share of failed requests × timeout, above a floor of noise
-//! congestion λ × (execution + cold) × max(0, n / c − 0.7): what core time on a busy shard costs the requests behind
+//! congestion (execution + cold) × (λ × max(0, n / c − 0.7) + μ × max(0, N / C − 0.6)): what core time on a busy shard, and in a
+//!            busy fleet, costs the requests behind
 //! ```
 //! n is the cores wanted (own in flight and others' by piggybacked queue lengths), c the cores. λ keeps several routers
-//! from crowding onto the same best shard.
+//! from crowding onto the same best shard. N and C are the sums over all candidates: when the whole fleet is busy, core time
+//! is dear wherever it is spent, and a cold start or a slow shard costs more than the request itself feels.
 
 use shardwise_features::{DecisionContext, ShardLocal};
 use shardwise_types::{CostTerms, Timestamp};
@@ -19,6 +21,8 @@ pub const LAMBDA: f64 = 1.0;
 
 /// Utilisation from which congestion is priced.
 const CONGESTION_FROM: f64 = 0.7;
+/// Utilisation of the fleet from which core time is priced anywhere. Tuned, like the price itself, on seeds 1 to 9.
+const FLEET_CONGESTION_FROM: f64 = 0.6;
 /// Shares of failed requests up to this are noise.
 const ERROR_FLOOR: f64 = 0.03;
 /// From mean of logs to mean, where no table knows better (log-normal with σ about 0.5).
@@ -46,15 +50,17 @@ impl Default for Runtime {
 /// The cost's own knobs beside the runtime.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SedConfig {
-    /// The price of congestion.
+    /// The price of congestion on a shard.
     pub lambda: f64,
+    /// The price of core time in a busy fleet. It pays with a model; without one 0 was best on seeds 1 to 9.
+    pub fleet_price: f64,
     /// The runtime.
     pub runtime: Runtime,
 }
 
 impl Default for SedConfig {
     fn default() -> Self {
-        Self { lambda: LAMBDA, runtime: Runtime::default() }
+        Self { lambda: LAMBDA, fleet_price: 0.0, runtime: Runtime::default() }
     }
 }
 
@@ -71,6 +77,16 @@ pub struct Candidate {
     pub network_ms: f64,
     /// When this router last sent the function there.
     pub last_dispatch: Option<Timestamp>,
+    /// Cores wanted over cores of all candidates; 0 for a candidate that was read alone, see
+    /// [`fleet_utilisation`].
+    pub fleet_utilisation: f64,
+}
+
+/// Cores wanted over cores of all candidates.
+pub fn fleet_utilisation<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> f64 {
+    let sum = |(wanted, cores): (f64, f64), one: &Candidate| (wanted + one.local.cores_wanted(), cores + one.cores);
+    let (wanted, cores) = candidates.fold((0.0, 0.0), sum);
+    if cores > 0.0 { wanted / cores } else { 0.0 }
 }
 
 impl Candidate {
@@ -85,6 +101,7 @@ impl Candidate {
             cores: f64::from(shard.shape.cores),
             service_ln_ms: context.router.service_ln_ms(context.service_table, request, &shard.id),
             last_dispatch: context.router.last_dispatch(request, &shard.id),
+            fleet_utilisation: 0.0,
             network_ms: f64::from(network.rtt_ms(&fleet.router_region, region))
                 + f64::from(request.exchange_calls) * f64::from(exchange_rtt_ms),
         }
@@ -97,13 +114,12 @@ impl Candidate {
         self.cost_given(execution_ms, cold_ms, config)
     }
 
-    /// Latency that is typical of the request here by another context's knowledge, such as one without the service table,
-    /// in ms: about its median, where the cost goes by the mean.
-    pub fn typical_ms(&self, context: &DecisionContext<'_>, position: usize, config: &SedConfig) -> f64 {
+    /// Warm execution that is typical of the request here by another context's knowledge, such as one without the service
+    /// table, in ms: about its median, where the cost goes by the mean.
+    pub fn typical_execution_ms(&self, context: &DecisionContext<'_>, position: usize) -> f64 {
         let shard = &context.fleet.shards[position].id;
         let service_ln_ms = context.router.service_ln_ms(context.service_table, context.request, shard);
-        let terms = Self { service_ln_ms, ..*self }.cost(context, config);
-        terms.latency_ms() - terms.execution_ms * (1.0 - 1.0 / smearing(context))
+        Self { service_ln_ms, ..*self }.execution_ms(context) / smearing(context)
     }
 
     /// Whether this router sent the function there so recently that it must still be loaded.
@@ -119,7 +135,10 @@ impl Candidate {
             cold_ms,
             wait_ms: self.local.wait_ms(self.cores, execution_ms),
             error_ms: error_ms(self.local.error_rate, &config.runtime),
-            congestion_ms: congestion_ms(config.lambda, execution_ms + cold_ms, self.utilisation()),
+            congestion_ms: congestion_ms(config.lambda, execution_ms + cold_ms, self.utilisation())
+                + config.fleet_price
+                    * (execution_ms + cold_ms)
+                    * (self.fleet_utilisation - FLEET_CONGESTION_FROM).max(0.0),
         }
     }
 

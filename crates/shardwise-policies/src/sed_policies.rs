@@ -7,22 +7,26 @@ use rand::{Rng, RngExt};
 use shardwise_features::{DecisionContext, ServiceTable};
 use shardwise_types::{CostTerms, DecidedBy, NoEligibleShard};
 
-use crate::sed::{Candidate, LAMBDA, Runtime, SedConfig};
+use crate::sed::{Candidate, LAMBDA, Runtime, SedConfig, fleet_utilisation};
 use crate::{Decision, Policy, Rules, eligible};
 
 /// Costs of all eligible shards, in the order of the fleet.
 #[derive(Default)]
 struct Scored {
     positions: Vec<usize>,
+    candidates: Vec<Candidate>,
     costs: Vec<CostTerms>,
 }
 
 impl Scored {
     fn score(&mut self, context: &DecisionContext<'_>, config: &SedConfig) -> Result<(), NoEligibleShard> {
         eligible(context, &Rules::default(), &mut self.positions)?;
+        self.candidates.clear();
+        self.candidates.extend(self.positions.iter().map(|position| Candidate::read(context, *position)));
+        let fleet_utilisation = fleet_utilisation(self.candidates.iter());
+        let cost = |candidate: &Candidate| Candidate { fleet_utilisation, ..*candidate }.cost(context, config);
         self.costs.clear();
-        let cost = |position: &usize| Candidate::read(context, *position).cost(context, config);
-        self.costs.extend(self.positions.iter().map(cost));
+        self.costs.extend(self.candidates.iter().map(cost));
         Ok(())
     }
 
@@ -61,7 +65,7 @@ impl Sed {
     pub fn online(lambda: f64, runtime: Runtime) -> Self {
         Self {
             name: if lambda > 0.0 { "sed_tab_lambda" } else { "sed_tab" },
-            config: SedConfig { lambda, runtime },
+            config: SedConfig { lambda, runtime, ..SedConfig::default() },
             table: None,
             scored: Scored::default(),
         }
@@ -105,7 +109,7 @@ impl SedSoftmax {
     /// With temperature 0.3 and 15 % uniform draws.
     pub fn new(runtime: Runtime) -> Self {
         Self {
-            config: SedConfig { lambda: 0.0, runtime },
+            config: SedConfig { lambda: 0.0, runtime, ..SedConfig::default() },
             temperature: 0.3,
             uniform: 0.15,
             scored: Scored::default(),
