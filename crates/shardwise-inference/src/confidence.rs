@@ -33,9 +33,26 @@ pub(crate) fn best(candidate: Uncertain, others: impl Iterator<Item = Uncertain>
     Confidence::clamped(others.map(|other| below(candidate, other)).product())
 }
 
-/// What shares of choices were within the margin, by raw confidence: isotonic regression on simulated fleets, where the truth
-/// is known. Between the knots it is linear.
-const KNOTS: [(f64, f64); 2] = [(0.0, 0.0), (1.0, 1.0)];
+/// What shares of choices were within the margin, by raw confidence: isotonic regression on simulated fleets 1 to 3 with seeds 1
+/// to 6, where the truth is known: 56,000 choices at four loads with one and four routers. Between the knots it is linear.
+const KNOTS: [(f64, f64); 16] = [
+    (0.0, 0.13),
+    (0.03, 0.225),
+    (0.076, 0.425),
+    (0.126, 0.57),
+    (0.176, 0.673),
+    (0.225, 0.741),
+    (0.275, 0.798),
+    (0.325, 0.837),
+    (0.375, 0.852),
+    (0.425, 0.881),
+    (0.474, 0.895),
+    (0.524, 0.913),
+    (0.624, 0.946),
+    (0.775, 0.966),
+    (0.9, 0.985),
+    (1.0, 0.99),
+];
 
 /// From raw confidence to the share of choices that were right when that was said.
 pub(crate) fn calibrated(raw: Confidence) -> Confidence {
@@ -73,6 +90,13 @@ mod tests {
         assert!(sure(40.0) > sure(10.0) && sure(10.0) > sure(0.0) && sure(0.0) > 0.5);
         assert!(sure(40.0) > 0.999);
         assert_eq!(close_to_best(at(30.0), std::iter::empty()).value(), 1.0, "alone is best");
+    }
+
+    #[test]
+    fn calibration_keeps_the_order() {
+        let levels: Vec<f64> =
+            (0..=100).map(|p| calibrated(Confidence::clamped(f64::from(p) / 100.0)).value()).collect();
+        assert!(levels.is_sorted() && levels[0] < levels[100] && levels[100] < 1.0);
     }
 
     #[test]

@@ -281,7 +281,11 @@ impl Placer {
     }
 
     fn confidence(&self, context: &DecisionContext<'_>, ranking: &Ranking, loaded: Option<&Loaded>) -> Confidence {
-        let uncertain = |scored: &Scored| uncertain(context, scored, loaded);
+        // What a request feels is judged, not what it costs others.
+        let uncertain = |scored: &Scored| Uncertain {
+            cost_ms: scored.terms.latency_ms() + scored.terms.error_ms,
+            ..uncertain(context, scored, loaded)
+        };
         let rivals = ranking.scored.iter().skip(1).take(self.config.model_candidates.max(2) - 1);
         calibrated(close_to_best(uncertain(&ranking.scored[0]), rivals.map(uncertain)))
     }
