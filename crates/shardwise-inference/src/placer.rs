@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use arc_swap::ArcSwapOption;
 use rand::{Rng, RngExt};
 use shardwise_features::{Answer, DecisionContext, Forecast, ServiceTable};
-use shardwise_models::ModelBundle;
+use shardwise_models::{ExecHead, ModelBundle};
 use shardwise_policies::{Decision, Observed, Policy, Ranking as StrategyRanking, Strategies};
 use shardwise_types::{
     Alternative, Confidence, DecidedBy, FallbackReason, MOST_ALTERNATIVES, NoEligibleShard, ShardPrediction, Widening,
@@ -351,7 +351,7 @@ fn decision(ranking: &Ranking, chosen: &Chosen) -> Decision {
 /// How far off a cost may be: execution by what the model, or else the table, leaves unexplained; a cold start by whether it
 /// comes; a wait by its own length.
 fn uncertain(context: &DecisionContext<'_>, scored: &Scored, loaded: Option<&Loaded>) -> Uncertain {
-    let head_sd = loaded.and_then(|loaded| loaded.bundle.exec()).map(|head| head.residual_sd());
+    let head_sd = loaded.and_then(|loaded| loaded.bundle.exec()).map(ExecHead::residual_sd);
     let ln_sd = head_sd.or_else(|| context.service_table.map(ServiceTable::residual_sd)).unwrap_or(1.0);
     let terms = &scored.terms;
     let cold_sd_ms = terms.cold_ms * (1.0 / scored.cold_probability.clamp(0.01, 1.0) - 1.0).sqrt();

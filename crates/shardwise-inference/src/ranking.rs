@@ -1,7 +1,7 @@
 //! Candidates with their costs: by the service table or own measurements for all, by the model for the most promising.
 
 use shardwise_features::{DecisionContext, DecisionFeatures, FEATURE_COUNT, FeatureVector};
-use shardwise_models::ModelBundle;
+use shardwise_models::{ExecHead, ModelBundle};
 use shardwise_policies::sed::{Candidate, SedConfig, expected_cold_ms, fleet_utilisation};
 use shardwise_types::{CostTerms, FallbackReason};
 
@@ -193,7 +193,7 @@ impl Ranking {
         config: &PlacerConfig,
     ) -> CostTerms {
         let candidate = &self.scored[index].candidate;
-        let smearing = bundle.exec().map_or(1.0, |head| head.smearing());
+        let smearing = bundle.exec().map_or(1.0, ExecHead::smearing);
         let execution_ms = self.exec_ln_ms[index].exp() * smearing;
         let cold_ms = match bundle.cold().is_some() && config.cold_head {
             true => self.cold[index] * expected_cold_ms(context),

@@ -7,13 +7,14 @@ use shardwise_inference::{Guards, Placer, PlacerConfig};
 use shardwise_models::{ExecHead, ModelBundle};
 
 /// Variants whose configuration lacks something.
-const WITHOUT: [(&str, fn(&mut PlacerConfig)); 12] = [
+const WITHOUT: [(&str, fn(&mut PlacerConfig)); 13] = [
     ("shardwise_without_cold_head", |config| config.cold_head = false),
     ("shardwise_without_wait_head", |config| config.wait_blend = 0.0),
     ("shardwise_without_wait_formula", |config| config.wait_blend = 1.0),
     ("shardwise_without_cut", |config| config.model_candidates = usize::MAX),
     ("shardwise_without_warm_candidates", |config| config.warm_candidates = 0),
     ("shardwise_without_lambda", |config| config.cost.lambda = 0.0),
+    ("shardwise_without_fleet_price", |config| config.fleet_price = 0.0),
     ("shardwise_without_gate", |config| config.guards.gate = None),
     ("shardwise_without_cap", |config| config.guards.cap = None),
     ("shardwise_without_admission", |config| config.guards.admission = None),
