@@ -14,7 +14,6 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
 
 use world::{Seen, Supplies, World};
 
@@ -75,11 +74,10 @@ fn no_context_breaks_a_rule() {
         return;
     }
     let asked = variable("SHARDWISE_HOSTILE");
-    let (contexts, started) = (asked.unwrap_or(CONTEXTS), Instant::now());
+    let contexts = asked.unwrap_or(CONTEXTS);
     let seen = play_all(&supplies, contexts);
-    let seconds = started.elapsed().as_secs_f64();
     if asked.is_some() {
-        tell(&format!("{contexts} hostile contexts in {seconds:.0} s, none broke a rule: {seen:?}"));
+        tell(&format!("{contexts} hostile contexts, none broke a rule: {seen:?}"));
     }
     assert_eq!(seen.placed + seen.refused, contexts);
     if contexts >= CONTEXTS {
