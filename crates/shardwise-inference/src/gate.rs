@@ -71,6 +71,11 @@ impl Gate {
     /// Learns how long a warm execution took in truth, in ms.
     pub(crate) fn learn(&self, forecast: &Forecast, exec_ms: f64) {
         let Forecast { model_ms, table_ms, online_ms, agreed, .. } = *forecast;
+        // The means would never forget an error that is not finite, and the gate would be stuck.
+        let [model_ms, table_ms, online_ms] = [model_ms, table_ms, online_ms].map(|ms| ms.filter(|ms| ms.is_finite()));
+        if !exec_ms.is_finite() {
+            return;
+        }
         let error = |ms: f32| (exec_ms.max(1e-3) / f64::from(ms).max(1e-3)).ln().abs();
         if let (Some(model_ms), Some(table_ms), true) = (model_ms, table_ms, agreed) {
             self.model.add(error(model_ms));
@@ -120,6 +125,19 @@ mod tests {
         assert_eq!(gate(20.0, 12.0, 13.0, 100).trust(1.05), Trust::Table);
         assert_eq!(gate(20.0, 30.0, 13.0, 100).trust(1.05), Trust::Online);
         assert_eq!(gate(20.0, 12.0, 13.0, 30).trust(1.05), Trust::Model, "too early to tell");
+    }
+
+    #[test]
+    fn times_that_are_not_finite_teach_nothing() {
+        let gate = gate(11.0, 12.0, 13.0, 100);
+        let absurd =
+            Forecast { model_ms: Some(f32::INFINITY), table_ms: Some(f32::NAN), agreed: true, ..Forecast::default() };
+        gate.learn(&absurd, 10.0);
+        let sound = Forecast { model_ms: Some(20.0), table_ms: Some(12.0), agreed: true, ..Forecast::default() };
+        [f64::INFINITY, f64::NAN].into_iter().for_each(|exec_ms| gate.learn(&sound, exec_ms));
+        assert_eq!(gate.trust(1.05), Trust::Model);
+        (0..5000).for_each(|_| gate.learn(&sound, 10.0));
+        assert_eq!(gate.trust(1.05), Trust::Table, "it still learns");
     }
 
     #[test]

@@ -168,10 +168,12 @@ pub struct Network {
 impl Network {
     /// Round-trip time in ms between two regions; an unknown region is as far as the farthest known.
     pub fn rtt_ms(&self, from: &Region, to: &Region) -> f32 {
-        match (self.index_of(from), self.index_of(to)) {
-            (Some(from), Some(to)) => self.rtt_ms[from * self.regions.len() + to],
-            _ if from == to => 0.0,
-            _ => self.rtt_ms.iter().copied().fold(0.0, f32::max),
+        // The fields are public: a matrix that was never checked may be too small, and a decision must not panic on it.
+        let known = self.index_of(from).zip(self.index_of(to));
+        match known.and_then(|(from, to)| self.rtt_ms.get(from * self.regions.len() + to)) {
+            Some(rtt_ms) => *rtt_ms,
+            None if from == to => 0.0,
+            None => self.rtt_ms.iter().copied().fold(0.0, f32::max),
         }
     }
 

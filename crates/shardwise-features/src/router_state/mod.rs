@@ -345,7 +345,10 @@ impl RouterState {
         let failed = f64::from(u8::from(!response.is_ok()));
         let first = update(&fields[shard::RESPONSES], |n| n + 1.0) == 1.0;
         shard::count_answer(fields, failed, known_at);
-        smooth(&fields[shard::LATENCY_MS], f64::from(response.total_ms), if first { 1.0 } else { EXEC_WEIGHT });
+        // A time that is not finite was not measured; a moving mean would never forget it.
+        if response.total_ms.is_finite() {
+            smooth(&fields[shard::LATENCY_MS], f64::from(response.total_ms), if first { 1.0 } else { EXEC_WEIGHT });
+        }
         self.count_response(response, failed);
         let outcome = Outcome { sent_at: ticket.sent_at, known_at, is_ok: response.is_ok() };
         self.breakers.learn(&self.shards, fields, outcome, || self.max_ejected());
@@ -357,7 +360,7 @@ impl RouterState {
             let others = (queue - get(&fields[shard::IN_FLIGHT_CORES])).max(0.0);
             smooth(&fields[shard::OTHERS], others, OTHERS_WEIGHT);
         }
-        if response.is_ok() && response.exec_ms > 0.0 {
+        if response.is_ok() && response.exec_ms > 0.0 && response.exec_ms.is_finite() {
             match response.cold {
                 true => self.learn_cold(ticket, f64::from(response.exec_ms)),
                 false => self.learn_service(ticket, fields, f64::from(response.exec_ms).ln()),
@@ -428,7 +431,9 @@ impl RouterState {
 
     fn count_response(&self, response: &Response, failed: f64) {
         let weight = if update(&self.responses, |n| n + 1.0) == 1.0 { 1.0 } else { TRAFFIC_WEIGHT };
-        smooth(&self.response_ms, f64::from(response.total_ms), weight);
+        if response.total_ms.is_finite() {
+            smooth(&self.response_ms, f64::from(response.total_ms), weight);
+        }
         smooth(&self.error_rate, failed, weight);
     }
 
