@@ -87,7 +87,10 @@ fn an_empty_fleet_is_a_typed_refusal() {
     let placer = trained();
     let refusal = placer.predict_optimal_shard(&golden.context()).unwrap_err();
     assert_eq!(placer.counts().refused(), 1);
-    assert_eq!(refusal, NoEligibleShard { shards: 0, unhealthy: 0, stale: 0, forbidden: 0, too_small: 0, may_run_locally: false });
+    assert_eq!(
+        refusal,
+        NoEligibleShard { shards: 0, unhealthy: 0, stale: 0, forbidden: 0, too_small: 0, may_run_locally: false }
+    );
 }
 
 #[test]

@@ -6,8 +6,10 @@ use shardwise_features::position;
 use shardwise_inference::{Guards, Placer, PlacerConfig};
 use shardwise_models::{ExecHead, ModelBundle};
 
+type TakeAway = fn(&mut PlacerConfig);
+
 /// Variants whose configuration lacks something.
-const WITHOUT: [(&str, fn(&mut PlacerConfig)); 13] = [
+const WITHOUT: [(&str, TakeAway); 13] = [
     ("shardwise_without_cold_head", |config| config.cold_head = false),
     ("shardwise_without_wait_head", |config| config.wait_blend = 0.0),
     ("shardwise_without_wait_formula", |config| config.wait_blend = 1.0),
