@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Train(TrainArguments),
     /// Decide one request.
     Predict(PredictArguments),
+    /// Print the defaults of the specification's strategies as TOML, or check a file of them.
+    Strategies(StrategiesArguments),
     /// Check the generator of traces.
     #[command(subcommand)]
     Generator(GeneratorCommand),
@@ -217,6 +219,17 @@ pub(crate) struct PredictArguments {
     /// JSON file with the fleet.
     #[arg(long)]
     pub(crate) fleet: PathBuf,
+    /// TOML file that makes the specification's strategies constraints, fallbacks, or turns them off.
+    #[arg(long)]
+    pub(crate) strategies: Option<PathBuf>,
+}
+
+/// Prints the strategies' configuration.
+#[derive(Args)]
+pub(crate) struct StrategiesArguments {
+    /// A TOML file to check; without it the defaults are printed.
+    #[arg(long)]
+    pub(crate) check: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -28,6 +28,7 @@ pub(crate) fn run(arguments: &Arguments) -> miette::Result<ExitCode> {
         Command::Dataset(DatasetCommand::Verify(options)) => dataset::verify(options, json),
         Command::Train(options) => train::run(options, json),
         Command::Predict(options) => predict::run(options, json),
+        Command::Strategies(options) => predict::strategies(options, json),
         Command::Generator(GeneratorCommand::Check(options)) => generator::check(options, json),
         Command::Nightly(options) => nightly::run(options, json),
         Command::Arena(options) => arena::run(options, json),

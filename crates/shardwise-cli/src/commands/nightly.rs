@@ -16,7 +16,7 @@ use shardwise_evaluation::{
 use shardwise_inference::{Placer, PlacerConfig};
 use shardwise_models::{AliasMove, BundleError, CHAMPION, HeadMetrics, ModelBundle, Registry, RegistryError};
 use shardwise_policies::sed::SedConfig;
-use shardwise_policies::{Runtime, Sed, by_name};
+use shardwise_policies::{Runtime, Sed, StrategiesConfig, by_name};
 use shardwise_simulator::{Workload, WorldSpec};
 use shardwise_types::{
     FleetSnapshot, HistoryRecord, MarketRecord, PlacementRequest, ShardPrediction, Timestamp, key_of,
@@ -171,9 +171,15 @@ impl<'a> Night<'a> {
     /// Decides the history's last request; a refusal is said and does not end the night.
     fn decide(&self, bundle: &Arc<ModelBundle>, end: Option<&EndOfHistory>) -> Option<ShardPrediction> {
         let runtime = end.map_or_else(Runtime::default, |end| end.world.timing.runtime());
-        predict::decide(Arc::clone(bundle), &self.request_file(), &self.fleet_file(), runtime)
-            .inspect_err(|refusal| eprintln!("note: no sample decision: {refusal}"))
-            .ok()
+        predict::decide(
+            Arc::clone(bundle),
+            &self.request_file(),
+            &self.fleet_file(),
+            runtime,
+            StrategiesConfig::default(),
+        )
+        .inspect_err(|refusal| eprintln!("note: no sample decision: {refusal}"))
+        .ok()
     }
 
     /// Reads the end of the history: arrivals for the closed loop, and the last request and fleet for a decision.

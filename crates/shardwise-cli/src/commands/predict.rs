@@ -7,18 +7,19 @@ use miette::{IntoDiagnostic, miette};
 use shardwise_features::{DecisionContext, RouterState};
 use shardwise_inference::{Placer, PlacerConfig};
 use shardwise_models::{CHAMPION, ModelBundle, Registry};
-use shardwise_policies::Runtime;
 use shardwise_policies::sed::SedConfig;
+use shardwise_policies::{Runtime, Strategies, StrategiesConfig};
 use shardwise_types::{FleetSnapshot, InvalidInput, MarketSnapshot, PlacementRequest, ShardPrediction, Timestamp};
 
 use super::files;
-use crate::arguments::PredictArguments;
+use crate::arguments::{PredictArguments, StrategiesArguments};
 use crate::output;
 
 pub(crate) fn run(options: &PredictArguments, json: bool) -> miette::Result<()> {
     let registry = Registry::open(&options.models, &options.name).into_diagnostic()?;
     let bundle = Arc::new(registry.load(CHAMPION).into_diagnostic()?);
-    let prediction = decide(bundle, &options.request, &options.fleet, Runtime::default())?;
+    let strategies = options.strategies.as_deref().map(read_strategies).transpose()?.unwrap_or_default();
+    let prediction = decide(bundle, &options.request, &options.fleet, Runtime::default(), strategies)?;
     if json {
         output::print_json(&prediction)
     } else {
@@ -33,6 +34,7 @@ pub(crate) fn decide(
     request: &Path,
     fleet: &Path,
     runtime: Runtime,
+    strategies: StrategiesConfig,
 ) -> miette::Result<ShardPrediction> {
     let wrong = |path: &Path| {
         let path = path.display().to_string();
@@ -52,11 +54,29 @@ pub(crate) fn decide(
         service_table: None,
     };
     let config = PlacerConfig { cost: SedConfig { runtime, ..SedConfig::default() }, ..PlacerConfig::default() };
-    let placer = Placer::with_model(bundle).with_config(config);
+    let strategies = Strategies::new(strategies).into_diagnostic()?;
+    let placer = Placer::with_model(bundle).with_config(config).with_strategies(strategies);
     placer.predict_optimal_shard(&context).map_err(|refusal| {
         let help = format!("run it locally, or look at the shards' health, amounts and memory in {}", fleet.display());
         miette!(help = help, "{refusal}")
     })
+}
+
+/// Reads and checks a configuration of the strategies.
+pub(crate) fn read_strategies(path: &Path) -> miette::Result<StrategiesConfig> {
+    StrategiesConfig::from_toml(&files::read(path)?).map_err(|error| miette!("{}: {error}", path.display()))
+}
+
+/// `shardwise strategies`: the defaults, or whether a file is right.
+pub(crate) fn strategies(options: &StrategiesArguments, json: bool) -> miette::Result<()> {
+    let config = options.check.as_deref().map(read_strategies).transpose()?.unwrap_or_default();
+    match json {
+        true => output::print_json(&config),
+        false => {
+            print!("{}", config.to_toml());
+            Ok(())
+        }
+    }
 }
 
 /// The latest instant that the inputs speak of: what files hold has no other "now".
