@@ -16,6 +16,9 @@ const CLIPPY: CargoCall = plain(&["clippy", "--release", "--workspace", "--all-t
 const BUILD: CargoCall = plain(&["build", "--release", "--workspace"]);
 const BUILD_PROGRAMS: CargoCall = plain(&["build", "--release", "--workspace", "--bins"]);
 const TEST: CargoCall = plain(&["test", "--release", "--workspace"]);
+/// The benchmark is a workspace of its own; that it compiles is all that is asked of it here.
+const BENCHMARK: CargoCall =
+    plain(&["check", "--release", "--locked", "--manifest-path", "crates/shardwise-bench/Cargo.toml"]);
 const DOCUMENT: CargoCall = CargoCall {
     variables: &[("RUSTDOCFLAGS", "-D warnings")],
     arguments: &["doc", "--no-deps", "--workspace", "--release"],
@@ -80,7 +83,7 @@ fn test(workspace: &Workspace) -> Result<(), Failure> {
     let steps = Steps::of("test");
     let variables = set_up(workspace)?;
     check(workspace, &variables)?;
-    for (step, call) in [("build", &BUILD), ("tests", &TEST), ("documentation", &DOCUMENT)] {
+    for (step, call) in [("build", &BUILD), ("tests", &TEST), ("benchmark", &BENCHMARK), ("documentation", &DOCUMENT)] {
         steps.run(step, &with_variables(workspace, call), || workspace.cargo(call, &variables))?;
     }
     steps.finish("all passed");
