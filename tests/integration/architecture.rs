@@ -22,6 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["types", "features", "policies", "models", "inference", "simulator", "datasets", "training", "evaluation"],
     ),
     ("dev", &["features"]),
+    ("bench", &["types", "features", "policies", "models", "inference"]),
 ];
 
 fn dependencies(name: &str) -> BTreeSet<String> {

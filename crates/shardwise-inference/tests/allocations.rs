@@ -1,6 +1,6 @@
 //! Claims that deciding, learning and logging allocate nothing once they have run for a while.
 
-#[path = "../benches/decision/forests.rs"]
+#[path = "../../shardwise-bench/src/forests.rs"]
 mod forests;
 
 use std::hint::black_box;

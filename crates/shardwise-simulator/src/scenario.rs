@@ -238,7 +238,7 @@ mod tests {
         let fleet = FleetOptions::default();
         let mut world = WorldSpec::generate(2, &fleet);
         let workload = scenario.play(&mut world, 2, &fleet, 5, &options()).unwrap();
-        let policy = shardwise_policies::by_name("sed_tab_lambda", world.timing.runtime()).unwrap();
+        let policy = shardwise_policies::by_name("least_in_flight", world.timing.runtime()).unwrap();
         let summary = simulate(&world, &workload, 5, vec![policy], &mut NoRecorder).unwrap();
         (summary, world, workload)
     }
