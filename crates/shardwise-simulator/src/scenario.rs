@@ -234,20 +234,20 @@ mod tests {
         WorkloadOptions::new("2026-01-05T12:00:00Z".parse().unwrap(), 10_000.0, 0.6)
     }
 
-    fn run(scenario: Scenario) -> (RunSummary, WorldSpec, Workload) {
+    fn run(scenario: Scenario, policy: &str) -> (RunSummary, WorldSpec, Workload) {
         let fleet = FleetOptions::default();
         let mut world = WorldSpec::generate(2, &fleet);
         let workload = scenario.play(&mut world, 2, &fleet, 5, &options()).unwrap();
-        let policy = shardwise_policies::by_name("least_in_flight", world.timing.runtime()).unwrap();
+        let policy = shardwise_policies::by_name(policy, world.timing.runtime()).unwrap();
         let summary = simulate(&world, &workload, 5, vec![policy], &mut NoRecorder).unwrap();
         (summary, world, workload)
     }
 
     #[test]
     fn every_scenario_runs_and_is_felt() {
-        let (base, world, workload) = run(Scenario::Base);
+        let (base, world, workload) = run(Scenario::Base, "least_in_flight");
         for &scenario in &Scenario::ALL[1..] {
-            let (summary, changed, traffic) = run(scenario);
+            let (summary, changed, traffic) = run(scenario, "least_in_flight");
             assert_eq!(Scenario::parse(scenario.as_str()), Some(scenario));
             if ![Scenario::ModelMissing, Scenario::Replay].contains(&scenario) {
                 assert!(changed != world || traffic != workload, "{}", scenario.as_str());
@@ -259,13 +259,13 @@ mod tests {
 
     #[test]
     fn a_shard_that_fails_takes_its_work_with_it_and_comes_back() {
-        let (failed, ..) = run(Scenario::FailStop);
+        let (failed, ..) = run(Scenario::FailStop, "sed_tab_lambda");
         assert!(failed.counts.timeouts > 0 && failed.error_rate < 0.05, "{:?}", failed.counts);
     }
 
     #[test]
     fn a_retry_storm_retries() {
-        let (storm, ..) = run(Scenario::RetryStorm);
+        let (storm, ..) = run(Scenario::RetryStorm, "sed_tab_lambda");
         assert!(storm.counts.retries > 0, "{:?}", storm.counts);
         assert!(storm.error_rate < 0.01, "what failed by chance is tried again: {}", storm.error_rate);
     }
