@@ -2,15 +2,19 @@
 
 use serde::{Deserialize, Serialize};
 use shardwise_features::DecisionContext;
-use shardwise_types::{NoEligibleShard, ShardSnapshot, Widening};
+use shardwise_types::{NoEligibleShard, ShardSnapshot, Timestamp, Widening};
 
 use crate::ranking::Rung;
+
+/// Reports in a row that a shard may miss before it is taken to be silent.
+const MISSED_REPORTS: f64 = 3.0;
 
 /// Limits of the hard rules.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rules {
-    /// A shard whose last report is older than this is passed over while others are fresh, in ms.
+    /// A shard whose last report is older than this, and than three times the usual time between its reports, is passed
+    /// over while others are fresh, in ms.
     pub max_report_age_ms: f64,
 }
 
@@ -144,8 +148,14 @@ impl<'a> Judge<'a> {
             return Err(Refused::TooSmall);
         }
         let report = shard.report.as_ref().filter(|report| report.healthy).ok_or(Refused::Unhealthy)?;
-        let is_old = report.event_at.nanos() < self.oldest_report_ns;
+        let is_old = report.event_at.nanos() < self.oldest_report_ns && self.is_overdue(shard, report.event_at);
         Ok(is_old || self.is_ejected(shard))
+    }
+
+    /// Whether more reports are missing than a shard that reports as seldom as this one may miss.
+    fn is_overdue(&self, shard: &ShardSnapshot, reported_at: Timestamp) -> bool {
+        let usual_ms = self.context.router.report_gap_ms(&shard.id);
+        self.context.decided_at.millis_since(reported_at) > MISSED_REPORTS * usual_ms
     }
 
     fn is_ejected(&self, shard: &ShardSnapshot) -> bool {

@@ -11,7 +11,7 @@ use crate::atomic::set;
 use crate::slots::SlotImage;
 
 /// The layout of images, as a number that no other file begins with; the last byte counts up.
-const FORMAT: u64 = 0x7368_6172_6477_6902;
+const FORMAT: u64 = 0x7368_6172_6477_6903;
 
 /// A saved [`RouterState`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

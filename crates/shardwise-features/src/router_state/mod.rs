@@ -46,6 +46,7 @@ const RATE_WINDOW_MS: f64 = 10_000.0;
 /// Weights of the moving averages: the larger, the faster they forget.
 const OTHERS_WEIGHT: f64 = 0.3;
 const RESIDUAL_WEIGHT: f64 = 0.15;
+const REPORT_GAP_WEIGHT: f64 = 0.2;
 const EXEC_WEIGHT: f64 = 0.05;
 const FUNCTION_WEIGHT: f64 = 0.1;
 const RATIO_WEIGHT: f64 = 0.05;
@@ -374,6 +375,16 @@ impl RouterState {
         set(&fields[shard::SINCE_REPORT], 0.0);
         self.drop_lost(fields, now);
         self.slow_start.on_report(fields, self.config.start_grace_ms, now);
+        if let Some(last) = instant(fields[shard::LAST_REPORT].load(Relaxed)) {
+            let weight = if get(&fields[shard::REPORT_GAP_MS]) > 0.0 { REPORT_GAP_WEIGHT } else { 1.0 };
+            smooth(&fields[shard::REPORT_GAP_MS], now.millis_since(last).max(0.0), weight);
+        }
+        fields[shard::LAST_REPORT].store(stamp(now), Relaxed);
+    }
+
+    /// Moving mean of the time between a shard's reports, in ms; 0 before there were two.
+    pub fn report_gap_ms(&self, id: &ShardId) -> f64 {
+        self.shards.find(id.key()).map_or(0.0, |fields| get(&fields[shard::REPORT_GAP_MS]))
     }
 
     /// All numbers that belong to no shard and no function, in the order in which they are saved.

@@ -45,8 +45,11 @@ pub(super) const SENT_BEFORE_JOIN: usize = 25;
 pub(super) const GENERATION_CORES: [usize; 2] = [26, 27];
 pub(super) const GENERATION_PENDING_MS: [usize; 2] = [28, 29];
 pub(super) const GENERATION_SENT_AT: [usize; 2] = [30, 31];
-/// Four cache lines.
-pub(super) const FIELDS: usize = 32;
+
+/// When the shard last reported, and the moving mean of the time between its reports in ms.
+pub(super) const LAST_REPORT: usize = 32;
+pub(super) const REPORT_GAP_MS: usize = 33;
+pub(super) const FIELDS: usize = 34;
 
 pub(super) type Fields = [AtomicU64; FIELDS];
 
