@@ -53,7 +53,9 @@ pub(crate) fn decide(
         market: &market,
         service_table: None,
     };
-    let config = PlacerConfig { cost: SedConfig { runtime, ..SedConfig::default() }, ..PlacerConfig::default() };
+    // Whoever asks once wants the best, not a draw that teaches.
+    let cost = SedConfig { runtime, ..SedConfig::default() };
+    let config = PlacerConfig { cost, exploration: None, ..PlacerConfig::default() };
     let strategies = Strategies::new(strategies).into_diagnostic()?;
     let placer = Placer::with_model(bundle).with_config(config).with_strategies(strategies);
     placer.predict_optimal_shard(&context).map_err(|refusal| {
