@@ -1,7 +1,7 @@
 //! Candidates with their costs: by the service table or own measurements for all, by the model for the most promising.
 
 use shardwise_features::{DecisionContext, DecisionFeatures, FEATURE_COUNT, FeatureVector};
-use shardwise_models::{ExecHead, ModelBundle};
+use shardwise_models::{ExecHead, ModelBundle, Predictions};
 use shardwise_policies::sed::{Candidate, SedConfig, expected_cold_ms, fleet_utilisation};
 use shardwise_types::{CostTerms, FallbackReason};
 
@@ -34,9 +34,7 @@ pub(crate) struct Ranking {
     pub(crate) positions: Vec<usize>,
     pub(crate) scored: Vec<Scored>,
     rows: Vec<f32>,
-    exec_ln_ms: Vec<f64>,
-    cold: Vec<f64>,
-    wait_ms: Vec<f64>,
+    predictions: Predictions,
 }
 
 /// Why the model cannot be asked at all, if so.
@@ -106,9 +104,9 @@ impl Ranking {
             let terms = self.terms(index, context, bundle, config);
             let scored = &mut self.scored[index];
             scored.terms = terms;
-            scored.model_ms = Some(self.exec_ln_ms[index].exp() as f32);
+            scored.model_ms = Some(self.predictions.exec_ln_ms[index].exp() as f32);
             if config.cold_head && bundle.cold().is_some() {
-                scored.cold_probability = self.cold[index];
+                scored.cold_probability = self.predictions.cold[index];
             }
         }
         sort_by_cost(&mut self.scored[..cut]);
@@ -124,7 +122,7 @@ impl Ranking {
     ) -> Option<f32> {
         bundle.exec()?;
         self.predict(context, bundle, 1, config).ok()?;
-        Some(self.exec_ln_ms[0].exp() as f32)
+        Some(self.predictions.exec_ln_ms[0].exp() as f32)
     }
 
     /// Whether no candidate is cheaper than this one without the model.
@@ -157,8 +155,7 @@ impl Ranking {
         cut: usize,
         config: &PlacerConfig,
     ) -> Result<(), FallbackReason> {
-        let Self { scored, rows, exec_ln_ms, cold, wait_ms, .. } = self;
-        let head = bundle.exec().ok_or(FallbackReason::NoExecHead)?;
+        let Self { scored, rows, predictions, .. } = self;
         let decision = DecisionFeatures::new(context);
         rows.clear();
         for scored in &scored[..cut] {
@@ -168,18 +165,12 @@ impl Ranking {
         if config.guards.max_missing.is_some_and(|share| missing as f64 > share * FEATURE_COUNT as f64) {
             return Err(FallbackReason::MissingFeatures);
         }
-        exec_ln_ms.resize(cut, 0.0);
-        head.predict_ln_ms_rows(rows, exec_ln_ms);
-        if !exec_ln_ms.iter().all(|ln_ms| SANE_LN_MS.contains(ln_ms)) {
+        bundle.predict(rows, predictions);
+        if predictions.exec_ln_ms.len() != cut {
+            return Err(FallbackReason::NoExecHead);
+        }
+        if !predictions.exec_ln_ms.iter().all(|ln_ms| SANE_LN_MS.contains(ln_ms)) {
             return Err(FallbackReason::BadPrediction);
-        }
-        if let Some(head) = bundle.cold().filter(|_| config.cold_head) {
-            cold.resize(cut, 0.0);
-            head.predict_rows(rows, cold);
-        }
-        if let Some(head) = bundle.wait().filter(|_| config.wait_blend > 0.0) {
-            wait_ms.resize(cut, 0.0);
-            head.predict_rows(rows, wait_ms);
         }
         Ok(())
     }
@@ -194,16 +185,16 @@ impl Ranking {
     ) -> CostTerms {
         let candidate = &self.scored[index].candidate;
         let smearing = bundle.exec().map_or(1.0, ExecHead::smearing);
-        let execution_ms = self.exec_ln_ms[index].exp() * smearing;
+        let execution_ms = self.predictions.exec_ln_ms[index].exp() * smearing;
         let cold_ms = match bundle.cold().is_some() && config.cold_head {
-            true => self.cold[index] * expected_cold_ms(context),
+            true => self.predictions.cold[index] * expected_cold_ms(context),
             false if candidate.is_warm(context, &config.cost) => 0.0,
             false => expected_cold_ms(context),
         };
         let cost = SedConfig { fleet_price: config.fleet_price, ..config.cost };
         let mut terms = candidate.cost_given(execution_ms, cold_ms, &cost);
         if bundle.wait().is_some() && config.wait_blend > 0.0 {
-            terms.wait_ms += config.wait_blend * (self.wait_ms[index] - terms.wait_ms);
+            terms.wait_ms += config.wait_blend * (self.predictions.wait_ms[index] - terms.wait_ms);
         }
         terms
     }

@@ -18,6 +18,7 @@ use crate::forest::{Forest, ForestError};
 use crate::manifest::{
     EXEC_TARGET, ExecManifest, FORMAT_VERSION, FileEntry, MANIFEST_FILE, Manifest, SideManifest, TABLE_FILE,
 };
+use crate::scorer::{Predictions, Scorer};
 use crate::side_head::{SideHead, SideTarget};
 use crate::table_file::{TableFileError, table_from_bytes};
 
@@ -162,6 +163,7 @@ pub struct ModelBundle {
     exec: Option<ExecHead>,
     cold: Option<SideHead>,
     wait: Option<SideHead>,
+    scorer: Scorer,
     service_table: Arc<ServiceTable>,
 }
 
@@ -200,7 +202,8 @@ impl ModelBundle {
         let (cold, wait) =
             (side(&manifest.heads.cold, SideTarget::Cold)?, side(&manifest.heads.wait, SideTarget::Wait)?);
         let digest = blake3::hash(manifest_bytes).to_hex().to_string();
-        Ok(Self { digest, manifest, exec, cold, wait, service_table: Arc::new(service_table) })
+        let scorer = Scorer::new(exec.as_ref(), [cold.as_ref(), wait.as_ref()]);
+        Ok(Self { digest, manifest, exec, cold, wait, scorer, service_table: Arc::new(service_table) })
     }
 
     /// The version: the first 16 hexadecimal digits of the digest.
@@ -233,6 +236,16 @@ impl ModelBundle {
         self.wait.as_ref()
     }
 
+    /// Asks all heads about the candidates of one decision, one feature vector after the other in `rows`, which differ only
+    /// in what is [not the same](shardwise_features::Feature::is_per_decision) for all candidates. The answers are those of
+    /// the heads by themselves, bit for bit, and come several times sooner. Allocates nothing once the buffers have grown.
+    ///
+    /// # Panics
+    /// If `rows` does not hold whole feature vectors.
+    pub fn predict(&self, rows: &[f32], into: &mut Predictions) {
+        self.scorer.predict(self.exec(), [self.cold(), self.wait()], rows, into);
+    }
+
     /// What history taught about functions and shards.
     pub fn service_table(&self) -> Arc<ServiceTable> {
         Arc::clone(&self.service_table)
@@ -244,20 +257,19 @@ impl ModelBundle {
     /// The same with another execution head.
     #[must_use]
     pub fn with_exec(&self, exec: Option<ExecHead>) -> Self {
-        Self {
-            digest: self.digest.clone(),
-            manifest: self.manifest.clone(),
-            exec,
-            cold: self.cold.clone(),
-            wait: self.wait.clone(),
-            service_table: self.service_table(),
-        }
+        self.with_heads(exec, self.cold.clone(), self.wait.clone())
     }
 
     /// The same service table under the heads of another bundle.
     #[must_use]
     pub fn with_heads_of(&self, other: &Self) -> Self {
-        Self { cold: other.cold.clone(), wait: other.wait.clone(), ..self.with_exec(other.exec.clone()) }
+        self.with_heads(other.exec.clone(), other.cold.clone(), other.wait.clone())
+    }
+
+    fn with_heads(&self, exec: Option<ExecHead>, cold: Option<SideHead>, wait: Option<SideHead>) -> Self {
+        let scorer = Scorer::new(exec.as_ref(), [cold.as_ref(), wait.as_ref()]);
+        let (digest, manifest) = (self.digest.clone(), self.manifest.clone());
+        Self { digest, manifest, exec, cold, wait, scorer, service_table: self.service_table() }
     }
 }
 

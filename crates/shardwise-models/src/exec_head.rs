@@ -151,6 +151,10 @@ impl ExecHead {
     /// If `rows` does not hold one feature vector for each place in `out`.
     pub fn predict_ln_ms_rows(&self, rows: &[f32], out: &mut [f64]) {
         self.forest.predict_rows(rows, FEATURE_COUNT, out);
+        self.add_offsets(rows, out);
+    }
+
+    pub(crate) fn add_offsets(&self, rows: &[f32], out: &mut [f64]) {
         for (row, answer) in rows.chunks_exact(FEATURE_COUNT).zip(out) {
             *answer += self.offset_ln_ms(row);
         }

@@ -32,9 +32,11 @@
 
 mod codec;
 mod error;
+mod factored;
 mod layout;
 
 pub use error::ForestError;
+pub use factored::{Factored, MAX_LEAVES, Scratch};
 use layout::{FlatNode, FlatTree, LaidOut, MAX_LAID_OUT, Readings};
 
 /// Values no further from zero than this count as zero under [`Missing::ZeroLeft`] and [`Missing::ZeroRight`].
@@ -243,11 +245,12 @@ impl Forest {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     const N_FEATURES: usize = 5;
-    const MISSING: [Missing; 4] = [Missing::NanRight, Missing::NanLeft, Missing::ZeroRight, Missing::ZeroLeft];
+    pub(crate) const MISSING: [Missing; 4] =
+        [Missing::NanRight, Missing::NanLeft, Missing::ZeroRight, Missing::ZeroLeft];
     const SPECIAL: [f32; 16] = [
         f32::NAN,
         f32::INFINITY,
@@ -268,13 +271,13 @@ mod tests {
     ];
 
     /// SplitMix64: enough to shape test trees, the same for ever.
-    struct Dice {
+    pub(crate) struct Dice {
         state: u64,
         n_features: usize,
     }
 
     impl Dice {
-        fn new(seed: u64) -> Self {
+        pub(crate) fn new(seed: u64) -> Self {
             Self { state: seed, n_features: N_FEATURES }
         }
 
@@ -295,7 +298,7 @@ mod tests {
         }
 
         /// Grows a tree as LightGBM does: each split takes a leaf's place.
-        fn tree(&mut self, n_splits: usize, missing: &[Missing]) -> Vec<TreeNode> {
+        pub(crate) fn tree(&mut self, n_splits: usize, missing: &[Missing]) -> Vec<TreeNode> {
             let mut nodes = vec![self.leaf()];
             while nodes.len() < 2 * n_splits {
                 let place = self.roll(nodes.len());
@@ -315,7 +318,7 @@ mod tests {
             TreeNode::Split { feature, threshold: self.threshold(), missing, left, right: left + 1 }
         }
 
-        fn trees(&mut self, n_trees: usize, missing: &[Missing]) -> Vec<Vec<TreeNode>> {
+        pub(crate) fn trees(&mut self, n_trees: usize, missing: &[Missing]) -> Vec<Vec<TreeNode>> {
             (0..n_trees)
                 .map(|_| {
                     let n_splits = self.roll(40);
@@ -330,7 +333,7 @@ mod tests {
             [value, value.next_up(), value.next_down()][self.roll(3)]
         }
 
-        fn rows(&mut self, n_rows: usize, width: usize) -> Vec<f32> {
+        pub(crate) fn rows(&mut self, n_rows: usize, width: usize) -> Vec<f32> {
             (0..n_rows * width).map(|_| self.value()).collect()
         }
     }

@@ -22,6 +22,7 @@ pub mod forest;
 mod latency_head;
 mod manifest;
 mod registry;
+mod scorer;
 mod side_head;
 mod table_file;
 
@@ -33,5 +34,6 @@ pub use manifest::{
     DatasetSource, ExecManifest, FORMAT_VERSION, FileEntry, HeadMetrics, Heads, Manifest, SideManifest, SideMetrics,
 };
 pub use registry::{AliasMove, CHAMPION, HistoryLine, Registry, RegistryError, model_names};
+pub use scorer::Predictions;
 pub use side_head::{SideHead, SideTarget};
 pub use table_file::TableFileError;

@@ -57,6 +57,21 @@ impl FlatNode {
         self.first.wrapping_add(u16::from(!passes))
     }
 
+    /// The feature times four, plus which of its [`readings`].
+    pub(super) fn reads(self) -> u16 {
+        self.test
+    }
+
+    /// What the reading must not exceed to pass; NaN lets none pass.
+    pub(super) fn compared_with(self) -> f32 {
+        self.threshold
+    }
+
+    /// Index in the tree of the child that rows pass to.
+    pub(super) fn first_child(self) -> usize {
+        usize::from(self.first)
+    }
+
     pub(super) fn feature(self) -> u16 {
         self.test / 4
     }
@@ -109,6 +124,13 @@ fn readings(value: f32) -> [f32; 4] {
     [value, -value, zero_is_nan, -zero_is_nan]
 }
 
+/// One of the [`readings`], by its number.
+#[inline(always)]
+pub(super) fn reading(value: f32, number: u16) -> f32 {
+    let value = if number >= 2 && value.abs() <= ZERO_THRESHOLD { f32::NAN } else { value };
+    if number % 2 == 1 { -value } else { value }
+}
+
 /// A row of any width, read as the walk goes.
 impl Readings for &[f32] {
     #[inline(always)]
@@ -118,7 +140,7 @@ impl Readings for &[f32] {
 }
 
 /// Features whose readings are laid out before the walk.
-pub(super) const MAX_LAID_OUT: usize = 64;
+pub(super) const MAX_LAID_OUT: usize = 128;
 
 /// A row of at most [`MAX_LAID_OUT`] values with all its readings side by side.
 pub(super) struct LaidOut([f32; 4 * MAX_LAID_OUT]);
