@@ -26,6 +26,9 @@ const EXPONENT_PRIOR_WEIGHT: f64 = 50.0;
 /// Passes over the effects; more change nothing that can be measured.
 const PASSES: usize = 4;
 
+/// Most effects that are kept in rows as well, 128 MiB.
+const MAX_IN_ROWS: usize = 1 << 24;
+
 /// An effect and the number of samples behind it.
 type Effect = (f32, f32);
 
@@ -46,6 +49,49 @@ pub struct ServiceTable {
     categories: FxHashMap<u64, Effect>,
     /// Extra milliseconds of a cold start, by function.
     cold_ms: FxHashMap<u64, Effect>,
+    #[serde(skip)]
+    rows: Rows,
+}
+
+/// The effects of protocols and functions on shards once more, a row of shards for each: a decision asks for one function on
+/// all shards, and finds them side by side. A table that is too large for it, or was not prepared, is read from its maps.
+#[derive(Debug, Clone, Default)]
+struct Rows {
+    /// Place of each shard in a row.
+    places: FxHashMap<u64, u32>,
+    protocols: FxHashMap<u64, Box<[Effect]>>,
+    functions: FxHashMap<u64, Box<[Effect]>>,
+}
+
+/// It follows from the rest of the table.
+impl PartialEq for Rows {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Rows {
+    fn of(table: &ServiceTable) -> Self {
+        let rows = table.functions.len() + table.categories.len();
+        if rows.saturating_mul(table.shards.len()) > MAX_IN_ROWS {
+            return Self::default();
+        }
+        let row = |effects: &FxHashMap<u64, Effect>, key: &u64| {
+            let effect = |shard: &u64| effects.get(&combine_keys(*key, *shard)).copied().unwrap_or_default();
+            (*key, table.shards.keys().map(effect).collect())
+        };
+        Self {
+            places: table.shards.keys().copied().zip(0..).collect(),
+            // The keys of protocols are among those of the categories.
+            protocols: table.categories.keys().map(|key| row(&table.protocol_shards, key)).collect(),
+            functions: table.functions.keys().map(|key| row(&table.pairs, key)).collect(),
+        }
+    }
+
+    fn get(&self, rows: &FxHashMap<u64, Box<[Effect]>>, key: u64, id: &ShardId) -> Option<Effect> {
+        let row = rows.get(&key)?;
+        row.get(*self.places.get(&id.key())? as usize).copied()
+    }
 }
 
 impl ServiceTable {
@@ -64,17 +110,33 @@ impl ServiceTable {
 
     /// How much slower the shard is than the mean, by itself and for the protocol, in ln; 0 for an unseen shard.
     pub fn shard_effect(&self, request: &PlacementRequest, id: &ShardId) -> f64 {
-        effect(&self.shards, id.key()) + effect(&self.protocol_shards, combine_keys(request.protocol.key(), id.key()))
+        let protocol = request.protocol.key();
+        let in_row = self.rows.get(&self.rows.protocols, protocol, id).map(|(value, _)| f64::from(value));
+        effect(&self.shards, id.key())
+            + in_row.unwrap_or_else(|| effect(&self.protocol_shards, combine_keys(protocol, id.key())))
     }
 
     /// How much slower the function is on the shard than both would say, in ln; 0 for an unseen pair.
     pub fn pair_effect(&self, request: &PlacementRequest, id: &ShardId) -> f64 {
-        effect(&self.pairs, combine_keys(request.function.key(), id.key()))
+        f64::from(self.pair(request, id).0)
     }
 
     /// Samples behind the pair.
     pub fn pair_samples(&self, request: &PlacementRequest, id: &ShardId) -> f64 {
-        self.pairs.get(&combine_keys(request.function.key(), id.key())).map_or(0.0, |(_, n)| f64::from(*n))
+        f64::from(self.pair(request, id).1)
+    }
+
+    fn pair(&self, request: &PlacementRequest, id: &ShardId) -> Effect {
+        let function = request.function.key();
+        let in_row = self.rows.get(&self.rows.functions, function, id);
+        in_row.or_else(|| self.pairs.get(&combine_keys(function, id.key())).copied()).unwrap_or_default()
+    }
+
+    /// The same table, prepared to be asked by routers: sooner where there are many shards.
+    #[must_use]
+    pub fn prepared(mut self) -> Self {
+        self.rows = Rows::of(&self);
+        self
     }
 
     /// Mean of ln execution ms over everything with this category's key; `None` when unseen, its own bucket.
@@ -204,7 +266,7 @@ impl ServiceObservations {
             ..ServiceTable::default()
         };
         self.fit_cold(&mut table);
-        table
+        table.prepared()
     }
 
     /// β within cells, shrunk toward its prior.

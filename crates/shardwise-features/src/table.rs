@@ -31,6 +31,19 @@ pub enum FeatureGroup {
 }
 
 impl FeatureGroup {
+    /// All groups.
+    pub const ALL: [Self; 9] = [
+        Self::Request,
+        Self::Fleet,
+        Self::Market,
+        Self::Time,
+        Self::Local,
+        Self::Pair,
+        Self::Net,
+        Self::Shape,
+        Self::Report,
+    ];
+
     /// Its name in lower case.
     pub fn name(self) -> &'static str {
         match self {
@@ -214,6 +227,6 @@ mod tests {
     #[test]
     fn every_group_has_features() {
         let groups: std::collections::BTreeSet<_> = FEATURES.iter().map(|feature| feature.group).collect();
-        assert_eq!(groups.len(), 9);
+        assert_eq!(groups, FeatureGroup::ALL.into());
     }
 }

@@ -64,7 +64,7 @@ pub(crate) fn calibrated(raw: Confidence) -> Confidence {
 
 /// P(a < b) for independent normals; ½ when nothing tells them apart.
 fn below(a: Uncertain, b: Uncertain) -> f64 {
-    let sd = a.sd_ms.hypot(b.sd_ms);
+    let sd = (a.sd_ms * a.sd_ms + b.sd_ms * b.sd_ms).sqrt();
     let gap = b.cost_ms - a.cost_ms;
     if sd > 0.0 {
         return 0.5 * libm::erfc(-gap / sd / std::f64::consts::SQRT_2);

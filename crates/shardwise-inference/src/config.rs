@@ -12,10 +12,9 @@ pub struct PlacerConfig {
     pub cost: SedConfig,
     /// The price of core time in a busy fleet, where the model decides; see [`SedConfig::fleet_price`].
     pub fleet_price: f64,
-    /// The model scores this many of the candidates that the service table finds cheapest; measured to cost nothing.
+    /// The model scores this many of the candidates that the service table finds cheapest, among them the one to which this
+    /// router sent the function last; measured to cost nothing.
     pub model_candidates: usize,
-    /// And this many of those to which this router sent the function last, which are likely to have it loaded.
-    pub warm_candidates: usize,
     /// Share of the learned wait; the rest is the queue formula's, which no feedback can spoil. In [0, 1].
     pub wait_blend: f64,
     /// Whether the head of cold starts is used; otherwise a function counts as warm for the runtime's time to live.
@@ -35,7 +34,6 @@ impl Default for PlacerConfig {
             cost: SedConfig::default(),
             fleet_price: 1.0,
             model_candidates: 8,
-            warm_candidates: 2,
             wait_blend: 0.5,
             cold_head: true,
             exploration: Some(Exploration::default()),

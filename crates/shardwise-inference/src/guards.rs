@@ -56,23 +56,28 @@ fn freer(scored: &[Scored], admission: &Admission) -> Option<usize> {
         return None;
     }
     let dearest_ms = admission.dearest * first.terms.total_ms();
-    let suits = |scored: &Scored| scored.candidate.utilisation() < 1.0 && scored.terms.total_ms() <= dearest_ms;
-    scored.iter().position(suits)
+    cheapest(scored, |scored| scored.candidate.utilisation() < 1.0 && scored.terms.total_ms() <= dearest_ms)
+}
+
+/// The cheapest of those that suit; the first of them when there are several.
+fn cheapest(scored: &[Scored], suits: impl Fn(&Scored) -> bool) -> Option<usize> {
+    let suiting = (0..scored.len()).filter(|index| suits(&scored[*index]));
+    suiting.min_by(|a, b| scored[*a].terms.total_ms().total_cmp(&scored[*b].terms.total_ms()))
 }
 
 /// The cheapest candidate that may have more traffic, when the first is new and has had its share for now. When all are
 /// new, nobody else could take it.
 fn seasoned(context: &DecisionContext<'_>, scored: &[Scored]) -> Option<usize> {
     let shard = |scored: &Scored| &context.fleet.shards[scored.position].id;
-    let all_cores = || scored.iter().map(|scored| scored.candidate.cores).sum::<f64>();
-    let may_have = |of: &Scored| {
-        let share = of.candidate.cores / all_cores();
-        context.router.slow_start_allows(shard(of), share, context.decided_at)
-    };
-    if !context.router.has_new_shards(context.decided_at) || may_have(&scored[0]) {
+    if !context.router.has_new_shards(context.decided_at) {
         return None;
     }
-    scored.iter().position(may_have)
+    let all_cores: f64 = scored.iter().map(|scored| scored.candidate.cores).sum();
+    let may_have = |of: &Scored| {
+        let share = of.candidate.cores / all_cores;
+        context.router.slow_start_allows(shard(of), share, context.decided_at)
+    };
+    if may_have(&scored[0]) { None } else { cheapest(scored, may_have) }
 }
 
 /// Nothing is left to chance that must not be.

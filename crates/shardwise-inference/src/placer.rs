@@ -226,16 +226,18 @@ impl Placer {
         let trust = self.config.guards.gate.map_or(Trust::Model, |factor| self.gate.trust(factor));
         // A table that errs more than this router's own measurements is as good as none.
         let table = if trust == Trust::Online { None } else { context.service_table };
-        let something_known = ranking.score(&DecisionContext { service_table: table, ..*context }, &self.config.cost);
+        let promising = self.config.model_candidates.max(MOST_ALTERNATIVES + 1);
+        let plain_context = DecisionContext { service_table: table, ..*context };
+        let something_known = ranking.score(&plain_context, &self.config.cost, promising);
         let Some(loaded) = loaded else {
             let decided_by = if something_known { DecidedBy::OnlineEstimates } else { DecidedBy::LeastLoaded };
             if !something_known {
-                ranking.sort_by_load();
+                ranking.sort_by_load(promising);
             }
             return (decided_by, Some(FallbackReason::NoModel));
         };
         if !something_known {
-            ranking.sort_by_load();
+            ranking.sort_by_load(promising);
             return (DecidedBy::LeastLoaded, Some(FallbackReason::NothingKnown));
         }
         // Without the table's knowledge of the function the cost stands on what this router measured itself.
@@ -355,8 +357,8 @@ fn uncertain(context: &DecisionContext<'_>, scored: &Scored, loaded: Option<&Loa
     let ln_sd = head_sd.or_else(|| context.service_table.map(ServiceTable::residual_sd)).unwrap_or(1.0);
     let terms = &scored.terms;
     let cold_sd_ms = terms.cold_ms * (1.0 / scored.cold_probability.clamp(0.01, 1.0) - 1.0).sqrt();
-    let sd_ms = (ln_sd * terms.execution_ms).hypot(cold_sd_ms).hypot(terms.wait_ms);
-    Uncertain { cost_ms: terms.total_ms(), sd_ms }
+    let squares = [ln_sd * terms.execution_ms, cold_sd_ms, terms.wait_ms].map(|sd_ms| sd_ms * sd_ms);
+    Uncertain { cost_ms: terms.total_ms(), sd_ms: squares.iter().sum::<f64>().sqrt() }
 }
 
 /// The placer as a policy: the very object that routers embed runs in the simulator.

@@ -33,6 +33,7 @@ pub(crate) struct Scored {
 pub(crate) struct Ranking {
     pub(crate) positions: Vec<usize>,
     pub(crate) scored: Vec<Scored>,
+    order: Vec<(f64, usize)>,
     rows: Vec<f32>,
     predictions: Predictions,
 }
@@ -55,8 +56,9 @@ pub(crate) fn model_fallback(
 }
 
 impl Ranking {
-    /// Scores all candidates without the model, cheapest first; says whether anything is known of the function.
-    pub(crate) fn score(&mut self, context: &DecisionContext<'_>, cost: &SedConfig) -> bool {
+    /// Scores all candidates without the model, the `promising` cheapest first; says whether anything is known of the
+    /// function.
+    pub(crate) fn score(&mut self, context: &DecisionContext<'_>, cost: &SedConfig, promising: usize) -> bool {
         let Self { positions, scored, .. } = self;
         let mut something_known = false;
         scored.clear();
@@ -73,8 +75,34 @@ impl Ranking {
             scored.plain_ms = scored.terms.total_ms();
             scored.cold_probability = if scored.terms.cold_ms > 0.0 { 1.0 } else { 0.0 };
         }
-        sort_by_cost(scored);
+        self.bring_forward(promising, |scored| scored.plain_ms);
         something_known
+    }
+
+    /// Sorts the `count` smallest to the front; ties by shard id, which is the order of the fleet, and what is not a number
+    /// last. Candidates are large and fleets may be: only those that it is about are moved.
+    fn bring_forward(&mut self, count: usize, value: impl Fn(&Scored) -> f64) {
+        let Self { scored, order, .. } = self;
+        order.clear();
+        order.extend(scored.iter().map(&value).map(nan_is_most).zip(0..));
+        let by_value = |a: &(f64, usize), b: &(f64, usize)| {
+            a.0.total_cmp(&b.0).then_with(|| scored[a.1].position.cmp(&scored[b.1].position))
+        };
+        let count = count.clamp(1, scored.len());
+        if count < order.len() {
+            order.select_nth_unstable_by(count - 1, by_value);
+        }
+        order[..count].sort_unstable_by(by_value);
+        for place in 0..count {
+            let from = order[place].1;
+            scored.swap(place, from);
+            // Who stood at the place is now where the other came from.
+            for (_, later) in &mut order[place + 1..count] {
+                if *later == place {
+                    *later = from;
+                }
+            }
+        }
     }
 
     /// Puts the candidate at a position of the fleet first and leaves the order of the others.
@@ -84,9 +112,9 @@ impl Ranking {
         }
     }
 
-    /// Least loaded first; ties by shard id.
-    pub(crate) fn sort_by_load(&mut self) {
-        sort_by(&mut self.scored, |scored| scored.candidate.utilisation());
+    /// The `count` least loaded first.
+    pub(crate) fn sort_by_load(&mut self, count: usize) {
+        self.bring_forward(count, |scored| scored.candidate.utilisation());
     }
 
     /// Scores the most promising with the model and sorts them anew. On a fallback nothing is changed.
@@ -130,19 +158,17 @@ impl Ranking {
         self.scored.iter().all(|other| other.plain_ms >= self.scored[index].plain_ms)
     }
 
-    /// Moves the cheapest, and those that are warmest, to the front; says how many they are.
+    /// How many of the cheapest to ask the model about. When this router sent the function more lately to one that is not
+    /// among them, so that it is more likely to be loaded there, that one takes the place of the last.
     fn promising(&mut self, config: &PlacerConfig) -> usize {
-        let mut cut = config.model_candidates.clamp(1, self.scored.len());
-        for _ in 0..config.warm_candidates {
-            // The warmest of all may be among the cheapest already; then nothing need be moved.
-            let warmest = |scored: &[Scored]| scored.iter().filter_map(|scored| scored.candidate.last_dispatch).max();
-            let (inside, outside) = (warmest(&self.scored[..cut]), warmest(&self.scored[cut..]));
-            if outside.is_none() || outside <= inside {
-                break;
-            }
-            let found = self.scored[cut..].iter().position(|scored| scored.candidate.last_dispatch == outside);
-            self.scored.swap(cut, cut + found.expect("it was found there"));
-            cut += 1;
+        let cut = config.model_candidates.clamp(1, self.scored.len());
+        let (inside, outside) = self.scored.split_at_mut(cut);
+        let warmest_inside = inside.iter().filter_map(|scored| scored.candidate.last_dispatch).max();
+        let warmest = outside.iter_mut().max_by_key(|scored| scored.candidate.last_dispatch);
+        if let (Some(warmest), [_, .., last]) = (warmest, inside)
+            && warmest.candidate.last_dispatch > warmest_inside
+        {
+            std::mem::swap(warmest, last);
         }
         cut
     }
@@ -202,11 +228,10 @@ impl Ranking {
 
 /// Cheapest first; ties by shard id, which is the order of the fleet.
 fn sort_by_cost(scored: &mut [Scored]) {
-    sort_by(scored, |scored| scored.terms.total_ms());
+    let key = |scored: &Scored| nan_is_most(scored.terms.total_ms());
+    scored.sort_unstable_by(|a, b| key(a).total_cmp(&key(b)).then(a.position.cmp(&b.position)));
 }
 
-/// Smallest first; what is not a number comes last.
-fn sort_by(scored: &mut [Scored], value: impl Fn(&Scored) -> f64) {
-    let key = |scored: &Scored| Some(value(scored)).filter(|value| !value.is_nan()).unwrap_or(f64::INFINITY);
-    scored.sort_unstable_by(|a, b| key(a).total_cmp(&key(b)).then(a.position.cmp(&b.position)));
+fn nan_is_most(value: f64) -> f64 {
+    if value.is_nan() { f64::INFINITY } else { value }
 }

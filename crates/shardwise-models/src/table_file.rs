@@ -87,7 +87,7 @@ pub(crate) fn table_from_bytes(bytes: &[u8]) -> Result<ServiceTable, TableFileEr
         return Err(TableFileError::Content);
     }
     let table: ServiceTable = postcard::from_bytes(body).map_err(|_| TableFileError::Content)?;
-    if table.is_finite() { Ok(table) } else { Err(TableFileError::NotFinite) }
+    if table.is_finite() { Ok(table.prepared()) } else { Err(TableFileError::NotFinite) }
 }
 
 fn ordered(body: &[u8]) -> Result<Vec<u8>, TableFileError> {

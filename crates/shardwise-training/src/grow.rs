@@ -1,6 +1,7 @@
 //! Grows forests with LightGBM on rows of any width, and proves that they are served as they were trained.
 
 use lightgbm3::{Booster, Dataset};
+use shardwise_features::{FEATURES, FeatureGroup};
 use shardwise_models::forest::Forest;
 
 use crate::lightgbm_text::forest_from_lightgbm_text;
@@ -57,14 +58,35 @@ pub(crate) fn grow(
     trees: u32,
     options: &TrainOptions,
 ) -> Result<(Forest, u32), TrainingError> {
+    let blind = |examples: &Examples<'_>| options.blind_to.map(|group| without(examples, group));
+    let blind_train = blind(train);
+    let train = &Examples { rows: blind_train.as_deref().unwrap_or(train.rows), ..*train };
     let dataset = lightgbm_dataset(train, None)?;
-    let validation = validation.map(|examples| lightgbm_dataset(examples, Some(&dataset))).transpose()?;
+    let validation = validation.map(|examples| {
+        let blind = blind(examples);
+        let rows = blind.as_deref().unwrap_or(examples.rows);
+        lightgbm_dataset(&Examples { rows, ..*examples }, Some(&dataset))
+    });
+    let validation = validation.transpose()?;
     let patience = validation.is_some().then_some(options.patience);
     let booster = Booster::train_with_valid(dataset, validation, &options.for_lightgbm(loss, trees, patience))?;
     let forest = forest_from_lightgbm_text(&booster.save_string()?, train.width)?;
     check_parity(&booster, &forest, train)?;
     let grown = u32::try_from(booster.num_iterations()).unwrap_or(1).max(1);
     Ok((forest, grown))
+}
+
+/// The rows with nothing in the features of a group: no tree splits on what is missing everywhere.
+fn without(examples: &Examples<'_>, group: FeatureGroup) -> Vec<f32> {
+    let mut rows = examples.rows.to_vec();
+    for row in rows.chunks_exact_mut(examples.width) {
+        for (value, feature) in row.iter_mut().zip(FEATURES) {
+            if feature.group == group {
+                *value = f32::NAN;
+            }
+        }
+    }
+    rows
 }
 
 fn lightgbm_dataset(examples: &Examples<'_>, reference: Option<&Dataset>) -> Result<Dataset, TrainingError> {
@@ -123,6 +145,23 @@ mod tests {
         check_parity(&booster, &forest, &train).expect("the same answers");
         let other = Forest::new(WIDTH, &[vec![TreeNode::Leaf(0.5)]]).expect("a sound tree");
         assert!(matches!(check_parity(&booster, &other, &train), Err(TrainingError::Parity { row: 0, .. })));
+    }
+
+    #[test]
+    fn a_blind_forest_does_not_look_at_the_group() {
+        let width = FEATURES.len();
+        let rows: Vec<f32> = (0..400 * width).map(|i| (i * i % 97) as f32).collect();
+        let labels: Vec<f64> = rows.chunks_exact(width).map(|row| row.iter().copied().map(f64::from).sum()).collect();
+        let train = Examples { rows: &rows, width, labels: &labels };
+        for group in [FeatureGroup::Request, FeatureGroup::Local, FeatureGroup::Report] {
+            let options = TrainOptions { min_leaf: 5, blind_to: Some(group), ..TrainOptions::default() };
+            let (forest, _) = grow(&train, None, Loss::Squared, 20, &options).expect("a forest");
+            let blind = without(&train, group);
+            assert_ne!(blind.iter().filter(|value| value.is_nan()).count(), 0);
+            for (row, blind) in rows.chunks_exact(width).zip(blind.chunks_exact(width)) {
+                assert_eq!(forest.predict(row).to_bits(), forest.predict(blind).to_bits());
+            }
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use shardwise_features::FeatureGroup;
 
 use crate::TrainingError;
 use crate::grow::Loss;
@@ -39,6 +40,8 @@ pub struct TrainOptions {
     pub patience: u32,
     /// Most rows to train on; more are thinned evenly over time.
     pub max_rows: usize,
+    /// A group of features that trees may not look at, to find out what it is worth.
+    pub blind_to: Option<FeatureGroup>,
     /// Whether an elastic net and a random forest are fitted to compare with; they take as long as the trees.
     pub rivals: bool,
     /// The command that makes the bundle again, for its manifest; empty for that of the command line.
@@ -59,6 +62,7 @@ impl Default for TrainOptions {
             leaf_shrinkage: 5.0,
             patience: 25,
             max_rows: 400_000,
+            blind_to: None,
             rivals: true,
             how_to_make_again: String::new(),
         }

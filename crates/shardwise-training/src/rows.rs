@@ -171,27 +171,48 @@ impl ExecSamples {
     /// Chooses the executed rows, at most `max_rows` for training.
     pub(crate) fn choose(rows: &Rows, max_rows: usize) -> Result<Self, TrainingError> {
         rows.check()?;
-        let mut counts = RowCounts { all: rows.len(), ..RowCounts::default() };
-        let (mut train, mut test) = (Vec::new(), Vec::new());
-        for row in 0..rows.len() {
-            match rows.part[row] {
-                _ if !rows.is_executed(row) => counts.not_executed += 1,
-                _ if rows.cold[row] => counts.cold += 1,
-                Part::Train if rows.block[row] <= 0 => counts.without_history += 1,
-                Part::Train => train.push(row),
-                Part::Gap => counts.gap += 1,
-                Part::Test => test.push(row),
-            }
-        }
-        require("training", train.len().min(max_rows), MIN_TRAIN_ROWS, counts)?;
-        require("test", test.len(), MIN_TEST_ROWS, counts)?;
-        train.sort_by_key(|row| rows.known_at[*row]);
-        let train: Vec<usize> = evenly(train.len(), max_rows).map(|place| train[place]).collect();
+        let (train, test) = choose_rows(rows, max_rows, |row| match (rows.is_executed(row), rows.cold[row]) {
+            (false, _) => Some(Unfit::NotExecuted),
+            (true, cold) => cold.then_some(Unfit::Cold),
+        })?;
         let early = early_of(train.len());
         let [trained_from, trained_to] = [train[0], train[train.len() - 1]].map(|row| rows.known_at[row]);
         let (train, test) = (Samples::gather(rows, &train), Samples::gather(rows, &test));
         Ok(Self { train, early, test, trained_from, trained_to })
     }
+}
+
+/// Why a row tells a head nothing.
+pub(crate) enum Unfit {
+    /// It failed or has no time.
+    NotExecuted,
+    /// It was cold.
+    Cold,
+}
+
+/// Chooses what a head learns from, at most `max_rows` rows in the order of time, and what it is measured on.
+pub(crate) fn choose_rows(
+    rows: &Rows,
+    max_rows: usize,
+    unfit: impl Fn(usize) -> Option<Unfit>,
+) -> Result<(Vec<usize>, Vec<usize>), TrainingError> {
+    let mut counts = RowCounts { all: rows.len(), ..RowCounts::default() };
+    let (mut train, mut test) = (Vec::new(), Vec::new());
+    for row in 0..rows.len() {
+        match (unfit(row), rows.part[row]) {
+            (Some(Unfit::NotExecuted), _) => counts.not_executed += 1,
+            (Some(Unfit::Cold), _) => counts.cold += 1,
+            (None, Part::Train) if rows.block[row] <= 0 => counts.without_history += 1,
+            (None, Part::Train) => train.push(row),
+            (None, Part::Gap) => counts.gap += 1,
+            (None, Part::Test) => test.push(row),
+        }
+    }
+    require("training", train.len().min(max_rows), MIN_TRAIN_ROWS, counts)?;
+    require("test", test.len(), MIN_TEST_ROWS, counts)?;
+    train.sort_by_key(|row| rows.known_at[*row]);
+    let train = evenly(train.len(), max_rows).map(|place| train[place]).collect();
+    Ok((train, test))
 }
 
 /// How many of the training rows, in the order of time, come before those that tell when to stop.

@@ -6,7 +6,7 @@ use shardwise_models::{SideDraft, SideHead, SideMetrics, SideTarget};
 
 use crate::figures::{mean, rounded};
 use crate::grow::{Examples, Loss, grow};
-use crate::rows::{MIN_TEST_ROWS, MIN_TRAIN_ROWS, Part, RowCounts, Rows, early_of, evenly, known_feature, require};
+use crate::rows::{Rows, Unfit, choose_rows, early_of, known_feature};
 use crate::{TrainOptions, TrainingError};
 
 /// Queues longer than this are all as bad, in ms.
@@ -85,21 +85,8 @@ impl SideSamples {
             SideTarget::Cold => rows.is_executed(row),
             SideTarget::Wait => rows.is_executed(row) || rows.queue_ms[row] > 0.0,
         };
-        let mut counts = RowCounts { all: rows.len(), ..RowCounts::default() };
-        let (mut train, mut test) = (Vec::new(), Vec::new());
-        for row in 0..rows.len() {
-            match rows.part[row] {
-                _ if !tells(row) => counts.not_executed += 1,
-                Part::Train if rows.block[row] <= 0 => counts.without_history += 1,
-                Part::Train => train.push(row),
-                Part::Gap => counts.gap += 1,
-                Part::Test => test.push(row),
-            }
-        }
-        require("training", train.len().min(max_rows), MIN_TRAIN_ROWS, counts)?;
-        require("test", test.len(), MIN_TEST_ROWS, counts)?;
-        train.sort_by_key(|row| rows.known_at[*row]);
-        let train: Vec<usize> = evenly(train.len(), max_rows).map(|place| train[place]).collect();
+        let unfit = |row: usize| (!tells(row)).then_some(Unfit::NotExecuted);
+        let (train, test) = choose_rows(rows, max_rows, unfit)?;
         Ok(Self { train: Labelled::gather(target, rows, &train), test: Labelled::gather(target, rows, &test) })
     }
 }

@@ -1,6 +1,7 @@
 //! The models of one generated fleet: its logs are simulated, made into a dataset and learned from, all in a folder that is
 //! gone afterwards; finished models may be kept for the next run.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use miette::IntoDiagnostic;
 use serde::{Deserialize, Serialize};
 use shardwise_datasets::{BuildOptions, HistoryWriter};
+use shardwise_features::FeatureGroup;
 use shardwise_models::forest::Forest;
 use shardwise_models::{BundleDraft, HeadMetrics, LatencyColumns, LatencyHead, ModelBundle};
 use shardwise_simulator::{EpisodeOptions, WorldSpec, simulate_episodes, training_episodes};
@@ -39,6 +41,8 @@ pub(crate) struct FleetModels {
     pub(crate) exec: HeadMetrics,
     /// The rivals that predict latency.
     pub(crate) latency: LatencyModels,
+    /// The same trained without each of the groups that were asked for.
+    pub(crate) blind: BTreeMap<FeatureGroup, Arc<ModelBundle>>,
 }
 
 /// What is kept of the models beside their forests and the bundle; written last.
@@ -49,10 +53,16 @@ struct Kept {
     specification: LatencyColumns,
 }
 
-/// Trains the models of a fleet, or takes those that an earlier run of this program kept below `work` for the same world.
-pub(crate) fn fleet_models(world: &WorldSpec, fleet_seed: u64, work: &Path) -> miette::Result<FleetModels> {
+/// Trains the models of a fleet, and once more without each of these groups of features, or takes those that an earlier run
+/// of this program kept below `work` for the same world.
+pub(crate) fn fleet_models(
+    world: &WorldSpec,
+    fleet_seed: u64,
+    groups: &[FeatureGroup],
+    work: &Path,
+) -> miette::Result<FleetModels> {
     let folder = work.join(format!("fleet-{fleet_seed}-{:016x}", key(world, fleet_seed)?));
-    if let Some(models) = load(&folder) {
+    if let Some(models) = load(&folder, groups) {
         eprintln!("models of fleet {fleet_seed}: kept from an earlier run");
         return Ok(models);
     }
@@ -63,9 +73,19 @@ pub(crate) fn fleet_models(world: &WorldSpec, fleet_seed: u64, work: &Path) -> m
     let blocks = BuildOptions { candidate_share: 0.0, block_minutes: Some(BLOCK_MINUTES), ..BuildOptions::default() };
     dataset::build_with(&history, &made, &blocks)?;
     output::stop_if_interrupted()?;
-    let (draft, models) = train(&made, fleet_seed, world.timing.timeout_ms)?;
+    let (draft, mut models) = train(&made, fleet_seed, world.timing.timeout_ms)?;
     keep(&folder, &draft, &models)?;
+    for group in groups {
+        let (draft, _) = train_bundle(&made, fleet_seed, Some(*group))?;
+        draft.write(&blind_folder(&folder, *group)).into_diagnostic()?;
+        models.blind.insert(*group, Arc::new(draft.bundle().into_diagnostic()?));
+        output::stop_if_interrupted()?;
+    }
     Ok(models)
+}
+
+fn blind_folder(folder: &Path, group: FeatureGroup) -> PathBuf {
+    folder.join(format!("without-{}", group.name()))
 }
 
 /// What the models are made of: the world, the seed, how they are trained, and this build of shardwise.
@@ -103,21 +123,31 @@ fn simulate(world: &WorldSpec, fleet_seed: u64, history: &Path) -> miette::Resul
 }
 
 fn train(made: &Path, fleet_seed: u64, timeout_ms: f64) -> miette::Result<(BundleDraft, FleetModels)> {
-    let options = options(fleet_seed);
-    let mut stage = Stage::start(format!("fleet {fleet_seed}: training the model"));
-    let for_exec = TrainOptions { feature_fraction: EXEC_FEATURE_FRACTION, ..options.clone() };
-    let trained = shardwise_training::train(made, &for_exec, &mut |step| stage.at(step)).into_diagnostic()?;
-    let exec = trained.metrics;
-    stage.done(format!("rmse {:.4}, the table alone {:.4}", exec.rmse, exec.table_rmse));
+    let (draft, exec) = train_bundle(made, fleet_seed, None)?;
     output::stop_if_interrupted()?;
     let mut stage = Stage::start(format!("fleet {fleet_seed}: training its rivals"));
+    let options = options(fleet_seed);
     let latency = train_latency(made, timeout_ms, &options, &mut |step| stage.at(step)).into_diagnostic()?;
     let LatencyMetrics { end_to_end_rmse, specification_rmse, .. } = latency.metrics;
     stage.done(format!(
         "rmse {end_to_end_rmse:.4} of ln latency from all features, {specification_rmse:.4} from the specification's"
     ));
-    let bundle = Arc::new(trained.draft.bundle().into_diagnostic()?);
-    Ok((trained.draft, FleetModels { bundle, exec, latency }))
+    let bundle = Arc::new(draft.bundle().into_diagnostic()?);
+    Ok((draft, FleetModels { bundle, exec, latency, blind: BTreeMap::new() }))
+}
+
+fn train_bundle(
+    made: &Path,
+    fleet_seed: u64,
+    blind_to: Option<FeatureGroup>,
+) -> miette::Result<(BundleDraft, HeadMetrics)> {
+    let without = blind_to.map_or_else(String::new, |group| format!(" without features of the {}", group.name()));
+    let mut stage = Stage::start(format!("fleet {fleet_seed}: training the model{without}"));
+    let options = TrainOptions { feature_fraction: EXEC_FEATURE_FRACTION, blind_to, ..options(fleet_seed) };
+    let trained = shardwise_training::train(made, &options, &mut |step| stage.at(step)).into_diagnostic()?;
+    let exec = trained.metrics;
+    stage.done(format!("rmse {:.4}, the table alone {:.4}", exec.rmse, exec.table_rmse));
+    Ok((trained.draft, exec))
 }
 
 /// The files of kept models: the bundle's folder, the two forests, and the rest.
@@ -140,11 +170,16 @@ fn keep(folder: &Path, draft: &BundleDraft, models: &FleetModels) -> miette::Res
 }
 
 /// Models that are whole and sound; any others are made again.
-fn load(folder: &Path) -> Option<FleetModels> {
+fn load(folder: &Path, groups: &[FeatureGroup]) -> Option<FleetModels> {
     let [bundle, end_to_end, specification, rest] = parts(folder);
     let kept: Kept = serde_json::from_slice(&fs::read(rest).ok()?).ok()?;
     let head = |columns, path: &Path| LatencyHead::new(columns, Forest::from_bytes(&fs::read(path).ok()?).ok()?).ok();
+    let blind = groups.iter().map(|group| {
+        let bundle = ModelBundle::load(&blind_folder(folder, *group)).ok()?;
+        Some((*group, Arc::new(bundle)))
+    });
     Some(FleetModels {
+        blind: blind.collect::<Option<_>>()?,
         bundle: Arc::new(ModelBundle::load(&bundle).ok()?),
         exec: kept.exec,
         latency: LatencyModels {

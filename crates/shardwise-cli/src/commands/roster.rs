@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use miette::IntoDiagnostic;
+use shardwise_features::FeatureGroup;
 use shardwise_evaluation::{ArenaPlan, CANDIDATE, LowestLatency, Roster, specimen};
 use shardwise_inference::{Placer, PlacerConfig};
 use shardwise_models::{CHAMPION, LatencyHead, ModelBundle, Registry};
@@ -12,7 +13,7 @@ use shardwise_policies::{Policy, Runtime, Sed, by_name};
 use shardwise_simulator::{Player, WorldSpec};
 
 use super::fleet_models::fleet_models;
-use super::variants::{variant, variant_names};
+use super::variants::{blind_to, variant, variant_names};
 use crate::arguments::ArenaArguments;
 use crate::output;
 
@@ -26,7 +27,7 @@ pub(crate) fn needs_model(policy: &str) -> bool {
 
 /// Whether a policy needs models that only training for the arena makes.
 pub(crate) fn needs_training(policy: &str) -> bool {
-    ["end_to_end_model", "spec_feature_model"].contains(&policy)
+    ["end_to_end_model", "spec_feature_model"].contains(&policy) || blind_to(policy).is_some()
 }
 
 /// What is known of a fleet.
@@ -34,6 +35,8 @@ struct Models {
     bundle: Arc<ModelBundle>,
     /// End-to-end and specification.
     latency: Option<[Arc<LatencyHead>; 2]>,
+    /// Trained without a group of features.
+    blind: BTreeMap<FeatureGroup, Arc<ModelBundle>>,
 }
 
 /// Makes the policies.
@@ -46,18 +49,21 @@ impl FleetRoster {
     pub(crate) fn make(options: &ArenaArguments, plan: &ArenaPlan) -> miette::Result<Self> {
         let mut by_fleet = BTreeMap::new();
         if options.train {
+            let groups: Vec<_> = plan.policies.iter().filter_map(|policy| blind_to(policy)).collect();
             for &fleet in &plan.fleets {
                 let routers = plan.routers.iter().copied().max().unwrap_or(1).max(4);
                 let net = plan.nets[0];
-                let models = fleet_models(&plan.world(fleet, routers, net), fleet, &options.out.join("models"))?;
+                let world = plan.world(fleet, routers, net);
+                let models = fleet_models(&world, fleet, &groups, &options.out.join("models"))?;
                 let latency = [models.latency.end_to_end, models.latency.specification].map(Arc::new);
-                by_fleet.insert(fleet, Models { bundle: models.bundle, latency: Some(latency) });
+                let models = Models { bundle: models.bundle, latency: Some(latency), blind: models.blind };
+                by_fleet.insert(fleet, models);
                 output::stop_if_interrupted()?;
             }
         } else if let Some(folder) = &options.models {
             let bundle = Registry::open(folder, &options.name).into_diagnostic()?.load(CHAMPION).into_diagnostic()?;
             let bundle = Arc::new(bundle);
-            let models = |fleet: &u64| (*fleet, Models { bundle: Arc::clone(&bundle), latency: None });
+            let models = |fleet: &u64| (*fleet, Models { bundle: Arc::clone(&bundle), latency: None, blind: BTreeMap::new() });
             by_fleet = plan.fleets.iter().map(models).collect();
         }
         Ok(Self { by_fleet })
@@ -79,6 +85,10 @@ impl FleetRoster {
             "end_to_end_model" => Box::new(LowestLatency::end_to_end(latency(0)?, table)),
             "spec_feature_model" => Box::new(LowestLatency::specification(latency(1)?, table)),
             CANDIDATE => Box::new(Placer::with_model(Arc::clone(&models.bundle)).with_config(config(runtime))),
+            other if let Some(group) = blind_to(other) => {
+                let blind = models.blind.get(&group).ok_or_else(missing)?;
+                Box::new(Placer::with_model(Arc::clone(blind)).with_config(config(runtime)))
+            }
             other => {
                 let next = self.by_fleet.range(fleet + 1..).next().or_else(|| self.by_fleet.range(..fleet).next());
                 let others = next.map(|(_, models)| &models.bundle);

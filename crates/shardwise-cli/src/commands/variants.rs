@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 
-use shardwise_features::position;
+use shardwise_features::{FeatureGroup, position};
 use shardwise_inference::{Guards, Placer, PlacerConfig};
 use shardwise_models::{ExecHead, ModelBundle};
 
 type TakeAway = fn(&mut PlacerConfig);
 
 /// Variants whose configuration lacks something.
-const WITHOUT: [(&str, TakeAway); 13] = [
+const WITHOUT: [(&str, TakeAway); 12] = [
     ("shardwise_without_cold_head", |config| config.cold_head = false),
     ("shardwise_without_wait_head", |config| config.wait_blend = 0.0),
     ("shardwise_without_wait_formula", |config| config.wait_blend = 1.0),
     ("shardwise_without_cut", |config| config.model_candidates = usize::MAX),
-    ("shardwise_without_warm_candidates", |config| config.warm_candidates = 0),
     ("shardwise_without_lambda", |config| config.cost.lambda = 0.0),
     ("shardwise_without_fleet_price", |config| config.fleet_price = 0.0),
     ("shardwise_without_gate", |config| config.guards.gate = None),
@@ -51,9 +50,28 @@ const WRONG: [(&str, Wrong); 6] = [
     ("shardwise_nan_model", Wrong::NotANumber),
 ];
 
+/// Variants that are trained without a group of features.
+const BLIND: [(&str, FeatureGroup); 9] = [
+    ("shardwise_without_request_features", FeatureGroup::Request),
+    ("shardwise_without_fleet_features", FeatureGroup::Fleet),
+    ("shardwise_without_market_features", FeatureGroup::Market),
+    ("shardwise_without_time_features", FeatureGroup::Time),
+    ("shardwise_without_local_features", FeatureGroup::Local),
+    ("shardwise_without_pair_features", FeatureGroup::Pair),
+    ("shardwise_without_net_features", FeatureGroup::Net),
+    ("shardwise_without_shape_features", FeatureGroup::Shape),
+    ("shardwise_without_report_features", FeatureGroup::Report),
+];
+
+/// The group of features that a variant is trained without.
+pub(crate) fn blind_to(name: &str) -> Option<FeatureGroup> {
+    BLIND.iter().find(|(known, _)| *known == name).map(|(_, group)| *group)
+}
+
 /// Names of all variants.
 pub(crate) fn variant_names() -> impl Iterator<Item = &'static str> {
-    WITHOUT.iter().map(|(name, _)| *name).chain(WRONG.iter().map(|(name, _)| *name))
+    let without = WITHOUT.iter().map(|(name, _)| *name);
+    without.chain(WRONG.iter().map(|(name, _)| *name)).chain(BLIND.iter().map(|(name, _)| *name))
 }
 
 /// Makes a variant; `None` for other names.
