@@ -42,7 +42,7 @@ fn the_model_earns_its_place_on_held_out_traffic() {
     assert!(mean("shardwise") < mean("sed_tab"), "{} against {}", mean("shardwise"), mean("sed_tab"));
     assert!(mean("shardwise") < 0.8 * mean("p2c_in_flight"), "{} against {}", mean("shardwise"), mean("p2c_in_flight"));
     let exec = &night().result["heads"]["exec"];
-    assert!(number(&exec["rmse"]) < 1.01 * number(&exec["table_rmse"]), "the trees leave the table no worse: {exec}");
+    assert!(number(&exec["rmse"]) < number(&exec["table_rmse"]), "the trees add to the table: {exec}");
 }
 
 #[test]

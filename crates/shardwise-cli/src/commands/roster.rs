@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use miette::IntoDiagnostic;
-use shardwise_features::FeatureGroup;
 use shardwise_evaluation::{ArenaPlan, CANDIDATE, LowestLatency, Roster, specimen};
+use shardwise_features::FeatureGroup;
 use shardwise_inference::{Placer, PlacerConfig};
 use shardwise_models::{CHAMPION, LatencyHead, ModelBundle, Registry};
 use shardwise_policies::sed::SedConfig;
@@ -63,7 +63,8 @@ impl FleetRoster {
         } else if let Some(folder) = &options.models {
             let bundle = Registry::open(folder, &options.name).into_diagnostic()?.load(CHAMPION).into_diagnostic()?;
             let bundle = Arc::new(bundle);
-            let models = |fleet: &u64| (*fleet, Models { bundle: Arc::clone(&bundle), latency: None, blind: BTreeMap::new() });
+            let models =
+                |fleet: &u64| (*fleet, Models { bundle: Arc::clone(&bundle), latency: None, blind: BTreeMap::new() });
             by_fleet = plan.fleets.iter().map(models).collect();
         }
         Ok(Self { by_fleet })

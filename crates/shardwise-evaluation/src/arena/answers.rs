@@ -5,6 +5,9 @@ use shardwise_simulator::{AnswerRecord, ConfidenceBin};
 use shardwise_types::RiskLevel;
 
 use super::run::Cell;
+use crate::charts::{AXIS_ROOM, WIDTH, axis_below};
+use crate::numbers::grouped;
+use crate::svg::{Anchor, Scale, Svg};
 
 /// Shares of requests that were done within the latencies that were named for them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,4 +63,65 @@ fn calibration(policy: &str, answers: &AnswerRecord) -> Calibration {
         confidence_ece: answers.calibration_error(),
         by_confidence: answers.by_confidence.to_vec(),
     }
+}
+
+/// Bins with fewer choices say nothing and are not drawn.
+const FEWEST_CHOICES: u64 = 30;
+
+/// How true the subject's answers were, for the page.
+pub(super) struct CalibrationView {
+    /// Named confidence against the share that was right; `None` when no choice was looked at.
+    pub(super) svg: Option<String>,
+    /// Expected calibration error.
+    pub(super) ece: Option<String>,
+    /// What was asked, requests, and the three coverages.
+    pub(super) rows: Vec<[String; 5]>,
+}
+
+impl CalibrationView {
+    pub(super) fn new(calibration: &Calibration) -> Self {
+        let share = |share: f64| format!("{:.1} %", share * 100.0);
+        let row =
+            |row: &CoverageRow| [row.of.clone(), grouped(row.requests), share(row.p50), share(row.p90), share(row.p99)];
+        Self {
+            svg: reliability(calibration),
+            ece: calibration.confidence_ece.map(|error| format!("{error:.3}")),
+            rows: calibration.coverage.iter().map(row).collect(),
+        }
+    }
+}
+
+fn reliability(calibration: &Calibration) -> Option<String> {
+    let bins = calibration.by_confidence.iter().filter(|bin| bin.choices >= FEWEST_CHOICES);
+    let points: Vec<(f64, f64)> =
+        bins.map(|bin| (bin.confidence / bin.choices as f64, bin.right as f64 / bin.choices as f64)).collect();
+    if points.is_empty() {
+        return None;
+    }
+    let (left, right, top, bottom) = (58.0, WIDTH - 20.0, 12.0, 232.0);
+    let mut svg = Svg::new(
+        "reliability",
+        (WIDTH, bottom + AXIS_ROOM),
+        &format!("Confidence of {} against what came true", calibration.policy),
+        "Share of choices that were within 10 percent and 5 ms of the best eligible shard, by the confidence that was named; \
+         on the diagonal the two agree.",
+    );
+    let (x, y) = (Scale::linear((0.0, 1.0), (left, right)), Scale::linear((0.0, 1.0), (bottom, top)));
+    let ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0];
+    axis_below(&mut svg, &x, &ticks, (top, bottom), |tick| format!("{tick:.1}"));
+    for tick in ticks {
+        svg.line((left, y.at(tick)), (right, y.at(tick)), "grid");
+        svg.text((left - 6.0, y.at(tick)), Anchor::End, "label", &format!("{tick:.1}"));
+    }
+    svg.line((x.at(0.0), y.at(0.0)), (x.at(1.0), y.at(1.0)), "zero");
+    let drawn: Vec<(f64, f64)> = points.iter().map(|(named, right)| (x.at(*named), y.at(*right))).collect();
+    svg.polyline(&drawn, "series c0 d0 strong");
+    drawn.iter().for_each(|point| svg.circle(*point, "mark c0"));
+    svg.text(
+        ((left + right) / 2.0, bottom + 34.0),
+        Anchor::Middle,
+        "label",
+        "named confidence; vertical: share that was right",
+    );
+    Some(svg.finish())
 }

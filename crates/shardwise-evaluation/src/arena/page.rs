@@ -6,6 +6,7 @@ use std::path::Path;
 use askama::Template;
 use shardwise_simulator::{NO_QUEUE_BOUND, Scenario, Timing};
 
+use super::answers::CalibrationView;
 use super::charts::{Cast, DRAWN, ScenarioRatios, Standings, curves, dots_by_policy, forest, scenario_dots};
 use super::facets::{Differing, Facet, facets};
 use super::headline::{Headline, arena_subject, counted, headline};
@@ -82,6 +83,8 @@ struct SubjectView {
     pairs: [Vec<PairRow>; 2],
     /// Against rivals, and against those that know the truth.
     losses: [LossTable; 2],
+    /// When it gives answers beside choices.
+    calibration: Option<CalibrationView>,
 }
 
 struct ProblemRow {
@@ -159,7 +162,7 @@ fn render(page: &ArenaPage<'_>) -> Result<String, EvaluationError> {
         closer: closer_view(&standings, name),
         drawings,
         drawn,
-        subject: subject.as_deref().map(|name| subject_view(name, &cells, &result.paired, &rows, &cast, differing)),
+        subject: subject.as_deref().map(|name| subject_view(name, &cells, result, &rows, &cast, differing)),
         losses_listed: MOST_LOSSES,
         warm_up: format!("{:.0} %", WARM_UP * 100.0),
         timeout_s: Timing::default().timeout_ms / 1e3,
@@ -185,7 +188,7 @@ fn best_oracle(rows: &[LeagueRow]) -> Option<&str> {
 fn subject_view(
     subject: &str,
     cells: &[Cell],
-    paired: &[Paired],
+    ArenaResult { paired, calibration, .. }: &ArenaResult,
     rows: &[LeagueRow],
     cast: &Cast<'_>,
     differing: Differing,
@@ -218,6 +221,7 @@ fn subject_view(
             loss_table("Against rivals.", &losses, differing, MOST_LOSSES),
             loss_table("Against those that know the truth: what is left to gain.", &truths, differing, MOST_TRUTHS),
         ],
+        calibration: calibration.iter().find(|answers| answers.policy == subject).map(CalibrationView::new),
     }
 }
 
@@ -388,10 +392,11 @@ fn duration(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use shardwise_simulator::Bug;
+    use shardwise_simulator::{Bug, ConfidenceBin};
 
     use super::*;
     use crate::arena::paired;
+    use crate::arena::{Calibration, CoverageRow};
     use crate::synthetic::arena_cells;
 
     fn result(cells: Vec<Cell>, faulty: &[&str]) -> ArenaResult {
@@ -406,12 +411,33 @@ mod tests {
         let sound: Vec<Cell> = cells.iter().filter(|cell| !faulty.contains(&cell.policy.as_str())).cloned().collect();
         ArenaResult {
             paired: paired(&sound),
-            calibration: Vec::new(),
+            calibration: vec![calibration()],
             problems: faulty.iter().map(problem).collect(),
             cells,
             requests_per_s: 412_345.6,
             elapsed_s: 75.2,
         }
+    }
+
+    fn calibration() -> Calibration {
+        let bin = |choices: u64, right: u64| ConfidenceBin { choices, confidence: 0.7 * choices as f64, right };
+        Calibration {
+            policy: "shardwise".to_owned(),
+            coverage: vec![CoverageRow { of: "critical".to_owned(), requests: 1234, p50: 0.512, p90: 0.9, p99: 0.99 }],
+            confidence_ece: Some(0.0213),
+            by_confidence: vec![bin(100, 80), bin(3, 0)],
+        }
+    }
+
+    #[test]
+    fn answers_are_shown_beside_what_came_true() {
+        let result = result(arena_cells(&["shardwise", "sed_tab"], 2), &[]);
+        let html = rendered(&result, "shardwise");
+        let part = section(&html, "How true its answers are");
+        assert!(part.contains("0.021") && part.contains("critical") && part.contains("51.2 %"), "{part}");
+        assert_eq!(part.matches("<circle").count(), 1, "a bin of three choices is not drawn");
+        let other = rendered(&result, "sed_tab");
+        assert!(!other.contains("How true its answers are"), "it gives no answers");
     }
 
     fn rendered(result: &ArenaResult, subject: &str) -> String {
