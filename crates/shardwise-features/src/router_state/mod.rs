@@ -47,6 +47,8 @@ const RATE_WINDOW_MS: f64 = 10_000.0;
 const OTHERS_WEIGHT: f64 = 0.3;
 const RESIDUAL_WEIGHT: f64 = 0.15;
 const REPORT_GAP_WEIGHT: f64 = 0.2;
+/// Time between reports of a shard that has reported once, in ms.
+const UNKNOWN_GAP_MS: f64 = 10_000.0;
 const EXEC_WEIGHT: f64 = 0.05;
 const FUNCTION_WEIGHT: f64 = 0.1;
 const RATIO_WEIGHT: f64 = 0.05;
@@ -382,9 +384,13 @@ impl RouterState {
         fields[shard::LAST_REPORT].store(stamp(now), Relaxed);
     }
 
-    /// Moving mean of the time between a shard's reports, in ms; 0 before there were two.
+    /// Moving mean of the time between a shard's reports, in ms. After the first, when nobody knows yet how often it will
+    /// report, ten seconds: were shards taken to be silent until their second, all traffic would crowd onto the few that
+    /// happened to report last. 0 before the first.
     pub fn report_gap_ms(&self, id: &ShardId) -> f64 {
-        self.shards.find(id.key()).map_or(0.0, |fields| get(&fields[shard::REPORT_GAP_MS]))
+        let Some(fields) = self.shards.find(id.key()) else { return 0.0 };
+        let gap_ms = get(&fields[shard::REPORT_GAP_MS]);
+        if gap_ms > 0.0 || instant(fields[shard::LAST_REPORT].load(Relaxed)).is_none() { gap_ms } else { UNKNOWN_GAP_MS }
     }
 
     /// All numbers that belong to no shard and no function, in the order in which they are saved.
