@@ -191,7 +191,7 @@ fn threads_may_share_a_router() {
 
 #[test]
 fn a_shard_that_reported_once_is_given_time_for_its_second_report() {
-    let golden = contexts().remove(1);
+    let golden = golden::contexts().remove(1);
     let (state, id) = (RouterState::new(), golden.fleet.shards[0].id.clone());
     assert_eq!(state.report_gap_ms(&id), 0.0, "it never reported");
     state.on_report(&id, golden.decided_at);
