@@ -19,10 +19,22 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("evaluation", &["types", "features", "models", "policies", "simulator"]),
     (
         "cli",
-        &["types", "features", "policies", "models", "inference", "simulator", "datasets", "training", "evaluation"],
+        &[
+            "types",
+            "features",
+            "policies",
+            "models",
+            "inference",
+            "simulator",
+            "datasets",
+            "training",
+            "evaluation",
+            "workload",
+        ],
     ),
     ("dev", &["features"]),
-    ("bench", &["types", "features", "policies", "models", "inference"]),
+    ("workload", &["types", "features", "policies", "models"]),
+    ("bench", &["types", "features", "policies", "models", "inference", "workload"]),
 ];
 
 fn dependencies(name: &str) -> BTreeSet<String> {

@@ -9,20 +9,17 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
-use shardwise_features::{DecisionFeatures, FeatureVector, RouterState};
+use rand::SeedableRng;
+use shardwise_features::RouterState;
 use shardwise_inference::{DecisionLog, LogConfig, LoggedDecision, Placer};
 use shardwise_models::BundleDraft;
 use shardwise_policies::{Decision, Policy, Runtime, by_name};
+use shardwise_workload::{Stopwatch, Traffic, World, draft, in_flight, typical_rows};
 use tower::balance::p2c::Balance;
 use tower::discover::ServiceList;
 use tower::load::{CompleteOnResponse, PeakEwma};
 use tower::{Service, ServiceExt};
 
-use crate::forests::{self, Row};
-use crate::stopwatch::Stopwatch;
-use crate::traffic::{Traffic, in_flight};
-use crate::world::World;
 
 /// The peer's name in tables.
 pub(crate) const TOWER: &str = "tower p2c peak-ewma";
@@ -65,27 +62,13 @@ pub(crate) fn lanes(name: &str, world: &Arc<World>, threads: usize) -> Vec<Box<d
 }
 
 fn placer(name: &str, world: &Arc<World>) -> Option<Placer> {
-    let draft = forests::draft(&rows(world), (*world.table).clone());
+    let draft = draft(&typical_rows(world), (*world.table).clone());
     let draft = match name {
         MODEL => draft,
         TABLE => BundleDraft { exec: None, cold: None, wait: None, ..draft },
         _ => return None,
     };
     Some(Placer::with_model(Arc::new(draft.bundle().expect("a sound draft"))))
-}
-
-/// Rows of features as they come up in this world, for the trees to split.
-fn rows(world: &Arc<World>) -> Vec<Row> {
-    let (mut traffic, mut rng) = (Traffic::new(world, &Arc::default(), 0, 1), StdRng::seed_from_u64(9));
-    traffic.table = Some(Arc::clone(&world.table));
-    let mut rows = Vec::new();
-    for _ in 0..2_000 {
-        traffic.next();
-        let position = rng.random_range(0..world.fleet.shards.len());
-        rows.push(FeatureVector::extract(&DecisionFeatures::new(&traffic.context()), position).into_array());
-        traffic.dispatch(position, |_| ());
-    }
-    rows
 }
 
 struct PlacerLane {

@@ -6,18 +6,13 @@
 //! says more of the machine than of the code: the column "on core" leaves those out, all other columns do not.
 
 mod contenders;
-mod forests;
-mod stopwatch;
-mod traffic;
-mod world;
 
 use std::sync::{Arc, Barrier};
 use std::thread;
 
 use contenders::{CONTENDERS, Lane, TOWER, lanes};
 use serde_json::{Value, json};
-use stopwatch::{Stopwatch, Time, clock_ns};
-use world::World;
+use shardwise_workload::{Stopwatch, Time, World, clock_ns};
 
 /// How much is run.
 struct Plan {

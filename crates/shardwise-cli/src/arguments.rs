@@ -44,6 +44,25 @@ pub(crate) enum Command {
     Validate(ValidateArguments),
     /// Let every policy meet every rival on the same simulated traffic.
     Arena(ArenaArguments),
+    /// Measure how fast the parts that routers embed are on this machine.
+    #[command(subcommand)]
+    Bench(BenchCommand),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Whole decisions with all heads and guards, one by one.
+    Decide(BenchDecideArguments),
+}
+
+#[derive(Args)]
+pub(crate) struct BenchDecideArguments {
+    /// Numbers of shards to decide between.
+    #[arg(long, default_value = "20,64,256,1024")]
+    pub(crate) candidates: Numbers,
+    /// Numbers of threads that share one placer.
+    #[arg(long, default_value = "1,2")]
+    pub(crate) threads: Numbers,
 }
 
 #[derive(Subcommand)]

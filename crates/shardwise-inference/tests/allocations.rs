@@ -1,8 +1,5 @@
 //! Claims that deciding, learning and logging allocate nothing once they have run for a while.
 
-#[path = "../../shardwise-bench/src/forests.rs"]
-mod forests;
-
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -35,7 +32,7 @@ fn draft(golden: &GoldenContext) -> BundleDraft {
     let features = DecisionFeatures::new(&context);
     let rows: Vec<_> = (0..3).map(|position| FeatureVector::extract(&features, position).into_array()).collect();
     let table = golden.service_table.clone().expect("the golden context has a table");
-    forests::draft(&rows, table)
+    shardwise_workload::draft(&rows, table)
 }
 
 /// Bytes and calls that ten thousand rounds allocate, after a thousand that may.

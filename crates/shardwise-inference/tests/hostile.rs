@@ -3,8 +3,6 @@
 //! 200,000 contexts by default, `SHARDWISE_HOSTILE=N` for N; before a release it is 10,000,000. A failure names its world,
 //! and `SHARDWISE_HOSTILE_WORLD` replays that one alone.
 
-#[path = "../../shardwise-bench/src/forests.rs"]
-mod forests;
 #[path = "hostile/generate.rs"]
 mod generate;
 #[path = "hostile/world.rs"]

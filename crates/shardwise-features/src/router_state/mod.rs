@@ -390,7 +390,11 @@ impl RouterState {
     pub fn report_gap_ms(&self, id: &ShardId) -> f64 {
         let Some(fields) = self.shards.find(id.key()) else { return 0.0 };
         let gap_ms = get(&fields[shard::REPORT_GAP_MS]);
-        if gap_ms > 0.0 || instant(fields[shard::LAST_REPORT].load(Relaxed)).is_none() { gap_ms } else { UNKNOWN_GAP_MS }
+        if gap_ms > 0.0 || instant(fields[shard::LAST_REPORT].load(Relaxed)).is_none() {
+            gap_ms
+        } else {
+            UNKNOWN_GAP_MS
+        }
     }
 
     /// All numbers that belong to no shard and no function, in the order in which they are saved.

@@ -14,7 +14,6 @@ use shardwise_types::{
     Timestamp, Widening,
 };
 
-use crate::forests;
 use crate::generate::{Dice, Names};
 
 /// Draws below the share of exploration that are tried to see every safe shard.
@@ -114,7 +113,7 @@ impl Supplies {
         let table = golden.service_table.clone().expect("the golden context has a table");
         let small = BundleDraft { service_table: table.clone(), ..BundleDraft::example() };
         let bundle = |draft: BundleDraft| Arc::new(draft.bundle().expect("a sound draft"));
-        Self { names: Names::new(), bundles: [bundle(small), bundle(forests::draft(&rows, table))] }
+        Self { names: Names::new(), bundles: [bundle(small), bundle(shardwise_workload::draft(&rows, table))] }
     }
 }
 

@@ -10,10 +10,10 @@ const TREES: usize = 100;
 const LEAVES: usize = 31;
 
 /// One row of features.
-pub(crate) type Row = [f32; FEATURE_COUNT];
+pub type Row = [f32; FEATURE_COUNT];
 
 /// The example bundle with three heads of 100 trees of 31 leaves, and this service table.
-pub(crate) fn draft(rows: &[Row], service_table: ServiceTable) -> BundleDraft {
+pub fn draft(rows: &[Row], service_table: ServiceTable) -> BundleDraft {
     let example = BundleDraft::example();
     let exec = example.exec.as_ref().expect("the example has an execution head");
     let (place, default) = (exec.head.offset_feature(), exec.head.offset_default_ln_ms());

@@ -3,14 +3,15 @@
 use std::time::Instant;
 
 /// How long something took.
-pub(crate) struct Time {
-    pub(crate) ns: u64,
+pub struct Time {
+    /// In ns.
+    pub ns: u64,
     /// Whether others had the core since the time before.
-    pub(crate) interrupted: bool,
+    pub interrupted: bool,
 }
 
 /// Belongs to the thread that reads it.
-pub(crate) struct Stopwatch {
+pub struct Stopwatch {
     started: Instant,
     interruptions: i64,
     times: Vec<Time>,
@@ -18,27 +19,30 @@ pub(crate) struct Stopwatch {
 
 impl Stopwatch {
     /// With room for so many times, so that taking them allocates nothing.
-    pub(crate) fn new(count: usize) -> Self {
+    pub fn new(count: usize) -> Self {
         Self { started: now(), interruptions: interruptions(), times: Vec::with_capacity(count) }
     }
 
-    pub(crate) fn start(&mut self) {
+    /// Begins a time.
+    pub fn start(&mut self) {
         self.started = now();
     }
 
-    pub(crate) fn stop(&mut self) {
+    /// Ends it.
+    pub fn stop(&mut self) {
         let ns = ns_since(self.started);
         let before = std::mem::replace(&mut self.interruptions, interruptions());
         self.times.push(Time { ns, interrupted: self.interruptions != before });
     }
 
-    pub(crate) fn into_times(self) -> Vec<Time> {
+    /// All times, in the order in which they were taken.
+    pub fn into_times(self) -> Vec<Time> {
         self.times
     }
 }
 
 /// What reading the clock takes: the median of a thousand.
-pub(crate) fn clock_ns() -> u64 {
+pub fn clock_ns() -> u64 {
     let mut times: Vec<_> = (0..1_000).map(|_| ns_since(now())).collect();
     times.sort_unstable();
     times[500]

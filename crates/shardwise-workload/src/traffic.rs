@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use rand::SeedableRng;
 use rand::rngs::StdRng;
-use shardwise_features::{DecisionContext, RouterState, ServiceTable, Ticket};
+use rand::{RngExt, SeedableRng};
+use shardwise_features::{DecisionContext, DecisionFeatures, FeatureVector, RouterState, ServiceTable, Ticket};
 use shardwise_policies::Observed;
 use shardwise_types::{FleetSnapshot, MarketSnapshot, PlacementRequest, Timestamp};
 
+use crate::forests::Row;
 use crate::world::{World, refresh, response};
 
 /// Decisions between two reports of all shards.
@@ -17,12 +18,15 @@ const REPORT_EVERY: u64 = 500;
 const RESPONSE_MS: f64 = 20.0;
 
 /// One thread's requests, its view of the fleet, and what it waits for.
-pub(crate) struct Traffic {
-    pub(crate) world: Arc<World>,
-    pub(crate) router: Arc<RouterState>,
-    pub(crate) fleet: FleetSnapshot,
+pub struct Traffic {
+    /// Where it places.
+    pub world: Arc<World>,
+    /// What the router saw.
+    pub router: Arc<RouterState>,
+    /// As the router sees it.
+    pub fleet: FleetSnapshot,
     /// The table of the policy, for the context.
-    pub(crate) table: Option<Arc<ServiceTable>>,
+    pub table: Option<Arc<ServiceTable>>,
     requests: Vec<PlacementRequest>,
     market: MarketSnapshot,
     rng: StdRng,
@@ -40,12 +44,13 @@ struct Sent {
 }
 
 /// Requests that are in flight on so many shards, placed by one of so many threads: about 60 % of the cores.
-pub(crate) fn in_flight(shards: usize, threads: usize) -> usize {
+pub fn in_flight(shards: usize, threads: usize) -> usize {
     shards * 7 / 5 / threads
 }
 
 impl Traffic {
-    pub(crate) fn new(world: &Arc<World>, router: &Arc<RouterState>, thread: usize, threads: usize) -> Self {
+    /// The traffic of one of so many threads.
+    pub fn new(world: &Arc<World>, router: &Arc<RouterState>, thread: usize, threads: usize) -> Self {
         Self {
             router: Arc::clone(router),
             fleet: world.fleet.clone(),
@@ -63,7 +68,7 @@ impl Traffic {
     }
 
     /// Lets time pass until the next request.
-    pub(crate) fn next(&mut self) {
+    pub fn next(&mut self) {
         self.now = self.now.plus_millis(RESPONSE_MS / self.most_in_flight as f64);
         self.count += 1;
         if self.count.is_multiple_of(REPORT_EVERY) {
@@ -73,7 +78,8 @@ impl Traffic {
         self.requests[self.asked].event_at = self.now;
     }
 
-    pub(crate) fn context(&self) -> DecisionContext<'_> {
+    /// The context of the request that came last.
+    pub fn context(&self) -> DecisionContext<'_> {
         DecisionContext {
             request: &self.requests[self.asked],
             decided_at: self.now,
@@ -85,7 +91,7 @@ impl Traffic {
     }
 
     /// Sends the request off; when enough are in flight, the oldest is answered.
-    pub(crate) fn dispatch(&mut self, position: usize, learn: impl FnOnce(&Observed<'_>)) {
+    pub fn dispatch(&mut self, position: usize, learn: impl FnOnce(&Observed<'_>)) {
         let ticket = self.router.on_dispatch(&self.context(), position);
         self.in_flight.push_back(Sent { function: self.asked, position, ticket });
         if self.in_flight.len() <= self.most_in_flight {
@@ -98,4 +104,18 @@ impl Traffic {
         let (ticket, response) = (&sent.ticket, &response);
         learn(&Observed { request, shard: &shard.id, ticket, response, known_at: self.now });
     }
+}
+
+/// Rows of features as they come up in this world, for the trees to split.
+pub fn typical_rows(world: &Arc<World>) -> Vec<Row> {
+    let (mut traffic, mut rng) = (Traffic::new(world, &Arc::default(), 0, 1), StdRng::seed_from_u64(9));
+    traffic.table = Some(Arc::clone(&world.table));
+    let mut rows = Vec::new();
+    for _ in 0..2_000 {
+        traffic.next();
+        let position = rng.random_range(0..world.fleet.shards.len());
+        rows.push(FeatureVector::extract(&DecisionFeatures::new(&traffic.context()), position).into_array());
+        traffic.dispatch(position, |_| ());
+    }
+    rows
 }

@@ -17,18 +17,22 @@ const EVENTS: [&str; 3] = ["PriceUpdated", "WhaleMoved", "ArbitrageFound"];
 const PAIRS: [&str; 4] = ["ETH/USDC", "BTC/USDC", "SOL/USDC", "ARB/ETH"];
 
 /// What all contenders place in.
-pub(crate) struct World {
-    pub(crate) fleet: FleetSnapshot,
-    pub(crate) requests: Vec<PlacementRequest>,
-    pub(crate) table: Arc<ServiceTable>,
-    pub(crate) start: Timestamp,
+pub struct World {
+    /// Its shards, all healthy.
+    pub fleet: FleetSnapshot,
+    /// One request for each function.
+    pub requests: Vec<PlacementRequest>,
+    /// What history taught about them.
+    pub table: Arc<ServiceTable>,
+    /// When it begins.
+    pub start: Timestamp,
     /// Weights of the functions, summed up.
     cumulative: Vec<f64>,
 }
 
 impl World {
     /// Golden shards under so many names, all of them healthy.
-    pub(crate) fn new(shards: usize) -> Self {
+    pub fn new(shards: usize) -> Self {
         let golden = golden::contexts().remove(1);
         let copies = golden.fleet.shards.iter().cycle().take(shards).enumerate();
         let copies = copies.map(|(n, shard)| ShardSnapshot { id: format!("shard-{n:04}").into(), ..shard.clone() });
@@ -45,7 +49,7 @@ impl World {
     }
 
     /// Draws a function.
-    pub(crate) fn draw(&self, rng: &mut StdRng) -> usize {
+    pub fn draw(&self, rng: &mut StdRng) -> usize {
         let all = self.cumulative.last().expect("there are functions");
         let drawn = rng.random_range(0.0..*all);
         self.cumulative.partition_point(|sum| *sum <= drawn).min(FUNCTIONS - 1)
