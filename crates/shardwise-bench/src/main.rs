@@ -1,6 +1,7 @@
 //! Times whole decisions, one by one, beside those of tower's balancer in the same run.
 //!
-//! `cargo bench -p shardwise-inference --bench decision` prints a table; with `-- --json` the last line is one JSON object.
+//! `cargo run --release --manifest-path crates/shardwise-bench/Cargo.toml -- --bench` prints a table; with `--json` the last line is one
+//! JSON object.
 //! Contenders take turns, so that what disturbs the machine disturbs all of them. State changes between decisions:
 //! every request is dispatched and answered, which is not timed. A decision during which the kernel gave the core to others
 //! says more of the machine than of the code: the column "on core" leaves those out, all other columns do not.

@@ -36,22 +36,22 @@ pub(crate) fn best(candidate: Uncertain, others: impl Iterator<Item = Uncertain>
 /// What shares of choices were within the margin, by raw confidence: isotonic regression on simulated fleets 1 to 3 with seeds 1
 /// to 6, where the truth is known: 56,000 choices at four loads with one and four routers. Between the knots it is linear.
 const KNOTS: [(f64, f64); 16] = [
-    (0.0, 0.13),
-    (0.03, 0.225),
-    (0.076, 0.425),
-    (0.126, 0.57),
-    (0.176, 0.673),
-    (0.225, 0.741),
-    (0.275, 0.798),
-    (0.325, 0.837),
-    (0.375, 0.852),
-    (0.425, 0.881),
-    (0.474, 0.895),
-    (0.524, 0.913),
-    (0.624, 0.946),
-    (0.775, 0.966),
-    (0.9, 0.985),
-    (1.0, 0.99),
+    (0.0, 0.062),
+    (0.03, 0.281),
+    (0.076, 0.426),
+    (0.126, 0.576),
+    (0.176, 0.674),
+    (0.225, 0.754),
+    (0.275, 0.802),
+    (0.325, 0.848),
+    (0.375, 0.866),
+    (0.425, 0.899),
+    (0.474, 0.911),
+    (0.524, 0.926),
+    (0.624, 0.948),
+    (0.775, 0.958),
+    (0.9, 0.968),
+    (1.0, 0.970),
 ];
 
 /// From raw confidence to the share of choices that were right when that was said.
