@@ -1,10 +1,12 @@
 //! Forests for rows that share their first values, as the candidates of one decision share what is known of the request.
 //!
 //! Each leaf of a tree is a bit of one word, in the order of the leaves. A test that fails rules out the leaves behind its
-//! first child, whatever the other tests say, so tests may be taken in any order: those on shared values once for all rows,
-//! the others for several rows at a time. The lowest bit left is the leaf that a walk would have reached (Lucchese et
-//! al., "QuickScorer", SIGIR 2015; several rows at a time: "Exploiting CPU SIMD extensions to speed-up document scoring
-//! with tree ensembles", SIGIR 2016). The tests of one reading are sorted: they end at the first that no row fails.
+//! first child, whatever the other tests say, so tests may be taken in any order; the lowest bit left is the leaf that a walk
+//! would have reached (Lucchese et al., "QuickScorer", SIGIR 2015; several rows at a time: "Exploiting CPU SIMD extensions to
+//! speed-up document scoring with tree ensembles", SIGIR 2016). Here the tests on shared values are taken once for all rows:
+//! those of one reading are sorted, and end at the first that passes. The others are taken tree by tree for several rows at a
+//! time, with the words in registers. Measured and left out: dropping the tests that shared ones have made moot (four in five
+//! stay), sorting the others too (what early ends save is lost to loads and stores of words).
 
 use super::layout::{FlatTree, reading};
 use super::{Forest, MAX_FEATURES};
@@ -15,20 +17,23 @@ pub const MAX_LEAVES: usize = u64::BITS as usize;
 const FEW: usize = 8;
 /// Rows that are answered at a time otherwise.
 const MANY: usize = 16;
+/// The tests of a tree are filled up to a multiple of this with some that all rows pass, so that loops end when expected.
+const STEP: usize = 8;
 
 /// Several forests that answer the same rows in one pass, bit for bit as [`Forest::predict`] does.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Factored {
     n_features: usize,
-    n_shared: usize,
     /// Where the trees of each forest end.
     ends: Vec<usize>,
     /// All leaves of each tree that some row can reach.
     whole: Vec<u64>,
-    /// The values of each tree's leaves.
-    leaves: Vec<[f64; MAX_LEAVES]>,
-    shared: Tests,
-    own: Tests,
+    /// The values of all leaves, those of one tree side by side, then [`MAX_LEAVES`] that stand for none.
+    leaves: Vec<f64>,
+    /// Where each tree's leaves begin.
+    first_leaves: Vec<u32>,
+    shared: SharedTests,
+    own: OwnTests,
 }
 
 /// Buffers that a thread keeps between answers.
@@ -36,27 +41,15 @@ pub struct Factored {
 pub struct Scratch {
     /// What each tree's shared tests leave.
     shared: Vec<u64>,
-    /// What each column reads of each row, column after column, and the first of its tests that not all rows fail.
+    /// What each column reads of each row of a block.
     readings: Vec<f32>,
-    first_tests: Vec<u32>,
-    /// What is left of each tree for each row of a block.
-    words: Vec<u64>,
 }
 
-/// Tests by what they read.
-#[derive(Debug, Clone, Default, PartialEq)]
-struct Tests {
-    columns: Vec<Column>,
-    /// Those of one column side by side, the lowest threshold first.
-    tests: Vec<Test>,
-}
-
-/// The tests of one of the four [`readings`] of a feature.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// One of the four readings of a feature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Column {
     feature: u16,
     reading: u16,
-    end: u32,
 }
 
 impl Column {
@@ -70,9 +63,27 @@ impl Column {
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Test {
     threshold: f32,
-    tree: u32,
+    /// The tree of a shared test, the column of an own one.
+    of: u32,
     /// The leaves that a row may still reach when it fails.
     left: u64,
+}
+
+/// Tests of shared values, by what they read; those of one column side by side, the lowest threshold first.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct SharedTests {
+    /// With the place where its tests end.
+    columns: Vec<(Column, u32)>,
+    tests: Vec<Test>,
+}
+
+/// Tests of the other values, tree by tree.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct OwnTests {
+    columns: Vec<Column>,
+    tests: Vec<Test>,
+    /// Where the tests of each tree end.
+    ends: Vec<u32>,
 }
 
 impl Factored {
@@ -83,24 +94,17 @@ impl Factored {
         if forests.iter().any(|forest| forest.n_features != n_features) {
             return None;
         }
+        let mut parts = Parts { n_shared, ..Parts::default() };
         let mut ends = Vec::with_capacity(forests.len());
-        let (mut whole, mut leaves, mut tests) = (Vec::new(), Vec::new(), Vec::new());
         for forest in forests {
             for tree in &forest.trees {
-                let number = u32::try_from(whole.len()).ok()?;
-                let mut reader = TreeReader { forest, tree, number, values: Vec::new(), whole: 0, tests: &mut tests };
-                let all = reader.read(0)?;
-                let mut values = [0.0; MAX_LEAVES];
-                values[..reader.values.len()].copy_from_slice(&reader.values);
-                whole.push(all & !reader.whole);
-                leaves.push(values);
+                parts.add(forest, tree)?;
             }
-            ends.push(whole.len());
+            ends.push(parts.whole.len());
         }
-        let is_shared = |test: &(u16, Test)| usize::from(test.0 / 4) < n_shared;
-        let (shared, own): (Vec<_>, Vec<_>) = tests.into_iter().partition(is_shared);
-        let n_shared = n_shared.min(n_features);
-        Some(Self { n_features, n_shared, ends, whole, leaves, shared: Tests::new(shared), own: Tests::new(own) })
+        let Parts { whole, mut leaves, first_leaves, shared, own, .. } = parts;
+        leaves.extend([0.0; MAX_LEAVES]);
+        Some(Self { n_features, ends, whole, leaves, first_leaves, shared: SharedTests::new(shared), own })
     }
 
     /// How many forests it answers for.
@@ -133,13 +137,19 @@ impl Factored {
 
     fn score_blocks<const LANES: usize>(&self, rows: &[f32], width: usize, scratch: &mut Scratch, out: &mut [f64]) {
         let n_rows = rows.len() / width;
-        let stride = n_rows.next_multiple_of(LANES);
-        self.own.read(rows, width, stride, scratch);
-        scratch.words.resize(self.whole.len() * LANES, 0);
-        for first in (0..n_rows).step_by(LANES) {
-            let taken = LANES.min(n_rows - first);
-            let block = Block { factored: self, scratch: &mut *scratch, first, stride };
-            block.score::<LANES>(|forest, sums| {
+        let Scratch { shared, readings } = scratch;
+        readings.resize(self.own.columns.len() * LANES, 0.0);
+        let (readings, _) = readings.as_chunks_mut::<LANES>();
+        for (block, first) in rows.chunks(width * LANES).zip((0..).step_by(LANES)) {
+            let taken = block.len() / width;
+            for lane in 0..LANES {
+                // The last row stands in for those that are missing.
+                let row = &block[lane.min(taken - 1) * width..][..width];
+                for (column, readings) in self.own.columns.iter().zip(readings.iter_mut()) {
+                    readings[lane] = column.read(row);
+                }
+            }
+            Block { factored: self, shared, readings }.score(|forest, sums: &[f64; LANES]| {
                 out[forest * n_rows + first..][..taken].copy_from_slice(&sums[..taken]);
             });
         }
@@ -147,89 +157,77 @@ impl Factored {
 }
 
 /// Rows that are answered at a time.
-struct Block<'a> {
+struct Block<'a, const LANES: usize> {
     factored: &'a Factored,
-    scratch: &'a mut Scratch,
-    /// The first of them, and the distance between two columns of their readings.
-    first: usize,
-    stride: usize,
+    shared: &'a [u64],
+    /// What each column reads of each row.
+    readings: &'a [[f32; LANES]],
 }
 
-impl Block<'_> {
+impl<const LANES: usize> Block<'_, LANES> {
     /// Gives the sums of each forest.
-    fn score<const LANES: usize>(self, answer: impl FnMut(usize, &[f64; LANES])) {
+    fn score(&self, answer: impl FnMut(usize, &[f64; LANES])) {
         #[cfg(target_arch = "x86_64")]
         if wide::is_there() {
             return wide::score(self, answer);
         }
-        self.score_with(answer, rule_out::<LANES>);
+        self.score_with(add_leaves, answer);
     }
 
-    /// The same with a way to take what each row cannot reach from the words, given tests of one reading of each row.
+    /// The same with a way to add the leaf of one tree that each row reaches: given what is left of the tree, its tests, what
+    /// these read, and its leaves.
     #[inline(always)]
-    fn score_with<const LANES: usize>(
-        self,
+    fn score_with(
+        &self,
+        add_leaves: impl Fn(&mut [f64; LANES], u64, &[Test], &[[f32; LANES]], &[f64; MAX_LEAVES]),
         mut answer: impl FnMut(usize, &[f64; LANES]),
-        rule_out: impl Fn(&[Test], &[f32; LANES], &mut [[u64; LANES]]),
     ) {
-        let Self { factored, scratch, first, stride } = self;
-        let (words, _) = scratch.words.as_chunks_mut::<LANES>();
-        for (word, shared) in words.iter_mut().zip(&scratch.shared) {
-            *word = [*shared; LANES];
-        }
-        for (index, (column, first_test)) in factored.own.columns.iter().zip(&scratch.first_tests).enumerate() {
-            let values = scratch.readings[index * stride + first..].first_chunk().expect("columns are whole blocks");
-            rule_out(&factored.own.tests[*first_test as usize..column.end as usize], values, words);
-        }
-        let mut start = 0;
+        let Self { factored, shared, readings } = self;
+        let own = &factored.own;
+        let (mut tree, mut test) = (0, 0);
         for (forest, end) in factored.ends.iter().enumerate() {
             let mut sums = [0.0; LANES];
-            for (word, leaves) in words[start..*end].iter().zip(&factored.leaves[start..*end]) {
-                for lane in 0..LANES {
-                    sums[lane] += leaves[word[lane].trailing_zeros() as usize % MAX_LEAVES];
-                }
+            while tree < *end {
+                let tests = &own.tests[test..own.ends[tree] as usize];
+                let leaves = factored.leaves[factored.first_leaves[tree] as usize..].first_chunk();
+                add_leaves(&mut sums, shared[tree], tests, readings, leaves.expect("enough stand for none"));
+                test += tests.len();
+                tree += 1;
             }
             answer(forest, &sums);
-            start = *end;
         }
     }
 }
 
-/// What a threshold must be at least so that all values pass; nothing is when one is NaN.
-#[inline(always)]
-fn largest<const LANES: usize>(values: &[f32; LANES]) -> f32 {
-    let mut largest = f32::NEG_INFINITY;
-    for value in values {
-        largest = if *value > largest || value.is_nan() { *value } else { largest };
-    }
-    largest
-}
-
-/// Takes from the words what the rows cannot reach by tests that are sorted by their thresholds.
-#[inline(always)]
-fn rule_out<const LANES: usize>(tests: &[Test], values: &[f32; LANES], words: &mut [[u64; LANES]]) {
-    let largest = largest(values);
+fn add_leaves<const LANES: usize>(
+    sums: &mut [f64; LANES],
+    word: u64,
+    tests: &[Test],
+    readings: &[[f32; LANES]],
+    leaves: &[f64; MAX_LEAVES],
+) {
+    let mut words = [word; LANES];
     for test in tests {
-        if test.threshold >= largest {
-            break;
-        }
-        let word = &mut words[test.tree as usize];
-        for (word, value) in word.iter_mut().zip(values) {
+        for (word, value) in words.iter_mut().zip(&readings[test.of as usize]) {
             *word &= if *value <= test.threshold { u64::MAX } else { test.left };
         }
     }
+    for (sum, word) in sums.iter_mut().zip(words) {
+        *sum += leaves[word.trailing_zeros() as usize % MAX_LEAVES];
+    }
 }
 
-/// Eight rows in one register.
+/// Eight words in one register.
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod wide {
     use std::arch::x86_64::{
-        _CMP_NLE_UQ, _mm256_cmp_ps_mask, _mm256_loadu_ps, _mm256_set1_ps, _mm512_loadu_epi64, _mm512_mask_and_epi64,
-        _mm512_set1_epi64, _mm512_storeu_epi64,
+        __m256, __m512i, _CMP_NLE_UQ, _mm256_cmp_ps_mask, _mm256_loadu_ps, _mm256_set1_ps, _mm512_add_epi64,
+        _mm512_add_pd, _mm512_and_epi64, _mm512_andnot_epi64, _mm512_i64gather_pd, _mm512_loadu_pd,
+        _mm512_mask_and_epi64, _mm512_popcnt_epi64, _mm512_set1_epi64, _mm512_storeu_pd,
     };
 
-    use super::{Block, Test, largest};
+    use super::{Block, MAX_LEAVES, STEP, Test};
 
     pub(super) fn is_there() -> bool {
         is_x86_feature_detected!("avx512f")
@@ -237,54 +235,78 @@ mod wide {
             && is_x86_feature_detected!("avx512vpopcntdq")
     }
 
-    pub(super) fn score<const LANES: usize>(block: Block<'_>, answer: impl FnMut(usize, &[f64; LANES])) {
+    pub(super) fn score<const LANES: usize>(block: &Block<'_, LANES>, answer: impl FnMut(usize, &[f64; LANES])) {
         assert!(is_there(), "the caller asked");
         // SAFETY: the processor has the instructions.
         unsafe { score_wide(block, answer) }
     }
 
     #[target_feature(enable = "avx512f,avx512vl,avx512vpopcntdq")]
-    fn score_wide<const LANES: usize>(block: Block<'_>, answer: impl FnMut(usize, &[f64; LANES])) {
-        block.score_with(answer, |tests, values, words| rule_out(tests, values, words));
+    fn score_wide<const LANES: usize>(block: &Block<'_, LANES>, answer: impl FnMut(usize, &[f64; LANES])) {
+        block.score_with(
+            |sums, word, tests, readings, leaves| match LANES {
+                8 => add_leaves::<LANES, 1>(sums, word, tests, readings, leaves),
+                _ => add_leaves::<LANES, 2>(sums, word, tests, readings, leaves),
+            },
+            answer,
+        );
+    }
+
+    /// As [`super::add_leaves`], with `EIGHTS` registers of words.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512vl,avx512vpopcntdq")]
+    fn add_leaves<const LANES: usize, const EIGHTS: usize>(
+        sums: &mut [f64; LANES],
+        word: u64,
+        tests: &[Test],
+        readings: &[[f32; LANES]],
+        leaves: &[f64; MAX_LEAVES],
+    ) {
+        let mut words = [_mm512_set1_epi64(word.cast_signed()); EIGHTS];
+        for test in tests.as_chunks::<STEP>().0.iter() {
+            for test in test {
+                let threshold = _mm256_set1_ps(test.threshold);
+                let left = _mm512_set1_epi64(test.left.cast_signed());
+                let (values, _) = readings[test.of as usize].as_chunks::<8>();
+                for (word, values) in words.iter_mut().zip(values) {
+                    let fails = _mm256_cmp_ps_mask::<_CMP_NLE_UQ>(load(values), threshold);
+                    *word = _mm512_mask_and_epi64(*word, fails, *word, left);
+                }
+            }
+        }
+        for (sums, word) in sums.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+            let lowest = _mm512_and_epi64(trailing_zeros(word), _mm512_set1_epi64(MAX_LEAVES as i64 - 1));
+            // SAFETY: eight sums there, and no place is beyond the last of the leaves.
+            unsafe {
+                let reached = _mm512_i64gather_pd::<8>(lowest, leaves.as_ptr());
+                _mm512_storeu_pd(sums.as_mut_ptr(), _mm512_add_pd(_mm512_loadu_pd(sums.as_ptr()), reached));
+            }
+        }
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512vl")]
-    fn rule_out<const LANES: usize>(tests: &[Test], values: &[f32; LANES], words: &mut [[u64; LANES]]) {
-        const { assert!(LANES == 8 || LANES == 16) };
-        let largest = largest(values);
-        // SAFETY: eight values from each place on, and eight words.
-        let load = |values: &[f32]| unsafe { _mm256_loadu_ps(values[..8].as_ptr()) };
-        let halves = [load(values), load(&values[LANES - 8..])];
-        for test in tests {
-            if test.threshold >= largest {
-                break;
-            }
-            let threshold = _mm256_set1_ps(test.threshold);
-            let left = _mm512_set1_epi64(test.left.cast_signed());
-            let word = &mut words[test.tree as usize];
-            for half in 0..LANES / 8 {
-                let fails = _mm256_cmp_ps_mask::<_CMP_NLE_UQ>(halves[half], threshold);
-                let place = word[half * 8..][..8].as_mut_ptr().cast();
-                // SAFETY: eight words from `place` on.
-                unsafe {
-                    let word = _mm512_loadu_epi64(place);
-                    _mm512_storeu_epi64(place, _mm512_mask_and_epi64(word, fails, word, left));
-                }
-            }
-        }
+    fn load(values: &[f32; 8]) -> __m256 {
+        // SAFETY: eight values there.
+        unsafe { _mm256_loadu_ps(values.as_ptr()) }
+    }
+
+    /// Bits below the lowest that is set.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512vpopcntdq")]
+    fn trailing_zeros(word: __m512i) -> __m512i {
+        _mm512_popcnt_epi64(_mm512_andnot_epi64(word, _mm512_add_epi64(word, _mm512_set1_epi64(-1))))
     }
 }
 
-impl Tests {
-    fn new(mut tests: Vec<(u16, Test)>) -> Self {
+impl SharedTests {
+    fn new(mut tests: Vec<(Column, Test)>) -> Self {
         tests.sort_by(|(a_reads, a), (b_reads, b)| a_reads.cmp(b_reads).then(a.threshold.total_cmp(&b.threshold)));
         let mut columns = Vec::new();
+        let mut end = 0;
         for of_column in tests.chunk_by(|a, b| a.0 == b.0) {
-            let reads = of_column[0].0;
-            let before = columns.last().map_or(0, |column: &Column| column.end);
-            let end = before + of_column.len() as u32;
-            columns.push(Column { feature: reads / 4, reading: reads % 4, end });
+            end += of_column.len() as u32;
+            columns.push((of_column[0].0, end));
         }
         Self { columns, tests: tests.into_iter().map(|(_, test)| test).collect() }
     }
@@ -292,75 +314,76 @@ impl Tests {
     /// Takes from each tree's word the leaves that this row cannot reach.
     fn rule_out(&self, row: &[f32], words: &mut [u64]) {
         let mut start = 0;
-        for column in &self.columns {
+        for (column, end) in &self.columns {
             let value = column.read(row);
-            for test in &self.tests[start..column.end as usize] {
+            for test in &self.tests[start..*end as usize] {
                 if value <= test.threshold {
                     break;
                 }
-                words[test.tree as usize] &= test.left;
+                words[test.of as usize] &= test.left;
             }
-            start = column.end as usize;
+            start = *end as usize;
         }
     }
 }
 
-impl Tests {
-    /// Reads all columns of all rows, the last of which stands in for those up to `stride`, and takes from the shared words
-    /// what no row can reach.
-    fn read(&self, rows: &[f32], width: usize, stride: usize, scratch: &mut Scratch) {
-        let Scratch { shared, readings, first_tests, .. } = scratch;
-        readings.resize(self.columns.len() * stride, 0.0);
-        first_tests.clear();
-        let mut start = 0;
-        for (column, readings) in self.columns.iter().zip(readings.chunks_exact_mut(stride)) {
-            let mut least = f32::INFINITY;
-            for (row, reading) in rows.chunks_exact(width).zip(readings.iter_mut()) {
-                *reading = column.read(row);
-                least = least.min(*reading);
-            }
-            let n_rows = rows.len() / width;
-            let last = readings[n_rows - 1];
-            readings[n_rows..].fill(last);
-            let mut first_test = start;
-            for test in &self.tests[start..column.end as usize] {
-                if test.threshold >= least {
-                    break;
-                }
-                shared[test.tree as usize] &= test.left;
-                first_test += 1;
-            }
-            first_tests.push(first_test as u32);
-            start = column.end as usize;
+/// What a [`Factored`] is made of, while trees are added.
+#[derive(Default)]
+struct Parts {
+    n_shared: usize,
+    whole: Vec<u64>,
+    leaves: Vec<f64>,
+    first_leaves: Vec<u32>,
+    shared: Vec<(Column, Test)>,
+    own: OwnTests,
+}
+
+impl Parts {
+    /// `None` when a word cannot hold the tree's leaves.
+    fn add(&mut self, forest: &Forest, tree: &FlatTree) -> Option<()> {
+        let first = self.leaves.len();
+        self.first_leaves.push(u32::try_from(first).ok()?);
+        // Leaves that no row reaches, because a test before them lets none pass.
+        let mut unreached = 0;
+        let all = self.add_node(forest, tree, 0, first, &mut unreached)?;
+        self.whole.push(all & !unreached);
+        while self.own.tests.len() % STEP != 0 {
+            self.own.tests.push(Test { threshold: f32::INFINITY, of: 0, left: u64::MAX });
         }
+        self.own.ends.push(u32::try_from(self.own.tests.len()).ok()?);
+        Some(())
     }
-}
 
-/// Reads one tree: its leaves in order, and each test with the leaves that are left when it fails.
-struct TreeReader<'a> {
-    forest: &'a Forest,
-    tree: &'a FlatTree,
-    number: u32,
-    values: Vec<f64>,
-    /// Leaves that no row reaches, because a test before them lets none pass.
-    whole: u64,
-    tests: &'a mut Vec<(u16, Test)>,
-}
-
-impl TreeReader<'_> {
-    /// Returns the leaves at and below a node; `None` when a word cannot hold them.
-    fn read(&mut self, place: usize) -> Option<u64> {
-        let node = self.forest.nodes[self.tree.range()][place];
+    /// Adds what is at and below a node; returns its leaves.
+    fn add_node(
+        &mut self,
+        forest: &Forest,
+        tree: &FlatTree,
+        place: usize,
+        first: usize,
+        unreached: &mut u64,
+    ) -> Option<u64> {
+        let node = forest.nodes[tree.range()][place];
         if node.is_leaf(place) {
-            let bit = 1_u64.checked_shl(u32::try_from(self.values.len()).ok()?)?;
-            self.values.push(self.forest.values[self.tree.start + place]);
+            let bit = 1_u64.checked_shl(u32::try_from(self.leaves.len() - first).ok()?)?;
+            self.leaves.push(forest.values[tree.start + place]);
             return Some(bit);
         }
-        let passed = self.read(node.first_child())?;
-        let failed = self.read(node.first_child() + 1)?;
+        let passed = self.add_node(forest, tree, node.first_child(), first, unreached)?;
+        let failed = self.add_node(forest, tree, node.first_child() + 1, first, unreached)?;
+        let column = Column { feature: node.feature(), reading: node.reading() };
         match node.compared_with() {
-            threshold if threshold.is_nan() => self.whole |= passed,
-            threshold => self.tests.push((node.reads(), Test { threshold, tree: self.number, left: !passed })),
+            threshold if threshold.is_nan() => *unreached |= passed,
+            threshold if usize::from(column.feature) < self.n_shared => {
+                self.shared.push((column, Test { threshold, of: self.whole.len() as u32, left: !passed }));
+            }
+            threshold => {
+                let of = self.own.columns.iter().position(|known| *known == column).unwrap_or_else(|| {
+                    self.own.columns.push(column);
+                    self.own.columns.len() - 1
+                });
+                self.own.tests.push(Test { threshold, of: of as u32, left: !passed });
+            }
         }
         Some(passed | failed)
     }
@@ -417,9 +440,11 @@ mod tests {
             let mut scratch = Scratch::default();
             let mut expected = vec![f64::NAN; FEW * forests.len()];
             factored.predict_rows(&rows, 5, &mut scratch, &mut expected);
-            let block = Block { factored: &factored, scratch: &mut scratch, first: 0, stride: FEW };
+            let Scratch { shared, readings, .. } = &scratch;
+            let readings: &[[f32; FEW]] = readings.as_chunks().0;
+            let block = Block { factored: &factored, shared, readings };
             let mut answers = Vec::new();
-            block.score_with(|_, sums: &[f64; FEW]| answers.extend_from_slice(sums), rule_out);
+            block.score_with(add_leaves, |_, sums| answers.extend_from_slice(sums));
             assert_eq!(answers, expected);
         }
     }

@@ -57,9 +57,9 @@ impl FlatNode {
         self.first.wrapping_add(u16::from(!passes))
     }
 
-    /// The feature times four, plus which of its [`readings`].
-    pub(super) fn reads(self) -> u16 {
-        self.test
+    /// Which of the feature's [`readings`] is tested.
+    pub(super) fn reading(self) -> u16 {
+        self.test % 4
     }
 
     /// What the reading must not exceed to pass; NaN lets none pass.

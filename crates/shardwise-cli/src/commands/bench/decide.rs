@@ -144,6 +144,8 @@ fn place(traffic: &mut Traffic, placer: &Placer, count: usize, watch: &mut Stopw
 
 fn count_allocations(traffic: &mut Traffic, placer: &Placer) -> u64 {
     let mut allocations = 0;
+    // The thread is new, and its buffers have to grow first.
+    place(traffic, placer, PER_ROUND, &mut Stopwatch::new(PER_ROUND));
     for _ in 0..COUNTED {
         traffic.next();
         let mut position = 0;
