@@ -92,6 +92,7 @@ impl<'a> CandidateInputs<'a> {
         let (request, fleet) = (decision.request, decision.context.fleet);
         let shard = &fleet.shards[candidate];
         let (network, region) = (&fleet.network, &shard.shape.region);
+        let service_ln_ms = decision.service_table.and_then(|table| table.service_ln_ms(request, &shard.id));
         Self {
             decision,
             shard,
@@ -99,8 +100,8 @@ impl<'a> CandidateInputs<'a> {
             cores: f64::from(shard.shape.cores),
             rtt_ms: f64::from(network.rtt_ms(&fleet.router_region, region)),
             exchange_rtt_ms: f64::from(network.rtt_ms(region, network.exchange_region(&request.exchange))),
-            service_ln_ms: decision.service_table.and_then(|table| table.service_ln_ms(request, &shard.id)),
-            prior_service_ln_ms: decision.router.service_ln_ms(decision.service_table, request, &shard.id),
+            service_ln_ms,
+            prior_service_ln_ms: service_ln_ms.or_else(|| decision.router.service_ln_ms(None, request, &shard.id)),
         }
     }
 
