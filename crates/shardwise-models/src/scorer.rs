@@ -21,7 +21,7 @@ pub struct Predictions {
 /// How the heads of a bundle are asked; they say the same, bit for bit, however they are.
 #[derive(Debug, Clone)]
 pub(crate) struct Scorer {
-    /// `None` when a tree is too large for it.
+    /// `None` when a tree is too large for it, or the processor too old; then each forest is walked.
     factored: Option<Factored>,
 }
 
@@ -30,7 +30,7 @@ impl Scorer {
         let sides = sides.into_iter().flatten().map(SideHead::forest);
         let forests: Vec<&Forest> = exec.map(ExecHead::forest).into_iter().chain(sides).collect();
         let n_shared = FEATURES.iter().filter(|feature| feature.is_per_decision()).count();
-        Self { factored: Factored::new(&forests, n_shared) }
+        Self { factored: Factored::new(&forests, n_shared).filter(|_| Factored::is_worth_it()) }
     }
 
     pub(crate) fn predict(

@@ -107,6 +107,15 @@ impl Factored {
         Some(Self { n_features, ends, whole, leaves, first_leaves, shared: SharedTests::new(shared), own })
     }
 
+    /// Whether this processor has the registers (AVX-512) with which this is two to three times as fast as the walk for eight
+    /// rows and more. Without them it is ten times as slow, and answers the same.
+    pub fn is_worth_it() -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return wide::is_there();
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
     /// How many forests it answers for.
     pub fn n_forests(&self) -> usize {
         self.ends.len()
