@@ -1,6 +1,7 @@
 //! One file per command; each reads its inputs, calls one crate, and says what came out.
 
 mod arena;
+mod bench;
 mod dataset;
 mod files;
 mod fleet_models;
@@ -8,6 +9,7 @@ mod generator;
 mod history;
 mod loadtest;
 mod nightly;
+mod onnx;
 mod predict;
 mod roster;
 mod train;
@@ -16,7 +18,9 @@ mod variants;
 
 use std::process::ExitCode;
 
-use crate::arguments::{Arguments, Command, DatasetCommand, GeneratorCommand, HistoryCommand};
+use crate::arguments::{
+    Arguments, BenchCommand, Command, DatasetCommand, GeneratorCommand, HistoryCommand, OnnxCommand,
+};
 
 /// Runs the command that was asked for. Done is a success, except for a validation, whose verdict is the exit code.
 pub(crate) fn run(arguments: &Arguments) -> miette::Result<ExitCode> {
@@ -33,6 +37,9 @@ pub(crate) fn run(arguments: &Arguments) -> miette::Result<ExitCode> {
         Command::Nightly(options) => nightly::run(options, json),
         Command::Arena(options) => arena::run(options, json),
         Command::Loadtest(options) => loadtest::run(options, json),
+        Command::Onnx(OnnxCommand::Export(options)) => onnx::export(options, json),
+        Command::Onnx(OnnxCommand::Check(options)) => onnx::check(options, json),
+        Command::Bench(BenchCommand::Score(options)) => bench::score(options, json),
         Command::Validate(options) => return validate::run(options, json),
     };
     done.map(|()| ExitCode::SUCCESS)
