@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::support::{night, skipped};
 
 /// The environment's Python that `cargo dev setup` made; `None` when tests run without it.
-fn python() -> Option<PathBuf> {
+pub(crate) fn python() -> Option<PathBuf> {
     let python = std::env::var_os("SHARDWISE_PYTHON").map(PathBuf::from);
     if python.is_none() {
         skipped("SHARDWISE_PYTHON is not set; run the tests with cargo dev test");

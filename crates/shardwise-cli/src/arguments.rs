@@ -44,15 +44,28 @@ pub(crate) enum Command {
     Validate(ValidateArguments),
     /// Let every policy meet every rival on the same simulated traffic.
     Arena(ArenaArguments),
-    /// Measure how fast the parts that routers embed are on this machine.
+    /// Write models as ONNX, or check one.
+    #[command(subcommand)]
+    Onnx(OnnxCommand),
+    /// Measure how fast the parts that routers embed are on this machine, beside what others use.
     #[command(subcommand)]
     Bench(BenchCommand),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum OnnxCommand {
+    /// Write each head of a model as an ONNX file.
+    Export(OnnxExportArguments),
+    /// Check that an ONNX file takes the features of this version, and score a few rows with ONNX Runtime.
+    Check(OnnxCheckArguments),
 }
 
 #[derive(Subcommand)]
 pub(crate) enum BenchCommand {
     /// Whole decisions with all heads and guards, one by one.
     Decide(BenchDecideArguments),
+    /// Score rows with one boosted model: shardwise, LightGBM, ONNX Runtime, and compiled by tl2cgen.
+    Score(BenchScoreArguments),
 }
 
 #[derive(Args)]
@@ -404,4 +417,48 @@ pub(crate) struct ArenaArguments {
     /// Folder for the page, the results and what is needed to resume.
     #[arg(long, default_value = "target/arena")]
     pub(crate) out: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct OnnxExportArguments {
+    /// Folder of models.
+    #[arg(long, default_value = "models")]
+    pub(crate) models: PathBuf,
+    /// The model's name.
+    #[arg(long, default_value = "default")]
+    pub(crate) name: String,
+    /// Alias, version or the beginning of one.
+    #[arg(long, default_value = "champion")]
+    pub(crate) version: String,
+    /// Folder for the files; those of the same names are replaced.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct OnnxCheckArguments {
+    /// The ONNX file.
+    pub(crate) file: PathBuf,
+    /// Accept a model that does not name the features it was made for, or names others of the same number.
+    #[arg(long)]
+    pub(crate) any_features: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct BenchScoreArguments {
+    /// Trees of the model.
+    #[arg(long, default_value_t = 200)]
+    pub(crate) trees: u32,
+    /// Most leaves of a tree.
+    #[arg(long, default_value_t = 63)]
+    pub(crate) leaves: u32,
+    /// Features in a row.
+    #[arg(long, default_value_t = 40)]
+    pub(crate) features: usize,
+    /// Seed of rows and training.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Instead, compare sums with LightGBM's bit by bit on so many rows made to find a difference.
+    #[arg(long, value_name = "ROWS")]
+    pub(crate) parity: Option<usize>,
 }

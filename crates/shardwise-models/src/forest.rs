@@ -69,7 +69,7 @@ pub enum Missing {
 }
 
 impl Missing {
-    fn goes_left(self) -> bool {
+    pub(crate) fn goes_left(self) -> bool {
         matches!(self, Self::NanLeft | Self::ZeroLeft)
     }
 }

@@ -21,6 +21,8 @@ mod exec_head;
 pub mod forest;
 mod latency_head;
 mod manifest;
+#[cfg(feature = "onnx")]
+pub mod onnx;
 mod registry;
 mod scorer;
 mod side_head;

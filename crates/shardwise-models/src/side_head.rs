@@ -10,7 +10,7 @@ use crate::HeadProblem;
 use crate::forest::Forest;
 
 /// No queue is predicted to be longer, in ms: an exponential must stay a number.
-const MAX_WAIT_MS: f64 = 1e9;
+pub(crate) const MAX_WAIT_MS: f64 = 1e9;
 
 /// What a side head predicts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

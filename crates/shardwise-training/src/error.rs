@@ -72,6 +72,14 @@ pub enum TrainingError {
         /// What its library says.
         problem: String,
     },
+    /// An engine that is timed gave up.
+    #[error("{engine}, which is timed beside the others, failed: {problem}")]
+    Engine {
+        /// The engine.
+        engine: &'static str,
+        /// What it says.
+        problem: String,
+    },
     /// The trained parts do not make a head.
     #[error("the trained parts do not make a head")]
     Head(#[from] shardwise_models::HeadProblem),

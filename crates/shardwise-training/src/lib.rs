@@ -15,6 +15,7 @@ mod latency;
 mod lightgbm_text;
 mod options;
 mod rows;
+mod score_bench;
 mod side;
 mod train;
 
@@ -24,4 +25,7 @@ pub use latency::{LatencyMetrics, LatencyModels, train_latency, train_latency_ro
 pub use lightgbm_text::{ConversionError, forest_from_lightgbm_text};
 pub use options::TrainOptions;
 pub use rows::{Part, Rows};
+pub use score_bench::{
+    EngineDifference, EngineTime, LeftOut, ScoreBench, ScoreBenchOptions, SumParity, check_sums, score_bench,
+};
 pub use train::{Origin, Trained, train_rows};

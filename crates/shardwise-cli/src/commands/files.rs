@@ -14,12 +14,18 @@ pub(crate) fn read(path: &Path) -> miette::Result<String> {
 
 /// Writes an object as JSON for people to read; a reader sees the old file or the new one.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> miette::Result<()> {
+    let text = serde_json::to_string_pretty(value);
+    let text = text.map_err(|error| miette!("cannot write {}: {error}", path.display()))?;
+    write(path, format!("{text}\n").as_bytes())
+}
+
+/// Writes a file, and its folder where there is none; a reader sees the old file or the new one.
+pub(crate) fn write(path: &Path, content: &[u8]) -> miette::Result<()> {
     let wrong = |error: &dyn std::fmt::Display| miette!("cannot write {}: {error}", path.display());
     let folder = path.parent().ok_or_else(|| wrong(&"it has no folder"))?;
     std::fs::create_dir_all(folder).map_err(|error| wrong(&error))?;
-    let text = serde_json::to_string_pretty(value).map_err(|error| wrong(&error))?;
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|error| wrong(&error))?;
-    file.write_all(text.as_bytes()).and_then(|()| file.write_all(b"\n")).map_err(|error| wrong(&error))?;
+    file.write_all(content).map_err(|error| wrong(&error))?;
     file.persist(path).map_err(|error| wrong(&error))?;
     Ok(())
 }

@@ -9,6 +9,7 @@ mod generator;
 mod history;
 mod loadtest;
 mod nightly;
+mod onnx;
 mod predict;
 mod roster;
 mod train;
@@ -17,7 +18,9 @@ mod variants;
 
 use std::process::ExitCode;
 
-use crate::arguments::{Arguments, BenchCommand, Command, DatasetCommand, GeneratorCommand, HistoryCommand};
+use crate::arguments::{
+    Arguments, BenchCommand, Command, DatasetCommand, GeneratorCommand, HistoryCommand, OnnxCommand,
+};
 
 /// Runs the command that was asked for. Done is a success, except for a validation, whose verdict is the exit code.
 pub(crate) fn run(arguments: &Arguments) -> miette::Result<ExitCode> {
@@ -35,6 +38,9 @@ pub(crate) fn run(arguments: &Arguments) -> miette::Result<ExitCode> {
         Command::Arena(options) => arena::run(options, json),
         Command::Loadtest(options) => loadtest::run(options, json),
         Command::Bench(BenchCommand::Decide(options)) => bench::decide(options, json),
+        Command::Onnx(OnnxCommand::Export(options)) => onnx::export(options, json),
+        Command::Onnx(OnnxCommand::Check(options)) => onnx::check(options, json),
+        Command::Bench(BenchCommand::Score(options)) => bench::score(options, json),
         Command::Validate(options) => return validate::run(options, json),
     };
     done.map(|()| ExitCode::SUCCESS)

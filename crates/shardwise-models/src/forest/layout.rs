@@ -7,6 +7,17 @@ use super::{
     ZERO_THRESHOLD,
 };
 
+impl Forest {
+    /// The trees as [`Forest::new`] takes them, each level by level from its root.
+    pub fn to_trees(&self) -> Vec<Vec<TreeNode>> {
+        let tree = |tree: &FlatTree| {
+            let nodes = self.nodes[tree.range()].iter().zip(&self.values[tree.range()]).enumerate();
+            nodes.map(|(place, (node, value))| node.unfold(place, *value)).collect()
+        };
+        self.trees.iter().map(tree).collect()
+    }
+}
+
 /// Where one tree lies among the forest's nodes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct FlatTree {
@@ -88,6 +99,16 @@ impl FlatNode {
     /// Returns the threshold that the split was given.
     pub(super) fn threshold(self) -> f32 {
         if self.missing().goes_left() { flip_back(self.threshold) } else { self.threshold }
+    }
+
+    fn unfold(self, own_index: usize, value: f64) -> TreeNode {
+        if self.is_leaf(own_index) {
+            return TreeNode::Leaf(value);
+        }
+        let [first, second] = [u32::from(self.first), u32::from(self.first) + 1];
+        let missing = self.missing();
+        let [left, right] = if missing.goes_left() { [second, first] } else { [first, second] };
+        TreeNode::Split { feature: self.feature().into(), threshold: self.threshold(), missing, left, right }
     }
 
     /// Tells a leaf from a split by its place: only a leaf leads to itself.
@@ -280,6 +301,20 @@ impl Levels {
         match self.is_reached.iter().position(|is_reached| !is_reached) {
             Some(node) => Err(ForestError::Unreached { tree: self.tree, node }),
             None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forest::tests::{Dice, MISSING};
+
+    #[test]
+    fn trees_taken_out_make_the_same_forest() {
+        for seed in 0..20 {
+            let forest = Forest::new(5, &Dice::new(seed).trees(9, &MISSING)).expect("sound trees");
+            assert_eq!(Forest::new(5, &forest.to_trees()), Ok(forest));
         }
     }
 }
