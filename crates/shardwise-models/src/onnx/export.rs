@@ -67,9 +67,8 @@ fn export(
     more: &[Entry],
 ) -> Result<OnnxExport, OnnxError> {
     let mut metadata = metadata(bundle.manifest(), bundle.version());
-    metadata.extend([("head", head), ("target", target), ("unit", unit)].map(|(key, value)| {
-        entry(&format!("shardwise.{key}"), value.to_owned()) //
-    }));
+    let names = [("head", head), ("target", target), ("unit", unit)];
+    metadata.extend(names.map(|(key, value)| entry(&format!("shardwise.{key}"), value.to_owned())));
     metadata.extend_from_slice(more);
     let bytes = model(head, forest, after, metadata)?.encode_to_vec();
     Ok(OnnxExport { head, target, unit, bytes })
