@@ -41,7 +41,7 @@ fn an_empty_history_says_what_to_do() {
 fn a_file_cut_in_the_middle_is_named() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let history = folder.path().join("history");
-    small_history(&history, "4");
+    small_history(&history, "3");
     let file = only_file(&history, "outcomes");
     let bytes = std::fs::read(&file).expect("readable");
     std::fs::write(&file, &bytes[..bytes.len() / 2]).expect("writable");
@@ -52,7 +52,7 @@ fn a_file_cut_in_the_middle_is_named() {
 fn outcomes_without_their_decisions_are_named() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (history, other) = (folder.path().join("history"), folder.path().join("other"));
-    small_history(&history, "4");
+    small_history(&history, "3");
     json(&["history", "simulate", "--fleet-seed", "3", "--seed", "5", "--hours", "0.004", "--out", text(&other)]);
     std::fs::copy(only_file(&other, "decisions"), only_file(&history, "decisions")).expect("copied");
     build_refused(&history, &["outcome", "decision"]);

@@ -73,7 +73,7 @@ impl Night {
 
 /// Seed of the night's history. On half a minute of traffic the model does not always win; here it is published, which
 /// the tests of what comes after need.
-pub(crate) const NIGHT_SEED: &str = "4";
+pub(crate) const NIGHT_SEED: &str = "3";
 
 /// The finished night.
 pub(crate) fn night() -> &'static Night {
