@@ -5,5 +5,6 @@ mod bad_input;
 mod command_line;
 mod decisions;
 mod judge;
+mod models;
 mod python;
 mod support;
