@@ -5,6 +5,7 @@ mod bad_input;
 mod command_line;
 mod decisions;
 mod judge;
+mod models;
 mod onnx;
 mod python;
 mod support;

@@ -1,11 +1,14 @@
 //! The command line: names and options as users type them.
 
+mod models;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use shardwise_simulator::LoadScenario;
 use shardwise_types::Timestamp;
 
+pub(crate) use self::models::*;
 use crate::lists::{Decimals, Numbers, Words};
 
 /// Learns where work should run: history of placements in, verified model out, decisions with reasons.
@@ -29,6 +32,9 @@ pub(crate) enum Command {
     Dataset(DatasetCommand),
     /// Train a model on a dataset and put it into a models folder.
     Train(TrainArguments),
+    /// Look after the versions of models: list, verify, promote, roll back, move about.
+    #[command(subcommand)]
+    Models(ModelsCommand),
     /// Decide one request.
     Predict(PredictArguments),
     /// Print the defaults of the specification's strategies as TOML, or check a file of them.
@@ -226,7 +232,7 @@ pub(crate) struct TrainArguments {
     /// The dataset.
     #[arg(long)]
     pub(crate) dataset: PathBuf,
-    /// The models folder.
+    /// The models: a folder, or a URL such as file:///folder or s3://bucket/prefix.
     #[arg(long)]
     pub(crate) models: PathBuf,
     /// The model's name.
@@ -235,11 +241,13 @@ pub(crate) struct TrainArguments {
     /// Seed of the training.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) signing: SigningArguments,
 }
 
 #[derive(Args)]
 pub(crate) struct PredictArguments {
-    /// The models folder.
+    /// The models: a folder, or a URL such as file:///folder or s3://bucket/prefix.
     #[arg(long)]
     pub(crate) models: PathBuf,
     /// The model's name.
@@ -254,6 +262,8 @@ pub(crate) struct PredictArguments {
     /// TOML file that makes the specification's strategies constraints, fallbacks, or turns them off.
     #[arg(long)]
     pub(crate) strategies: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trust: TrustArguments,
 }
 
 /// Prints the strategies' configuration.
@@ -300,6 +310,8 @@ pub(crate) struct NightlyArguments {
     /// Replicates of the closed loop; seeds 11 and up.
     #[arg(long, default_value_t = 4)]
     pub(crate) replicates: u64,
+    #[command(flatten)]
+    pub(crate) signing: SigningArguments,
 }
 
 #[derive(Args)]

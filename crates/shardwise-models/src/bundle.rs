@@ -23,9 +23,9 @@ use crate::side_head::{SideHead, SideTarget};
 use crate::table_file::{TableFileError, table_from_bytes};
 
 /// Longest manifest that is read.
-const MAX_MANIFEST_BYTES: u64 = 1 << 20;
+pub(crate) const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 /// Largest other file that is read.
-const MAX_FILE_BYTES: u64 = 1 << 28;
+pub(crate) const MAX_FILE_BYTES: u64 = 1 << 28;
 /// Hexadecimal digits of the digest that name a version.
 pub(crate) const VERSION_DIGITS: usize = 16;
 /// The folder of a registry in which the names of folders are digests.
@@ -345,7 +345,7 @@ fn admit_files(
 }
 
 /// A manifest must not lead out of its folder.
-fn is_plain_name(name: &str) -> bool {
+pub(crate) fn is_plain_name(name: &str) -> bool {
     name != MANIFEST_FILE
         && !name.starts_with('.')
         && !name.is_empty()

@@ -3,20 +3,18 @@
 //! Its bytes depend on its content alone, never on the clock, the disk or the order of maps.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
 use std::path::Path;
 
 use shardwise_features::{FEATURES, ServiceTable, fingerprint};
 use shardwise_types::Timestamp;
 
-use crate::bundle::{BundleError, ModelBundle, VERSION_DIGITS};
-use crate::durable::{sync_folder_of, write_new};
+use crate::bundle::{BundleError, ModelBundle};
 use crate::exec_head::ExecHead;
 use crate::manifest::{
     DatasetSource, EXEC_FILE, EXEC_TARGET, ExecManifest, FORMAT_VERSION, FileEntry, HeadMetrics, Heads, MANIFEST_FILE,
     Manifest, SideManifest, SideMetrics, TABLE_FILE,
 };
+use crate::package::Package;
 use crate::side_head::SideHead;
 use crate::table_file::table_to_bytes;
 
@@ -67,13 +65,6 @@ pub struct ExecDraft {
     pub metrics: HeadMetrics,
 }
 
-/// A bundle in bytes, not on a disk yet.
-pub(crate) struct EncodedBundle {
-    manifest: Vec<u8>,
-    files: BTreeMap<&'static str, Vec<u8>>,
-    pub(crate) version: String,
-}
-
 impl BundleDraft {
     /// The smallest whole bundle: the golden history's service table and a single tree that adds nothing to it.
     pub fn example() -> Self {
@@ -115,7 +106,15 @@ impl BundleDraft {
     /// # Errors
     /// Refuses what [`ModelBundle::load`] would refuse.
     pub fn bundle(&self) -> Result<ModelBundle, BundleError> {
-        self.encode()?.bundle()
+        self.encode().map(|(_, bundle)| bundle)
+    }
+
+    /// All bytes of the bundle, to be signed and published.
+    ///
+    /// # Errors
+    /// Refuses what [`ModelBundle::load`] would refuse.
+    pub fn package(&self) -> Result<Package, BundleError> {
+        self.encode().map(|(package, _)| package)
     }
 
     /// Writes the bundle into a folder that does not exist yet, and returns its version.
@@ -123,13 +122,13 @@ impl BundleDraft {
     /// # Errors
     /// Refuses a draft that could not be loaded again, and says which file could not be written.
     pub fn write(&self, folder: &Path) -> Result<String, BundleError> {
-        let encoded = self.encode()?;
-        encoded.write(folder)?;
-        Ok(encoded.version)
+        let package = self.package()?;
+        package.write(folder)?;
+        Ok(package.version())
     }
 
     /// Turns the draft into bytes and proves that they can be loaded.
-    pub(crate) fn encode(&self) -> Result<EncodedBundle, BundleError> {
+    fn encode(&self) -> Result<(Package, ModelBundle), BundleError> {
         let table = table_to_bytes(&self.service_table)
             .map_err(|source| BundleError::Table { path: TABLE_FILE.into(), source })?;
         let mut files = BTreeMap::from([(TABLE_FILE, table)]);
@@ -144,10 +143,10 @@ impl BundleDraft {
             |error: serde_json::Error| BundleError::Manifest { path: MANIFEST_FILE.into(), problem: error.to_string() };
         let mut manifest = serde_json::to_vec_pretty(&manifest).map_err(unserialisable)?;
         manifest.push(b'\n');
-        let version = blake3::hash(&manifest).to_hex()[..VERSION_DIGITS].to_owned();
-        let encoded = EncodedBundle { manifest, files, version };
-        encoded.bundle()?;
-        Ok(encoded)
+        let files = files.into_iter().map(|(name, content)| (name.to_owned(), content)).collect();
+        let package = Package { manifest, files, signatures: BTreeMap::new() };
+        let bundle = package.bundle(Path::new(""))?;
+        Ok((package, bundle))
     }
 
     fn manifest(&self, files: &BTreeMap<&'static str, Vec<u8>>) -> Manifest {
@@ -197,44 +196,21 @@ impl SideDraft {
     }
 }
 
-impl EncodedBundle {
-    fn bundle(&self) -> Result<ModelBundle, BundleError> {
-        let missing = |name: &str| BundleError::Missing { path: name.into() };
-        ModelBundle::admit(Path::new(""), &self.manifest, |name, _| {
-            self.files.get(name).cloned().ok_or_else(|| missing(name))
-        })
-    }
-
-    /// Writes all files, the manifest last, into a new folder.
-    pub(crate) fn write(&self, folder: &Path) -> Result<(), BundleError> {
-        let unwritable = |path: &Path, source: io::Error| BundleError::Unwritable { path: path.to_owned(), source };
-        fs::create_dir_all(folder.parent().unwrap_or(folder)).map_err(|error| unwritable(folder, error))?;
-        fs::create_dir(folder).map_err(|error| unwritable(folder, error))?;
-        let files = self.files.iter().map(|(name, content)| (*name, content));
-        for (name, content) in files.chain([(MANIFEST_FILE, &self.manifest)]) {
-            let path = folder.join(name);
-            write_new(&path, content).map_err(|error| unwritable(&path, error))?;
-        }
-        sync_folder_of(&folder.join(MANIFEST_FILE)).map_err(|error| unwritable(folder, error))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn same_draft_gives_the_same_bytes() {
-        let [one, other] = [0; 2].map(|_| BundleDraft::example().encode().expect("a sound draft"));
-        assert_eq!(one.manifest, other.manifest);
-        assert_eq!(one.files, other.files);
+        let [one, other] = [0; 2].map(|_| BundleDraft::example().package().expect("a sound draft"));
+        assert_eq!(one, other);
     }
 
     #[test]
     fn other_content_is_another_version() {
         let draft = BundleDraft::example();
         let other = BundleDraft { seed: 1, ..draft.clone() };
-        assert_ne!(draft.encode().expect("a draft").version, other.encode().expect("a draft").version);
+        assert_ne!(draft.package().expect("a draft").version(), other.package().expect("a draft").version());
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What a router serves: the verified model bundle, the forests and the service table in it, and the registry of versions.
+//! What a router serves: the verified model bundle, the forests and the service table in it, the registry of versions, and
+//! the policy that says which of them are trusted.
 //!
 //! A folder becomes a [`ModelBundle`] only when every byte in it is what its manifest says and its features are computed as
 //! this version computes them. Left out: training, and any library that trains or that parses foreign model files.
@@ -23,10 +24,14 @@ mod latency_head;
 mod manifest;
 #[cfg(feature = "onnx")]
 pub mod onnx;
+mod package;
 mod registry;
 mod scorer;
 mod side_head;
+mod signature;
+mod store;
 mod table_file;
+mod trust;
 
 pub use bundle::{BundleError, ModelBundle};
 pub use draft::{BundleDraft, ExecDraft, SideDraft};
@@ -35,7 +40,12 @@ pub use latency_head::{LatencyColumns, LatencyHead};
 pub use manifest::{
     DatasetSource, ExecManifest, FORMAT_VERSION, FileEntry, HeadMetrics, Heads, Manifest, SideManifest, SideMetrics,
 };
-pub use registry::{AliasMove, CHAMPION, HistoryLine, Registry, RegistryError, model_names};
+pub use package::{Package, PackageError};
+pub use registry::{
+    AliasMove, CHALLENGER, CHAMPION, Garbage, HistoryEntry, PREVIOUS, Registry, RegistryError, model_names,
+};
 pub use scorer::Predictions;
 pub use side_head::{SideHead, SideTarget};
+pub use signature::{BadKey, PublicKey, Signature, SigningKey};
 pub use table_file::TableFileError;
+pub use trust::{Refusal, TrustPolicy};

@@ -1,6 +1,6 @@
 //! `shardwise dataset …`: histories into datasets, and back to check.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use miette::{IntoDiagnostic, miette};
@@ -45,7 +45,9 @@ pub(crate) fn build_with(history: &Path, out: &Path, options: &BuildOptions) -> 
 }
 
 pub(crate) fn verify(options: &VerifyArguments, json: bool) -> miette::Result<()> {
-    let report = verify_with(&options.history, &options.dataset, options.models.as_deref(), &options.name)?;
+    let open = |models: &PathBuf| Registry::open(models, &options.name);
+    let registry = options.models.as_ref().map(open).transpose().into_diagnostic()?;
+    let report = verify_with(&options.history, &options.dataset, registry.as_ref())?;
     if json {
         output::print_json(&json!({ "rows": report.rows, "mismatches": report.mismatches }))?;
     } else {
@@ -55,16 +57,10 @@ pub(crate) fn verify(options: &VerifyArguments, json: bool) -> miette::Result<()
 }
 
 /// Verifies with progress.
-pub(crate) fn verify_with(
-    history: &Path,
-    dataset: &Path,
-    models: Option<&Path>,
-    name: &str,
-) -> miette::Result<VerifyReport> {
+pub(crate) fn verify_with(history: &Path, dataset: &Path, registry: Option<&Registry>) -> miette::Result<VerifyReport> {
     let stage = Stage::start("verifying the dataset");
-    let registry = models.map(|models| Registry::open(models, name)).transpose().into_diagnostic()?;
     let table = |version: &str| -> Option<Arc<ServiceTable>> {
-        registry.as_ref().and_then(|registry| registry.load(version).ok()).map(|bundle| bundle.service_table())
+        registry.and_then(|registry| registry.load(version).ok()).map(|bundle| bundle.service_table())
     };
     let report = shardwise_datasets::verify(history, dataset, &table).into_diagnostic()?;
     stage.done(format!("{} rows, {} mismatches", report.rows, report.mismatches));

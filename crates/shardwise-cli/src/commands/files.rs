@@ -30,6 +30,17 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> miette::Result<()> {
     Ok(())
 }
 
+/// Writes a file that must not be there yet, whole or not at all.
+pub(crate) fn write_new(path: &Path, content: &[u8]) -> miette::Result<()> {
+    let wrong = |error: &dyn std::fmt::Display| miette!("cannot write {}: {error}", path.display());
+    // `out.tar` has an empty parent.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|error| wrong(&error))?;
+    file.write_all(content).map_err(|error| wrong(&error))?;
+    file.persist_noclobber(path).map_err(|error| wrong(&error.error))?;
+    Ok(())
+}
+
 /// Size and date of this program, by which results of another build are told apart; `None` where the system does not say.
 pub(crate) fn this_program() -> Option<(u64, Option<SystemTime>)> {
     let program = std::env::current_exe().and_then(std::fs::metadata).ok()?;

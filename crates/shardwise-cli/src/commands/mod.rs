@@ -7,7 +7,9 @@ mod files;
 mod fleet_models;
 mod generator;
 mod history;
+mod keys;
 mod loadtest;
+mod models;
 mod nightly;
 mod onnx;
 mod predict;
@@ -31,6 +33,7 @@ pub(crate) fn run(arguments: &Arguments) -> miette::Result<ExitCode> {
         Command::Dataset(DatasetCommand::Build(options)) => dataset::build(options, json),
         Command::Dataset(DatasetCommand::Verify(options)) => dataset::verify(options, json),
         Command::Train(options) => train::run(options, json),
+        Command::Models(command) => models::run(command, json),
         Command::Predict(options) => predict::run(options, json),
         Command::Strategies(options) => predict::strategies(options, json),
         Command::Generator(GeneratorCommand::Check(options)) => generator::check(options, json),

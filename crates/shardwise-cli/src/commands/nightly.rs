@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use miette::IntoDiagnostic;
+use miette::{IntoDiagnostic, miette};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -14,7 +14,9 @@ use shardwise_evaluation::{
     ReportInput, SampleDecision, SamplePaths, Verdict, judge, run as run_closed_loop, write_report,
 };
 use shardwise_inference::{Placer, PlacerConfig};
-use shardwise_models::{AliasMove, BundleError, CHAMPION, HeadMetrics, ModelBundle, Registry, RegistryError};
+use shardwise_models::{
+    AliasMove, BundleError, CHAMPION, HeadMetrics, ModelBundle, Registry, RegistryError, SigningKey,
+};
 use shardwise_policies::sed::SedConfig;
 use shardwise_policies::{Runtime, Sed, StrategiesConfig, by_name};
 use shardwise_simulator::{Workload, WorldSpec};
@@ -22,7 +24,7 @@ use shardwise_types::{
     FleetSnapshot, HistoryRecord, MarketRecord, PlacementRequest, ShardPrediction, Timestamp, key_of,
 };
 
-use super::{dataset, files, predict, train};
+use super::{dataset, files, keys, predict, train};
 use crate::arguments::NightlyArguments;
 use crate::output::{self, Stage};
 
@@ -92,6 +94,7 @@ struct Night<'a> {
     dataset: PathBuf,
     models: PathBuf,
     registry: Registry,
+    signing_key: Option<SigningKey>,
 }
 
 /// The held-out end of the history, to be played again.
@@ -106,7 +109,8 @@ impl<'a> Night<'a> {
     fn new(options: &'a NightlyArguments, history: History) -> miette::Result<Self> {
         let models = options.models.clone().unwrap_or_else(|| options.work.join("models"));
         let registry = Registry::open_or_create(&models, &options.name).into_diagnostic()?;
-        Ok(Self { options, history, dataset: options.work.join("dataset"), models, registry })
+        let signing_key = keys::signing_key(&options.signing)?;
+        Ok(Self { options, history, dataset: options.work.join("dataset"), models, registry, signing_key })
     }
 
     /// What every stage depends on: the history's files, its world, the dataset, and this build of shardwise.
@@ -151,8 +155,7 @@ impl<'a> Night<'a> {
     }
 
     fn verify(&self) -> miette::Result<Value> {
-        let (history, models) = (&self.options.history, Some(self.models.as_path()));
-        let report = dataset::verify_with(history, &self.dataset, models, &self.options.name)?;
+        let report = dataset::verify_with(&self.options.history, &self.dataset, Some(&self.registry))?;
         dataset::no_mismatch(&report)?;
         Ok(json!({ "rows": report.rows, "mismatches": report.mismatches }))
     }
@@ -163,7 +166,7 @@ impl<'a> Night<'a> {
         let is_there = |trained: &TrainedVersion| self.registry.resolve(&trained.version).is_ok();
         self.once("train", &key, is_there, || {
             let trained = train::train_with(&self.dataset, &self.options.name, self.options.seed)?;
-            let version = self.registry.publish(&trained.draft).into_diagnostic()?;
+            let version = train::publish(&self.registry, &trained, self.signing_key.as_ref())?;
             Ok(TrainedVersion { version, metrics: trained.metrics })
         })
     }
@@ -308,7 +311,14 @@ impl<'a> Night<'a> {
             why: why.join(" "),
             metrics: json!({ "exec": trained.metrics, "closed_loop": table(&judged.closed_loop) }),
         };
-        self.registry.set_alias(CHAMPION, &trained.version, by).into_diagnostic()
+        // Who rolled back or promoted during the night knew more.
+        if judged.champion.is_some() && judged.champion != champion {
+            return Err(miette!(
+                help = "run the same command again to judge against the present one",
+                "the champion was changed while this version was judged"
+            ));
+        }
+        self.registry.set_alias_if(CHAMPION, &trained.version, champion.as_deref(), &by).into_diagnostic()
     }
 
     fn report(

@@ -11,13 +11,13 @@ use shardwise_policies::sed::SedConfig;
 use shardwise_policies::{Runtime, Strategies, StrategiesConfig};
 use shardwise_types::{FleetSnapshot, InvalidInput, MarketSnapshot, PlacementRequest, ShardPrediction, Timestamp};
 
-use super::files;
+use super::{files, keys};
 use crate::arguments::{PredictArguments, StrategiesArguments};
 use crate::output;
 
 pub(crate) fn run(options: &PredictArguments, json: bool) -> miette::Result<()> {
     let registry = Registry::open(&options.models, &options.name).into_diagnostic()?;
-    let bundle = Arc::new(registry.load(CHAMPION).into_diagnostic()?);
+    let bundle = Arc::new(registry.load_trusted(CHAMPION, &keys::policy(&options.trust)?).into_diagnostic()?);
     let strategies = options.strategies.as_deref().map(read_strategies).transpose()?.unwrap_or_default();
     let prediction = decide(bundle, &options.request, &options.fleet, Runtime::default(), strategies)?;
     if json {

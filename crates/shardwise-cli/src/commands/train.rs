@@ -4,16 +4,18 @@ use std::path::Path;
 
 use miette::IntoDiagnostic;
 use serde_json::json;
-use shardwise_models::{AliasMove, CHAMPION, Registry};
+use shardwise_models::{AliasMove, CHAMPION, Registry, SigningKey};
 use shardwise_training::{TrainOptions, Trained};
 
+use super::keys;
 use crate::arguments::TrainArguments;
 use crate::output::{self, Stage};
 
 pub(crate) fn run(options: &TrainArguments, json: bool) -> miette::Result<()> {
+    let key = keys::signing_key(&options.signing)?;
     let trained = train_with(&options.dataset, &options.name, options.seed)?;
     let registry = Registry::open_or_create(&options.models, &options.name).into_diagnostic()?;
-    let version = registry.publish(&trained.draft).into_diagnostic()?;
+    let version = publish(&registry, &trained, key.as_ref())?;
     let first = registry.alias(CHAMPION).into_diagnostic()?.is_none();
     if first {
         let by = AliasMove {
@@ -22,7 +24,7 @@ pub(crate) fn run(options: &TrainArguments, json: bool) -> miette::Result<()> {
             why: "the first version of this model".to_owned(),
             metrics: json!({ "exec": trained.metrics }),
         };
-        registry.set_alias(CHAMPION, &version, by).into_diagnostic()?;
+        registry.set_alias(CHAMPION, &version, &by).into_diagnostic()?;
     }
     if json {
         return output::print_json(
@@ -37,6 +39,15 @@ pub(crate) fn run(options: &TrainArguments, json: bool) -> miette::Result<()> {
         println!("the champion stays; `shardwise nightly` judges whether this version may replace it");
     }
     Ok(())
+}
+
+/// Signs what was trained, when there is a key, and puts it into the registry.
+pub(crate) fn publish(registry: &Registry, trained: &Trained, key: Option<&SigningKey>) -> miette::Result<String> {
+    let mut package = trained.draft.package().into_diagnostic()?;
+    if let Some(key) = key {
+        package.sign(key, output::wall_clock());
+    }
+    registry.publish_package(&package).into_diagnostic()
 }
 
 /// Trains with progress.

@@ -1,0 +1,77 @@
+//! Removing versions that nothing names any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shardwise_types::Timestamp;
+
+use super::error::RegistryError;
+use super::log::AliasMove;
+use super::{Change, Registry, finished_version, is_version};
+use crate::bundle::VERSIONS_FOLDER;
+use crate::manifest::MANIFEST_FILE;
+
+/// What a clean-up would remove, or removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Garbage {
+    /// Versions that nothing names.
+    pub versions: Vec<String>,
+    /// Versions that were never finished.
+    pub unfinished: Vec<String>,
+}
+
+impl Registry {
+    /// What no alias and none of the last `recent` entries of the history names, and was written before an instant: old
+    /// versions, and those that were never finished.
+    ///
+    /// # Errors
+    /// Says what cannot be read.
+    pub fn garbage(&self, recent: usize, written_before: Timestamp) -> Result<Garbage, RegistryError> {
+        let history = self.history()?;
+        let named: BTreeSet<&String> =
+            history.iter().rev().take(recent.max(1)).flat_map(|entry| entry.aliases.values()).collect();
+        let mut newest = BTreeMap::new();
+        let listed = self.list(VERSIONS_FOLDER)?;
+        for object in &listed {
+            let version = object.name.split('/').next().unwrap_or_default();
+            let written_at = newest.entry(version.to_owned()).or_insert(object.written_at);
+            *written_at = object.written_at.max(*written_at);
+        }
+        let finished: BTreeSet<&str> = listed.iter().filter_map(|object| finished_version(&object.name)).collect();
+        newest.retain(|version, written_at| {
+            is_version(version) && *written_at < written_before && !named.contains(version)
+        });
+        let (versions, unfinished) = newest.into_keys().partition(|version| finished.contains(version.as_str()));
+        Ok(Garbage { versions, unfinished })
+    }
+
+    /// Removes what [`Registry::garbage`] finds. The history says so first, so that nobody promotes what is being removed.
+    ///
+    /// # Errors
+    /// Says what cannot be read or removed; what is left is found again.
+    pub fn remove_garbage(
+        &self,
+        recent: usize,
+        written_before: Timestamp,
+        by: &AliasMove,
+    ) -> Result<Garbage, RegistryError> {
+        let mut garbage = Garbage::default();
+        self.change(by, |state| {
+            garbage = self.garbage(recent, written_before)?;
+            let removed: BTreeMap<_, _> =
+                garbage.versions.iter().map(|version| (version.clone(), by.at.nanos())).collect();
+            let is_said = removed.keys().all(|version| state.removed.contains_key(version));
+            let (alias, from, to, aliases) = (None, None, None, state.aliases.clone());
+            Ok((!is_said).then_some(Change { alias, from, to, aliases, removed }))
+        })?;
+        for version in garbage.versions.iter().chain(&garbage.unfinished) {
+            // The manifest goes first: without it the version is not there.
+            let manifest = self.version_key(version, MANIFEST_FILE);
+            self.store.delete(&manifest).map_err(|source| self.io(&manifest, source))?;
+            for object in self.list(&format!("{VERSIONS_FOLDER}/{version}"))? {
+                let key = self.version_key(version, &object.name);
+                self.store.delete(&key).map_err(|source| self.io(&key, source))?;
+            }
+        }
+        Ok(garbage)
+    }
+}
