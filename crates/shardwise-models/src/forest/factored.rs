@@ -280,7 +280,7 @@ mod avx512 {
         leaves: &[f64; MAX_LEAVES],
     ) {
         let mut words = [_mm512_set1_epi64(word.cast_signed()); EIGHTS];
-        for test in tests.as_chunks::<STEP>().0.iter() {
+        for test in tests.as_chunks::<STEP>().0 {
             for test in test {
                 let threshold = _mm256_set1_ps(test.threshold);
                 let left = _mm512_set1_epi64(test.left.cast_signed());
@@ -436,7 +436,7 @@ impl Parts {
         let mut unreached = 0;
         let all = self.add_node(forest, tree, 0, first, &mut unreached)?;
         self.whole.push(all & !unreached);
-        while self.own.tests.len() % STEP != 0 {
+        while !self.own.tests.len().is_multiple_of(STEP) {
             self.own.tests.push(Test { threshold: f32::INFINITY, of: 0, left: u64::MAX });
         }
         self.own.ends.push(u32::try_from(self.own.tests.len()).ok()?);

@@ -93,7 +93,7 @@ fn measured(world: &Arc<World>, placer: &Placer, threads: u64, stage: &mut Stage
     let mut times = Vec::new();
     for round in 0..ROUNDS {
         output::stop_if_interrupted()?;
-        stage.at(&format!("round {} of {ROUNDS}", round + 1));
+        stage.at(format!("round {} of {ROUNDS}", round + 1));
         times.extend(in_step(&mut lanes, |traffic| {
             let mut watch = Stopwatch::new(PER_ROUND);
             place(traffic, placer, PER_ROUND, &mut watch);
