@@ -17,9 +17,9 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 use shardwise_types::{PlacementRequest, Response, ShardId, Timestamp, combine_keys};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
-use crate::atomic::{get, set, smooth, update};
+use crate::atomic::{AtomicU64, get, set, smooth, update};
 use crate::service_table::COMPLEXITY_EXPONENT_PRIOR;
 use crate::slots::SlotTable;
 use crate::{DecisionContext, Forecast, ServiceTable};
@@ -390,7 +390,11 @@ impl RouterState {
     pub fn report_gap_ms(&self, id: &ShardId) -> f64 {
         let Some(fields) = self.shards.find(id.key()) else { return 0.0 };
         let gap_ms = get(&fields[shard::REPORT_GAP_MS]);
-        if gap_ms > 0.0 || instant(fields[shard::LAST_REPORT].load(Relaxed)).is_none() { gap_ms } else { UNKNOWN_GAP_MS }
+        if gap_ms > 0.0 || instant(fields[shard::LAST_REPORT].load(Relaxed)).is_none() {
+            gap_ms
+        } else {
+            UNKNOWN_GAP_MS
+        }
     }
 
     /// All numbers that belong to no shard and no function, in the order in which they are saved.
