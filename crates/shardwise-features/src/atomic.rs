@@ -1,6 +1,12 @@
 //! Numbers in atomic fields: how a router's memory is read and changed by several threads without a lock.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// A field; under `--cfg loom` one whose every interleaving is tried.
+#[cfg(loom)]
+pub use loom::sync::atomic::AtomicU64;
+#[cfg(not(loom))]
+pub use std::sync::atomic::AtomicU64;
 
 /// The field as a number.
 pub fn get(field: &AtomicU64) -> f64 {

@@ -3,7 +3,9 @@
 //! When a probe window is full the home slot is taken over: what is remembered is forgotten rather than the memory
 //! grown. Counters of this kind may be approximate after such a loss, and everything that reads them expects that.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::atomic::AtomicU64;
 
 const PROBES: usize = 16;
 

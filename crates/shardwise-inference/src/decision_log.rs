@@ -136,9 +136,7 @@ impl DecisionLog {
 
     /// Whether the candidates of a decision are logged: always the same for the same id.
     pub fn logs_candidates(&self, decision_id: u64) -> bool {
-        const STEPS: f64 = (1_u64 << 53) as f64;
-        let draw = (combine_keys(decision_id, CANDIDATE_DRAW) >> 11) as f64 / STEPS;
-        draw < self.config.candidate_share
+        is_drawn(decision_id, CANDIDATE_DRAW, self.config.candidate_share)
     }
 
     /// Logs a decision, or drops and counts it when there is no room.
@@ -221,7 +219,13 @@ impl DecisionLog {
     }
 }
 
-fn filled<T>(capacity: usize, count: usize, make: impl Fn() -> T) -> ArrayQueue<T> {
+/// Draws a share of all decisions by their ids; `purpose` keeps draws for one apart from those for another.
+pub(crate) fn is_drawn(decision_id: u64, purpose: u64, share: f64) -> bool {
+    const STEPS: f64 = (1_u64 << 53) as f64;
+    ((combine_keys(decision_id, purpose) >> 11) as f64 / STEPS) < share
+}
+
+pub(crate) fn filled<T>(capacity: usize, count: usize, make: impl Fn() -> T) -> ArrayQueue<T> {
     let queue = ArrayQueue::new(capacity);
     for _ in 0..count {
         _ = queue.push(make());

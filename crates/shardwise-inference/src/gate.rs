@@ -5,10 +5,8 @@
 //! They are compared by the moving mean of |ln measured − ln predicted|, on those choices that model and table agree on:
 //! whoever picks a shard alone picks where it errs in the shard's favour, and would be judged by that.
 
-use std::sync::atomic::AtomicU64;
-
 use shardwise_features::Forecast;
-use shardwise_features::atomic::{get, set, update};
+use shardwise_features::atomic::{AtomicU64, get, set, update};
 
 /// Weight of a new error in the moving mean, once there are enough of them.
 const WEIGHT: f64 = 0.001;

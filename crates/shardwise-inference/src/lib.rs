@@ -21,12 +21,18 @@ mod counts;
 mod decision_log;
 mod gate;
 mod guards;
+mod model_slot;
 mod placer;
 mod ranking;
+mod shadow;
 mod spread;
 mod timing;
+mod watcher;
 
 pub use config::{Admission, Budget, Cap, Exploration, Guards, PlacerConfig};
 pub use counts::DecisionCounts;
 pub use decision_log::{DecisionLog, LogConfig, LoggedDecision, LoggedOutcome};
+pub use model_slot::ModelSlot;
 pub use placer::{Placement, Placer};
+pub use shadow::{Shadow, ShadowConfig};
+pub use watcher::{BundleSource, SourceError, TrustedSource, WatchConfig, WatchEvent, Watcher};

@@ -42,7 +42,14 @@ pub struct Placer {
 pub(crate) struct Loaded {
     pub(crate) bundle: Arc<ModelBundle>,
     pub(crate) table: Arc<ServiceTable>,
-    version: Arc<str>,
+    pub(crate) version: Arc<str>,
+}
+
+impl Loaded {
+    pub(crate) fn new(bundle: Arc<ModelBundle>) -> Arc<Self> {
+        let (table, version) = (bundle.service_table(), bundle.version().into());
+        Arc::new(Self { bundle, table, version })
+    }
 }
 
 /// An answer, and the decision behind it for whoever dispatches and logs.
@@ -115,13 +122,10 @@ impl Placer {
         &self.strategies
     }
 
-    /// Decides with another bundle from now on, or without one. Decisions that have begun end with the one before.
-    pub fn swap_model(&self, bundle: Option<Arc<ModelBundle>>) {
-        let loaded = bundle.map(|bundle| {
-            let (table, version) = (bundle.service_table(), bundle.version().into());
-            Arc::new(Loaded { bundle, table, version })
-        });
-        self.loaded.store(loaded);
+    /// Decides with another bundle from now on, or without one. Decisions that have begun end with the one before, which is
+    /// returned: whoever keeps it until they have spares them the work of freeing it.
+    pub fn swap_model(&self, bundle: Option<Arc<ModelBundle>>) -> Option<Arc<ModelBundle>> {
+        self.loaded.swap(bundle.map(Loaded::new)).map(|before| Arc::clone(&before.bundle))
     }
 
     /// Its configuration.

@@ -10,7 +10,7 @@ use crate::gate::Trust;
 use crate::placer::Loaded;
 
 /// An execution time outside of this is no time: a nanosecond to eleven days, in ln ms.
-const SANE_LN_MS: std::ops::Range<f64> = -14.0..20.6;
+pub(crate) const SANE_LN_MS: std::ops::Range<f64> = -14.0..20.6;
 const DAY_MS: f64 = 86_400_000.0;
 
 /// A scored candidate.
@@ -128,8 +128,14 @@ impl Ranking {
         if let Err(reason) = self.predict(context, bundle, cut, config) {
             return Some(reason);
         }
+        self.reprice(cut, bundle, expected_cold_ms(context), config);
+        None
+    }
+
+    /// Sorts the first `cut` candidates anew by what the heads just predicted of them.
+    pub(crate) fn reprice(&mut self, cut: usize, bundle: &ModelBundle, expected_cold_ms: f64, config: &PlacerConfig) {
         for index in 0..cut {
-            let terms = self.terms(index, context, bundle, config);
+            let terms = self.terms(index, bundle, expected_cold_ms, config);
             let scored = &mut self.scored[index];
             scored.terms = terms;
             scored.model_ms = Some(self.predictions.exec_ln_ms[index].exp() as f32);
@@ -138,7 +144,6 @@ impl Ranking {
             }
         }
         sort_by_cost(&mut self.scored[..cut]);
-        None
     }
 
     /// Warm execution that is typical by the model of the first candidate, which was ranked without it.
@@ -160,7 +165,7 @@ impl Ranking {
 
     /// How many of the cheapest to ask the model about. When this router sent the function more lately to one that is not
     /// among them, so that it is more likely to be loaded there, that one takes the place of the last.
-    fn promising(&mut self, config: &PlacerConfig) -> usize {
+    pub(crate) fn promising(&mut self, config: &PlacerConfig) -> usize {
         let cut = config.model_candidates.clamp(1, self.scored.len());
         let (inside, outside) = self.scored.split_at_mut(cut);
         let warmest_inside = inside.iter().filter_map(|scored| scored.candidate.last_dispatch).max();
@@ -181,7 +186,18 @@ impl Ranking {
         cut: usize,
         config: &PlacerConfig,
     ) -> Result<(), FallbackReason> {
-        let Self { scored, rows, predictions, .. } = self;
+        self.extract(context, cut, config)?;
+        self.ask(bundle, cut)
+    }
+
+    /// Extracts the features of the first `cut` candidates.
+    pub(crate) fn extract(
+        &mut self,
+        context: &DecisionContext<'_>,
+        cut: usize,
+        config: &PlacerConfig,
+    ) -> Result<(), FallbackReason> {
+        let Self { scored, rows, .. } = self;
         let decision = DecisionFeatures::new(context);
         rows.clear();
         for scored in &scored[..cut] {
@@ -191,6 +207,12 @@ impl Ranking {
         if config.guards.max_missing.is_some_and(|share| missing as f64 > share * FEATURE_COUNT as f64) {
             return Err(FallbackReason::MissingFeatures);
         }
+        Ok(())
+    }
+
+    /// Asks the heads about the `cut` candidates whose features were just extracted.
+    pub(crate) fn ask(&mut self, bundle: &ModelBundle, cut: usize) -> Result<(), FallbackReason> {
+        let Self { rows, predictions, .. } = self;
         bundle.predict(rows, predictions);
         if predictions.exec_ln_ms.len() != cut {
             return Err(FallbackReason::NoExecHead);
@@ -202,20 +224,13 @@ impl Ranking {
     }
 
     /// The terms of a candidate's cost by what the heads just predicted.
-    fn terms(
-        &self,
-        index: usize,
-        context: &DecisionContext<'_>,
-        bundle: &ModelBundle,
-        config: &PlacerConfig,
-    ) -> CostTerms {
-        let candidate = &self.scored[index].candidate;
+    fn terms(&self, index: usize, bundle: &ModelBundle, expected_cold_ms: f64, config: &PlacerConfig) -> CostTerms {
+        let Scored { candidate, terms: plain, .. } = &self.scored[index];
         let smearing = bundle.exec().map_or(1.0, ExecHead::smearing);
         let execution_ms = self.predictions.exec_ln_ms[index].exp() * smearing;
         let cold_ms = match bundle.cold().is_some() && config.cold_head {
-            true => self.predictions.cold[index] * expected_cold_ms(context),
-            false if candidate.is_warm(context, &config.cost) => 0.0,
-            false => expected_cold_ms(context),
+            true => self.predictions.cold[index] * expected_cold_ms,
+            false => plain.cold_ms,
         };
         let cost = SedConfig { fleet_price: config.fleet_price, ..config.cost };
         let mut terms = candidate.cost_given(execution_ms, cold_ms, &cost);

@@ -5,9 +5,8 @@
 //! inference, Gibbs and Candès 2021, with one adaptive quantile for each kind). A failure counts as the timeout.
 
 use std::array;
-use std::sync::atomic::AtomicU64;
 
-use shardwise_features::atomic::{get, set, update};
+use shardwise_features::atomic::{AtomicU64, get, set, update};
 use shardwise_types::{CostTerms, RiskLevel};
 
 /// The quantiles that are answered.

@@ -1,8 +1,8 @@
 //! How long the model takes of a decision, and whether it may go on taking it.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
-use shardwise_features::atomic::{get, smooth};
+use shardwise_features::atomic::{AtomicU64, get, smooth};
 
 const WEIGHT: f64 = 0.05;
 /// Of the decisions that pass over a slow model, one in so many tries it all the same, to learn when it is fast again.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use allocation_counter::measure;
 use shardwise_features::golden::{GoldenContext, contexts};
 use shardwise_features::{DecisionContext, DecisionFeatures, FeatureVector};
-use shardwise_inference::{DecisionLog, LogConfig, LoggedDecision, LoggedOutcome, Placer};
+use shardwise_inference::{
+    DecisionLog, LogConfig, LoggedDecision, LoggedOutcome, ModelSlot, Placer, PlacerConfig, Shadow, ShadowConfig,
+};
 use shardwise_models::BundleDraft;
 use shardwise_policies::Decision;
 use shardwise_types::Response;
@@ -121,16 +123,47 @@ fn a_full_log_allocates_nothing() {
     assert_eq!(log.dropped(), 2 * (WARM_UP + CALLS) - 256);
 }
 
-fn record(log: &DecisionLog, context: &DecisionContext<'_>, n: u64) {
-    log.record(&LoggedDecision {
+/// The worker allocates: it is not what decides.
+#[test]
+fn observing_for_a_challenger_allocates_nothing_whether_there_is_room_or_not() {
+    let golden = golden();
+    for capacity in [1_u64, 2 * (WARM_UP + CALLS)] {
+        let shadow = Shadow::new(ShadowConfig {
+            capacity: usize::try_from(capacity).expect("few"),
+            share: 1.0,
+            placer: PlacerConfig::default(),
+        });
+        shadow.replace(Arc::new(draft(&golden).bundle().expect("a sound draft")));
+        // Every record is filled once, so that its buffers have grown.
+        (0..capacity).for_each(|n| observe(&shadow, &at(&golden, n), n));
+        assert_eq!(shadow.score(usize::MAX, |_| ()) as u64, capacity);
+        assert_eq!(allocated(|n| observe(&shadow, &at(&golden, n), n)), (0, 0), "room for {capacity}");
+        assert_eq!(shadow.dropped(), (WARM_UP + CALLS).saturating_sub(capacity));
+    }
+}
+
+fn observe(shadow: &Shadow, context: &DecisionContext<'_>, n: u64) {
+    shadow.observe(&logged(context, &decision(n), n));
+}
+
+fn decision(n: u64) -> Decision {
+    Decision::by_rule((n % 3) as usize, 1.0, 3)
+}
+
+fn logged<'a>(context: &'a DecisionContext<'a>, decision: &'a Decision, n: u64) -> LoggedDecision<'a> {
+    LoggedDecision {
         decision_id: n,
         sequence: n,
         context,
-        decision: &Decision::by_rule((n % 3) as usize, 1.0, 3),
+        decision,
         policy: "shardwise",
         model_version: Some("0123456789abcdef"),
         candidates: &[0, 1, 2],
-    });
+    }
+}
+
+fn record(log: &DecisionLog, context: &DecisionContext<'_>, n: u64) {
+    log.record(&logged(context, &decision(n), n));
     let (event_at, known_at) = (context.decided_at, context.decided_at.plus_millis(10.0));
     log.record_outcome(&LoggedOutcome { decision_id: n, sequence: n, event_at, known_at, response: &RESPONSE });
 }

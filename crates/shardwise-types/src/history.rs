@@ -3,6 +3,8 @@
 //! Every record has two clocks. `event_at` is when it happened; `known_at` is when the router learned it, and only what
 //! was known may be used to decide or to train. The total order is (`known_at`, `sequence`).
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     DecidedBy, FallbackReason, PlacementRequest, Region, Response, RouterId, ShardId, ShardReport, ShardShape,
     Timestamp,
@@ -43,6 +45,33 @@ pub struct DecisionRecord {
     pub logged_shards: Vec<ShardId>,
     /// Their feature vectors, row by row, in the order of the feature table.
     pub logged_features: Vec<f32>,
+}
+
+/// What a challenger, which decides nothing, says of a decision; it belongs to the decision and the outcome of the same id.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShadowRecord {
+    /// The decision.
+    pub decision_id: u64,
+    /// The decision's place among records that are known at the same instant.
+    pub sequence: u64,
+    /// When it was decided.
+    pub known_at: Timestamp,
+    /// Version of the challenger.
+    pub model_version: String,
+    /// The shard that the challenger finds cheapest.
+    pub shard: ShardId,
+    /// Whether that is the shard that was really chosen.
+    pub agrees: bool,
+    /// Latency that it expects there, in ms.
+    pub expected_ms: f64,
+    /// Latency that it expects on the shard that was really chosen, in ms; none when that was not among the candidates.
+    pub chosen_expected_ms: Option<f64>,
+    /// Warm execution that it finds typical there, in ms, to be held against what the shard measures; none when its heads
+    /// could not be asked.
+    pub chosen_exec_ms: Option<f32>,
+    /// Why its heads could not be asked: then its service table speaks alone.
+    pub fallback_reason: Option<FallbackReason>,
 }
 
 /// What became of a decision, known when the response (or the timeout) reaches the router.

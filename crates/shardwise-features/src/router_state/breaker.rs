@@ -5,14 +5,11 @@
 //! tried for a minute counts as closed: nothing is known of it any more.
 
 use shardwise_types::Timestamp;
-use std::sync::atomic::{
-    AtomicU64,
-    Ordering::{Relaxed, SeqCst},
-};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::shard_slot::{self as shard, Fields};
 use super::stamp::{instant, stamp};
-use crate::atomic::{get, set, update};
+use crate::atomic::{AtomicU64, get, set, update};
 use crate::slots::SlotTable;
 
 /// Errors in a row after which a shard is ejected.

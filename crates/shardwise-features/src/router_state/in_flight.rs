@@ -221,7 +221,10 @@ fn count(word: u64) -> u64 {
     word & ((1 << COUNT_BITS) - 1)
 }
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod interleavings;
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::super::tests::{Bench, Lcg};
     use crate::router_state::{RouterConfig, RouterState, Ticket};

@@ -17,9 +17,9 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 use shardwise_types::{PlacementRequest, Response, ShardId, Timestamp, combine_keys};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
-use crate::atomic::{get, set, smooth, update};
+use crate::atomic::{AtomicU64, get, set, smooth, update};
 use crate::service_table::COMPLEXITY_EXPONENT_PRIOR;
 use crate::slots::SlotTable;
 use crate::{DecisionContext, Forecast, ServiceTable};

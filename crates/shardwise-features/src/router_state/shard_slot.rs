@@ -1,10 +1,10 @@
 //! The fields of a shard's slot, and the share of its requests that failed of late.
 
 use shardwise_types::Timestamp;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::stamp::{instant, stamp};
-use crate::atomic::{get, set};
+use crate::atomic::{AtomicU64, get, set};
 
 /// Generation and number of requests in flight, of even generations and of odd ones: see [`super::in_flight`].
 pub(super) const IN_FLIGHT: [usize; 2] = [0, 1];

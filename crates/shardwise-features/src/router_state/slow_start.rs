@@ -1,7 +1,9 @@
 //! Shards that join later are sent little at first: caches are cold, and nothing is known of them.
 
 use shardwise_types::Timestamp;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::atomic::AtomicU64;
 
 use super::shard_slot::{self as shard, Fields};
 use super::stamp::{instant, stamp};
