@@ -50,19 +50,18 @@ pub(crate) struct FleetTotals {
 impl FleetTotals {
     fn of(shards: &[ShardSnapshot]) -> Self {
         let (mut n, mut sum, mut squares, mut max) = (0.0, 0.0, 0.0, f64::NAN);
-        for load in shards.iter().filter_map(ShardSnapshot::load).map(f64::from) {
+        let mut healthy = 0.0;
+        for shard in shards {
+            let Some(report) = &shard.report else { continue };
+            healthy += f64::from(u8::from(report.healthy));
+            let load = f64::from(report.load(shard.shape.cores));
             n += 1.0;
             sum += load;
             squares += load * load;
             max = load.max(max);
         }
         let mean = sum / n;
-        Self {
-            load_mean: mean,
-            load_max: max,
-            load_variance: (squares / n - mean * mean).max(0.0 * mean),
-            healthy: shards.iter().filter(|shard| shard.is_healthy()).count() as f64,
-        }
+        Self { load_mean: mean, load_max: max, load_variance: (squares / n - mean * mean).max(0.0 * mean), healthy }
     }
 }
 
@@ -101,7 +100,8 @@ impl<'a> CandidateInputs<'a> {
             rtt_ms: f64::from(network.rtt_ms(&fleet.router_region, region)),
             exchange_rtt_ms: f64::from(network.rtt_ms(region, network.exchange_region(&request.exchange))),
             service_ln_ms,
-            prior_service_ln_ms: service_ln_ms.or_else(|| decision.router.service_ln_ms(None, request, &shard.id)),
+            prior_service_ln_ms: service_ln_ms
+                .or_else(|| decision.router.service_ln_ms_without_table(request, &shard.id)),
         }
     }
 

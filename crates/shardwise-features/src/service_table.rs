@@ -59,6 +59,7 @@ pub struct ServiceTable {
 struct Rows {
     /// Place of each shard in a row.
     places: FxHashMap<u64, u32>,
+    shards: Box<[Effect]>,
     protocols: FxHashMap<u64, Box<[Effect]>>,
     functions: FxHashMap<u64, Box<[Effect]>>,
 }
@@ -82,6 +83,7 @@ impl Rows {
         };
         Self {
             places: table.shards.keys().copied().zip(0..).collect(),
+            shards: table.shards.values().copied().collect(),
             // The keys of protocols are among those of the categories.
             protocols: table.categories.keys().map(|key| row(&table.protocol_shards, key)).collect(),
             functions: table.functions.keys().map(|key| row(&table.pairs, key)).collect(),
@@ -97,8 +99,19 @@ impl Rows {
 impl ServiceTable {
     /// Expected warm execution on a shard, complexity included, in ln ms; `None` for a function that it never saw.
     pub fn service_ln_ms(&self, request: &PlacementRequest, id: &ShardId) -> Option<f64> {
-        self.function_ln_ms(request).map(|function| {
-            function + self.shard_effect(request, id) + self.pair_effect(request, id) + self.complexity_effect(request)
+        self.of(request).map(|service| service.ln_ms(id))
+    }
+
+    /// What the table knows of a request on any shard, looked up once for all of them; `None` for a function that it never
+    /// saw.
+    pub fn of<'a>(&'a self, request: &'a PlacementRequest) -> Option<RequestService<'a>> {
+        Some(RequestService {
+            table: self,
+            request,
+            function_ln_ms: self.function_ln_ms(request)?,
+            complexity_ln: self.complexity_effect(request),
+            pairs: self.rows.functions.get(&request.function.key()).map(|row| &**row),
+            protocols: self.rows.protocols.get(&request.protocol.key()).map(|row| &**row),
         })
     }
 
@@ -176,6 +189,32 @@ impl ServiceTable {
 
     fn complexity_effect(&self, request: &PlacementRequest) -> f64 {
         f64::from(self.exponent) * f64::from(request.data_complexity).ln()
+    }
+}
+
+/// What a table knows of one request.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestService<'a> {
+    table: &'a ServiceTable,
+    request: &'a PlacementRequest,
+    function_ln_ms: f64,
+    complexity_ln: f64,
+    pairs: Option<&'a [Effect]>,
+    protocols: Option<&'a [Effect]>,
+}
+
+impl RequestService<'_> {
+    /// Expected warm execution on a shard, complexity included, in ln ms.
+    pub fn ln_ms(&self, id: &ShardId) -> f64 {
+        let Self { table, request, .. } = self;
+        let (shard_effect, pair_effect) = match (self.pairs, self.protocols, table.rows.places.get(&id.key())) {
+            (Some(pairs), Some(protocols), Some(place)) => {
+                let value = |row: &[Effect]| row.get(*place as usize).map_or(0.0, |(value, _)| f64::from(*value));
+                (value(&table.rows.shards) + value(protocols), value(pairs))
+            }
+            _ => (table.shard_effect(request, id), table.pair_effect(request, id)),
+        };
+        self.function_ln_ms + shard_effect + pair_effect + self.complexity_ln
     }
 }
 

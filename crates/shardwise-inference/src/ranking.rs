@@ -61,9 +61,10 @@ impl Ranking {
     pub(crate) fn score(&mut self, context: &DecisionContext<'_>, cost: &SedConfig, promising: usize) -> bool {
         let Self { positions, scored, .. } = self;
         let mut something_known = false;
+        let read = Candidate::reader(context);
         scored.clear();
         scored.extend(positions.iter().map(|&position| {
-            let candidate = Candidate::read(context, position);
+            let candidate = read(position);
             something_known |= candidate.service_ln_ms.is_some();
             let terms = CostTerms::default();
             Scored { position, candidate, terms, plain_ms: 0.0, cold_probability: 0.0, model_ms: None }

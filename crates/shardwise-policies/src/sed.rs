@@ -13,8 +13,8 @@
 //! from crowding onto the same best shard. N and C are the sums over all candidates: when the whole fleet is busy, core time
 //! is dear wherever it is spent, and a cold start or a slow shard costs more than the request itself feels.
 
-use shardwise_features::{DecisionContext, ShardLocal};
-use shardwise_types::{CostTerms, Timestamp};
+use shardwise_features::{DecisionContext, RequestService, ShardLocal};
+use shardwise_types::{CostTerms, Region, Timestamp};
 
 /// The price of congestion; the optimum is flat between 0.5 and 1.
 pub const LAMBDA: f64 = 1.0;
@@ -92,14 +92,31 @@ pub fn fleet_utilisation<'a>(candidates: impl Iterator<Item = &'a Candidate>) ->
 impl Candidate {
     /// Reads the candidate at a position of the context's fleet.
     pub fn read(context: &DecisionContext<'_>, position: usize) -> Self {
+        Self::reader(context)(position)
+    }
+
+    /// Reads candidates of one decision; what they have in common is looked up once.
+    pub fn reader<'a>(context: &'a DecisionContext<'a>) -> impl Fn(usize) -> Self + 'a {
+        let service = context.service_table.and_then(|table| table.of(context.request));
+        let exchange_region = context.fleet.network.exchange_region(&context.request.exchange);
+        move |position| Self::read_with(context, service.as_ref(), exchange_region, position)
+    }
+
+    fn read_with(
+        context: &DecisionContext<'_>,
+        service: Option<&RequestService<'_>>,
+        exchange_region: &Region,
+        position: usize,
+    ) -> Self {
         let (request, fleet) = (context.request, context.fleet);
         let shard = &fleet.shards[position];
         let (network, region) = (&fleet.network, &shard.shape.region);
-        let exchange_rtt_ms = network.rtt_ms(region, network.exchange_region(&request.exchange));
+        let exchange_rtt_ms = network.rtt_ms(region, exchange_region);
+        let by_table = service.map(|service| service.ln_ms(&shard.id));
         Self {
             local: context.router.shard(&shard.id, context.decided_at),
             cores: f64::from(shard.shape.cores),
-            service_ln_ms: context.router.service_ln_ms(context.service_table, request, &shard.id),
+            service_ln_ms: by_table.or_else(|| context.router.service_ln_ms_without_table(request, &shard.id)),
             last_dispatch: context.router.last_dispatch(request, &shard.id),
             fleet_utilisation: 0.0,
             network_ms: f64::from(network.rtt_ms(&fleet.router_region, region))

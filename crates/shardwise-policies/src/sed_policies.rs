@@ -22,7 +22,8 @@ impl Scored {
     fn score(&mut self, context: &DecisionContext<'_>, config: &SedConfig) -> Result<(), NoEligibleShard> {
         eligible(context, &Rules::default(), &mut self.positions)?;
         self.candidates.clear();
-        self.candidates.extend(self.positions.iter().map(|position| Candidate::read(context, *position)));
+        let read = Candidate::reader(context);
+        self.candidates.extend(self.positions.iter().map(|position| read(*position)));
         let fleet_utilisation = fleet_utilisation(self.candidates.iter());
         let cost = |candidate: &Candidate| Candidate { fleet_utilisation, ..*candidate }.cost(context, config);
         self.costs.clear();

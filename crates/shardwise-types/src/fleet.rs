@@ -90,6 +90,7 @@ const QUEUE_HALF_PER_CORE: f32 = 4.0;
 
 impl ShardReport {
     /// Overall load in [0, 1]: the fullest of CPU, memory and queue, because that one makes requests wait.
+    #[inline]
     pub fn load(&self, cores: f32) -> f32 {
         let queue_per_core = self.queue_len as f32 / cores.max(f32::MIN_POSITIVE);
         let queue = queue_per_core / (queue_per_core + QUEUE_HALF_PER_CORE);
@@ -167,6 +168,7 @@ pub struct Network {
 
 impl Network {
     /// Round-trip time in ms between two regions; an unknown region is as far as the farthest known.
+    #[inline]
     pub fn rtt_ms(&self, from: &Region, to: &Region) -> f32 {
         // The fields are public: a matrix that was never checked may be too small, and a decision must not panic on it.
         let known = self.index_of(from).zip(self.index_of(to));

@@ -271,7 +271,12 @@ impl RouterState {
     pub fn service_ln_ms(&self, table: Option<&ServiceTable>, request: &PlacementRequest, id: &ShardId) -> Option<f64> {
         table
             .and_then(|table| table.service_ln_ms(request, id))
-            .or_else(|| self.online_service_ln_ms(request, id))
+            .or_else(|| self.service_ln_ms_without_table(request, id))
+    }
+
+    /// The same without a table's help.
+    pub fn service_ln_ms_without_table(&self, request: &PlacementRequest, id: &ShardId) -> Option<f64> {
+        self.online_service_ln_ms(request, id)
             .or_else(|| request.expected_compute_ms.map(|ms| f64::from(ms).ln() + self.ratio(request, id)))
     }
 
