@@ -36,4 +36,4 @@ pub use manifest::{
 pub use registry::{AliasMove, CHAMPION, HistoryLine, Registry, RegistryError, model_names};
 pub use scorer::Predictions;
 pub use side_head::{SideHead, SideTarget};
-pub use table_file::TableFileError;
+pub use table_file::{TableFileError, table_from_bytes, table_to_bytes};

@@ -159,8 +159,8 @@ impl Block<'_> {
     /// Gives the sums of each forest.
     fn score<const LANES: usize>(self, answer: impl FnMut(usize, &[f64; LANES])) {
         #[cfg(target_arch = "x86_64")]
-        if wide::is_there() {
-            return wide::score(self, answer);
+        if let Some(wide) = wide::Wide::detect() {
+            return wide.score(self, answer);
         }
         self.score_with(answer, rule_out::<LANES>);
     }
@@ -225,26 +225,31 @@ fn rule_out<const LANES: usize>(tests: &[Test], values: &[f32; LANES], words: &m
 #[allow(unsafe_code)]
 mod wide {
     use std::arch::x86_64::{
-        _CMP_NLE_UQ, _mm256_cmp_ps_mask, _mm256_loadu_ps, _mm256_set1_ps, _mm512_loadu_epi64, _mm512_mask_and_epi64,
-        _mm512_set1_epi64, _mm512_storeu_epi64,
+        __m256, __m512i, _CMP_NLE_UQ, _mm256_cmp_ps_mask, _mm256_loadu_ps, _mm256_set1_ps, _mm512_loadu_epi64,
+        _mm512_mask_and_epi64, _mm512_set1_epi64, _mm512_storeu_epi64,
     };
 
     use super::{Block, Test, largest};
 
-    pub(super) fn is_there() -> bool {
-        is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512vpopcntdq")
-    }
+    /// Proof that the processor has the instructions: there is no other way to one than to ask it.
+    pub(super) struct Wide(());
 
-    pub(super) fn score<const LANES: usize>(block: Block<'_>, answer: impl FnMut(usize, &[f64; LANES])) {
-        assert!(is_there(), "the caller asked");
-        // SAFETY: the processor has the instructions.
-        unsafe { score_wide(block, answer) }
+    impl Wide {
+        pub(super) fn detect() -> Option<Self> {
+            let is_there = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512vpopcntdq");
+            is_there.then_some(Self(()))
+        }
+
+        pub(super) fn score<const LANES: usize>(self, block: Block<'_>, answer: impl FnMut(usize, &[f64; LANES])) {
+            // SAFETY: all that `score` asks of its caller is that the processor has the three features, which `self` proves.
+            unsafe { score(block, answer) }
+        }
     }
 
     #[target_feature(enable = "avx512f,avx512vl,avx512vpopcntdq")]
-    fn score_wide<const LANES: usize>(block: Block<'_>, answer: impl FnMut(usize, &[f64; LANES])) {
+    fn score<const LANES: usize>(block: Block<'_>, answer: impl FnMut(usize, &[f64; LANES])) {
         block.score_with(answer, |tests, values, words| rule_out(tests, values, words));
     }
 
@@ -253,26 +258,42 @@ mod wide {
     fn rule_out<const LANES: usize>(tests: &[Test], values: &[f32; LANES], words: &mut [[u64; LANES]]) {
         const { assert!(LANES == 8 || LANES == 16) };
         let largest = largest(values);
-        // SAFETY: eight values from each place on, and eight words.
-        let load = |values: &[f32]| unsafe { _mm256_loadu_ps(values[..8].as_ptr()) };
-        let halves = [load(values), load(&values[LANES - 8..])];
+        let (eights, _) = values.as_chunks::<8>();
+        let eights = [load_values(&eights[0]), load_values(&eights[LANES / 8 - 1])];
         for test in tests {
             if test.threshold >= largest {
                 break;
             }
             let threshold = _mm256_set1_ps(test.threshold);
             let left = _mm512_set1_epi64(test.left.cast_signed());
-            let word = &mut words[test.tree as usize];
-            for half in 0..LANES / 8 {
-                let fails = _mm256_cmp_ps_mask::<_CMP_NLE_UQ>(halves[half], threshold);
-                let place = word[half * 8..][..8].as_mut_ptr().cast();
-                // SAFETY: eight words from `place` on.
-                unsafe {
-                    let word = _mm512_loadu_epi64(place);
-                    _mm512_storeu_epi64(place, _mm512_mask_and_epi64(word, fails, word, left));
-                }
+            let (words, _) = words[test.tree as usize].as_chunks_mut::<8>();
+            for (words, values) in words.iter_mut().zip(eights) {
+                let fails = _mm256_cmp_ps_mask::<_CMP_NLE_UQ>(values, threshold);
+                let before = load_words(words);
+                store_words(words, _mm512_mask_and_epi64(before, fails, before, left));
             }
         }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512vl")]
+    fn load_values(values: &[f32; 8]) -> __m256 {
+        // SAFETY: reads 32 bytes, all of the array's, at any alignment.
+        unsafe { _mm256_loadu_ps(values.as_ptr()) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512vl")]
+    fn load_words(words: &[u64; 8]) -> __m512i {
+        // SAFETY: reads 64 bytes, all of the array's, at any alignment; every bit pattern is an `i64`.
+        unsafe { _mm512_loadu_epi64(words.as_ptr().cast()) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512vl")]
+    fn store_words(words: &mut [u64; 8], value: __m512i) {
+        // SAFETY: writes 64 bytes, all of the array's, which nobody else may look at, at any alignment.
+        unsafe { _mm512_storeu_epi64(words.as_mut_ptr().cast(), value) }
     }
 }
 
@@ -407,20 +428,46 @@ mod tests {
         }
     }
 
+    /// Answers without wide registers rows that were just answered in some way.
+    fn portable<const LANES: usize>(factored: &Factored, scratch: &mut Scratch, n_rows: usize) -> Vec<f64> {
+        let mut answers = vec![f64::NAN; n_rows * factored.n_forests()];
+        for first in (0..n_rows).step_by(LANES) {
+            let taken = LANES.min(n_rows - first);
+            let stride = n_rows.next_multiple_of(LANES);
+            let block = Block { factored, scratch: &mut *scratch, first, stride };
+            let answer = |forest: usize, sums: &[f64; LANES]| {
+                answers[forest * n_rows + first..][..taken].copy_from_slice(&sums[..taken]);
+            };
+            block.score_with(answer, rule_out);
+        }
+        answers
+    }
+
+    /// Where the processor has no wide registers, this holds by itself.
     #[test]
     fn a_processor_without_wide_registers_answers_the_same() {
-        let mut dice = Dice::new(7);
-        let forests = some_forests(&mut dice);
-        let factored = Factored::new(&forests.iter().collect::<Vec<_>>(), N_SHARED).expect("small trees");
-        for _ in 0..200 {
-            let rows = candidates(&mut dice, FEW, 5);
-            let mut scratch = Scratch::default();
-            let mut expected = vec![f64::NAN; FEW * forests.len()];
-            factored.predict_rows(&rows, 5, &mut scratch, &mut expected);
-            let block = Block { factored: &factored, scratch: &mut scratch, first: 0, stride: FEW };
-            let mut answers = Vec::new();
-            block.score_with(|_, sums: &[f64; FEW]| answers.extend_from_slice(sums), rule_out);
-            assert_eq!(answers, expected);
+        // Miri is some hundred times slower.
+        let seeds = if cfg!(miri) { 0..1 } else { 0..60 };
+        for seed in seeds {
+            let mut dice = Dice::new(seed);
+            for n_forests in 1..=3 {
+                let forests = &some_forests(&mut dice)[..n_forests];
+                let n_shared = seed as usize % (N_SHARED + 1);
+                let factored = Factored::new(&forests.iter().collect::<Vec<_>>(), n_shared).expect("small trees");
+                let mut scratch = Scratch::default();
+                for n_rows in (1..=FEW).chain([9, 15, 16, 17, 31, 32, 33, 48]) {
+                    let width = 5 + n_rows % 3;
+                    let rows = candidates(&mut dice, n_rows, width);
+                    let mut answers = vec![f64::NAN; n_rows * n_forests];
+                    factored.predict_rows(&rows, width, &mut scratch, &mut answers);
+                    let expected = match n_rows {
+                        ..=FEW => portable::<FEW>(&factored, &mut scratch, n_rows),
+                        _ => portable::<MANY>(&factored, &mut scratch, n_rows),
+                    };
+                    let bits = |answers: &[f64]| answers.iter().map(|answer| answer.to_bits()).collect::<Vec<_>>();
+                    assert_eq!(bits(&answers), bits(&expected), "seed {seed}, {n_forests} forests, {n_rows} rows");
+                }
+            }
         }
     }
 
