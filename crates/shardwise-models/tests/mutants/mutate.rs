@@ -69,9 +69,9 @@ fn telling(rng: &mut StdRng) -> u32 {
     *TELLING.choose(rng).expect("some")
 }
 
-/// Changes what a forest means: its counts, the sizes of its trees, its nodes, which are grafted from another; then makes
-/// counts and checksum agree again, mostly.
-pub(crate) fn forest(rng: &mut StdRng, content: &mut Vec<u8>, donor: &[u8]) {
+/// Changes what a forest means: its counts, the sizes of its trees, and its nodes, some of which are grafted from another
+/// forest. The checksum is left to the caller.
+pub(crate) fn forest(rng: &mut StdRng, content: &mut [u8], donor: &[u8]) {
     let n_trees = u32_at(content, 16) as usize;
     let nodes_at = FOREST_HEADER + 4 * n_trees;
     let n_nodes = (content.len() - 32 - nodes_at) / NODE;
