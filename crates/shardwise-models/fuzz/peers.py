@@ -31,6 +31,7 @@ def lightgbm_text(rows, y):
     import lightgbm as lgb
 
     settings = {"num_leaves": 15, "verbose": -1, "num_threads": 1, "seed": 1}
+
     def train():
         return lgb.train(settings, lgb.Dataset(rows, y), 20).model_to_string().encode()
 
