@@ -186,6 +186,19 @@ impl ModelBundle {
         Ok(bundle)
     }
 
+    /// Verifies a bundle that is in memory already: the bytes of its manifest, and its other files by name.
+    ///
+    /// # Errors
+    /// Refuses what [`ModelBundle::load`] would refuse.
+    pub fn from_memory(manifest: &[u8], files: &BTreeMap<String, Vec<u8>>) -> Result<Self, BundleError> {
+        if manifest.len() as u64 > MAX_MANIFEST_BYTES {
+            return Err(BundleError::TooLarge { path: MANIFEST_FILE.into(), limit: MAX_MANIFEST_BYTES });
+        }
+        Self::admit(Path::new(""), manifest, |name, _| {
+            files.get(name).cloned().ok_or_else(|| BundleError::Missing { path: name.into() })
+        })
+    }
+
     /// Verifies a manifest and the files that `read` brings, at most one byte more than asked; `place` is for messages.
     pub(crate) fn admit(
         place: &Path,

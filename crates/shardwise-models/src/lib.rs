@@ -47,5 +47,5 @@ pub use registry::{
 pub use scorer::Predictions;
 pub use side_head::{SideHead, SideTarget};
 pub use signature::{BadKey, PublicKey, Signature, SigningKey};
-pub use table_file::TableFileError;
+pub use table_file::{TableFileError, table_from_bytes, table_to_bytes};
 pub use trust::{Refusal, TrustPolicy};

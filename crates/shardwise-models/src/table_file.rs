@@ -55,8 +55,11 @@ struct OrderedTable {
     cold_ms: BTreeMap<u64, Effect>,
 }
 
-/// Writes a table.
-pub(crate) fn table_to_bytes(table: &ServiceTable) -> Result<Vec<u8>, TableFileError> {
+/// Writes a service table; equal tables give equal bytes.
+///
+/// # Errors
+/// When a number in it is not finite.
+pub fn table_to_bytes(table: &ServiceTable) -> Result<Vec<u8>, TableFileError> {
     if !table.is_finite() {
         return Err(TableFileError::NotFinite);
     }
@@ -68,8 +71,11 @@ pub(crate) fn table_to_bytes(table: &ServiceTable) -> Result<Vec<u8>, TableFileE
     Ok(bytes)
 }
 
-/// Reads a table that [`table_to_bytes`] wrote, and nothing else.
-pub(crate) fn table_from_bytes(bytes: &[u8]) -> Result<ServiceTable, TableFileError> {
+/// Reads a service table that [`table_to_bytes`] wrote, and nothing else.
+///
+/// # Errors
+/// Refuses every other byte string: cut off, longer, changed, of another version, or not a table.
+pub fn table_from_bytes(bytes: &[u8]) -> Result<ServiceTable, TableFileError> {
     if !bytes.starts_with(MAGIC) {
         return Err(TableFileError::NotATable);
     }

@@ -37,6 +37,7 @@ impl Bench {
         self.state.on_response(ticket, &Response { error, ..OK }, self.at(at_ms));
     }
 
+    #[cfg(not(loom))]
     pub(super) fn in_flight(&self, shard: usize, at_ms: f64) -> f64 {
         self.state.in_flight(&self.id(shard), self.at(at_ms))
     }

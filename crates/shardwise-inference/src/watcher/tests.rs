@@ -74,11 +74,14 @@ impl BundleSource for Scripted {
     }
 }
 
+type Scene = (Arc<Placer>, Watch<Placer, Scripted, Box<dyn FnMut(WatchEvent)>>, mpsc::Receiver<String>);
+
 /// A watch whose events are kept in short.
-fn watch(source: &Scripted) -> (Arc<Placer>, Watch<Placer, Scripted, impl FnMut(WatchEvent)>, mpsc::Receiver<String>) {
+fn watch(source: &Scripted) -> Scene {
     let placer = Arc::new(Placer::without_model());
     let (told, events) = channel();
-    let on_event = move |event| told.send(short(&event)).expect("the test listens");
+    let on_event: Box<dyn FnMut(WatchEvent)> =
+        Box::new(move |event| told.send(short(&event)).expect("the test listens"));
     let config = WatchConfig { alias: CHAMPION.to_owned(), every: MINUTE, retry_at_most: 8 * MINUTE };
     (Arc::clone(&placer), Watch::new(placer, source.clone(), config, on_event), events)
 }
