@@ -204,8 +204,12 @@ fn models_of_scikit_learn_are_opened_and_answer() {
             let refused = OnnxModel::open(&runtime(), &model, FeatureCheck::Fingerprint);
             assert!(matches!(refused, Err(OnnxError::Fingerprint { .. })));
             json(&["onnx", "check", text(&model), "--any-features"]);
+            assert_eq!(decided_with(&model, &["--any-features"])["decidedBy"], "model");
         } else {
             json(&["onnx", "check", text(&model)]);
+            let decision = decided_with(&model, &[]);
+            assert_eq!(decision["decidedBy"], "model", "{decision}");
+            assert_ne!(decision["cost"], decided_with(&model, &["--without"])["cost"], "the model is heard");
         }
         let mut answers = vec![f64::NAN; expected.len()];
         let mut opened = OnnxModel::open(&runtime(), &model, check).expect("a model on our columns");
@@ -213,6 +217,17 @@ fn models_of_scikit_learn_are_opened_and_answer() {
         assert_close(kind, &expected, &answers);
         let other_rows = opened.predict_rows(&rows[1..], &mut answers);
         assert!(matches!(other_rows, Err(OnnxError::Rows { .. })));
+    }
+}
+
+/// The sample's decision with an ONNX model in the place of the execution head, or without it.
+fn decided_with(model: &Path, options: &[&str]) -> serde_json::Value {
+    let file = |name: &str| root().join(name);
+    let (models, request, fleet) = (file("models"), file("data/sample-request.json"), file("data/sample-fleet.json"));
+    let asked = ["predict", "--models", text(&models), "--request", text(&request), "--fleet", text(&fleet)];
+    match options {
+        ["--without"] => json(&asked),
+        _ => json(&[&asked[..], &["--onnx", text(model)], options].concat()),
     }
 }
 

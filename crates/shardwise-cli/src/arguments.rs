@@ -262,6 +262,12 @@ pub(crate) struct PredictArguments {
     /// TOML file that makes the specification's strategies constraints, fallbacks, or turns them off.
     #[arg(long)]
     pub(crate) strategies: Option<PathBuf>,
+    /// ONNX file of a model that predicts ln execution ms from the features, to decide with in the place of the execution head.
+    #[arg(long)]
+    pub(crate) onnx: Option<PathBuf>,
+    /// Take an ONNX file that does not say which features it was trained on.
+    #[arg(long, requires = "onnx")]
+    pub(crate) any_features: bool,
     #[command(flatten)]
     pub(crate) trust: TrustArguments,
 }

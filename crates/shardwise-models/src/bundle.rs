@@ -13,7 +13,7 @@ use serde::Deserialize;
 use shardwise_features::{FEATURES, ServiceTable, fingerprint, position};
 
 use crate::durable::read_bounded;
-use crate::exec_head::{ExecHead, HeadProblem};
+use crate::exec_head::{ExecHead, ExecModel, HeadProblem};
 use crate::forest::{Forest, ForestError};
 use crate::manifest::{
     EXEC_TARGET, ExecManifest, FORMAT_VERSION, FileEntry, MANIFEST_FILE, Manifest, SideManifest, TABLE_FILE,
@@ -164,6 +164,7 @@ pub struct ModelBundle {
     cold: Option<SideHead>,
     wait: Option<SideHead>,
     scorer: Scorer,
+    exec_model: Option<Arc<dyn ExecModel>>,
     service_table: Arc<ServiceTable>,
 }
 
@@ -216,7 +217,16 @@ impl ModelBundle {
             (side(&manifest.heads.cold, SideTarget::Cold)?, side(&manifest.heads.wait, SideTarget::Wait)?);
         let digest = blake3::hash(manifest_bytes).to_hex().to_string();
         let scorer = Scorer::new(exec.as_ref(), [cold.as_ref(), wait.as_ref()]);
-        Ok(Self { digest, manifest, exec, cold, wait, scorer, service_table: Arc::new(service_table) })
+        Ok(Self {
+            digest,
+            manifest,
+            exec,
+            cold,
+            wait,
+            scorer,
+            exec_model: None,
+            service_table: Arc::new(service_table),
+        })
     }
 
     /// The version: the first 16 hexadecimal digits of the digest.
@@ -257,6 +267,9 @@ impl ModelBundle {
     /// If `rows` does not hold whole feature vectors.
     pub fn predict(&self, rows: &[f32], into: &mut Predictions) {
         self.scorer.predict(self.exec(), [self.cold(), self.wait()], rows, into);
+        if let Some(model) = &self.exec_model {
+            model.predict_ln_ms_rows(rows, &mut into.exec_ln_ms);
+        }
     }
 
     /// What history taught about functions and shards.
@@ -279,10 +292,17 @@ impl ModelBundle {
         self.with_heads(other.exec.clone(), other.cold.clone(), other.wait.clone())
     }
 
+    /// The same with another model in the place of what the execution head predicts. Its smearing and spread stay the head's.
+    #[must_use]
+    pub fn with_exec_model(&self, model: Arc<dyn ExecModel>) -> Self {
+        let own = self.with_heads(self.exec.clone(), self.cold.clone(), self.wait.clone());
+        Self { exec_model: Some(model), ..own }
+    }
+
     fn with_heads(&self, exec: Option<ExecHead>, cold: Option<SideHead>, wait: Option<SideHead>) -> Self {
         let scorer = Scorer::new(exec.as_ref(), [cold.as_ref(), wait.as_ref()]);
         let (digest, manifest) = (self.digest.clone(), self.manifest.clone());
-        Self { digest, manifest, exec, cold, wait, scorer, service_table: self.service_table() }
+        Self { digest, manifest, exec, cold, wait, scorer, exec_model: None, service_table: self.service_table() }
     }
 }
 

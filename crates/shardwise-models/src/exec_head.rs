@@ -51,6 +51,13 @@ pub enum HeadProblem {
     },
 }
 
+/// Predicts in the place of a bundle's execution head: a model that somebody else made.
+pub trait ExecModel: Send + Sync {
+    /// Predicts the mean of ln warm execution ms of `out.len()` feature vectors, one after the other in `rows`; NaN where it
+    /// cannot, upon which a router decides without a model.
+    fn predict_ln_ms_rows(&self, rows: &[f32], out: &mut [f64]);
+}
+
 /// Predicts ln exec_ms of a request on a candidate. Every prediction is finite.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExecHead {

@@ -35,7 +35,7 @@ mod trust;
 
 pub use bundle::{BundleError, ModelBundle};
 pub use draft::{BundleDraft, ExecDraft, SideDraft};
-pub use exec_head::{ExecHead, HeadProblem};
+pub use exec_head::{ExecHead, ExecModel, HeadProblem};
 pub use latency_head::{LatencyColumns, LatencyHead};
 pub use manifest::{
     DatasetSource, ExecManifest, FORMAT_VERSION, FileEntry, HeadMetrics, Heads, Manifest, SideManifest, SideMetrics,

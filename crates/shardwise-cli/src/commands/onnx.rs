@@ -1,5 +1,7 @@
 //! `shardwise onnx …`: heads as ONNX files, and whether an ONNX file can be asked about candidates.
 
+use std::path::{Path, PathBuf};
+
 use miette::{IntoDiagnostic, miette};
 use serde_json::json;
 use shardwise_features::{DecisionFeatures, FEATURE_COUNT, FeatureVector, golden};
@@ -32,12 +34,7 @@ pub(crate) fn export(options: &OnnxExportArguments, json: bool) -> miette::Resul
 }
 
 pub(crate) fn check(options: &OnnxCheckArguments, json: bool) -> miette::Result<()> {
-    let library = OnnxRuntime::find().into_diagnostic()?;
-    // Said before it is loaded: whatever a library does then, the user knows which it was.
-    eprintln!("ONNX Runtime: {}", library.display());
-    let runtime = OnnxRuntime::load(&library).into_diagnostic()?;
-    let check = if options.any_features { FeatureCheck::Any } else { FeatureCheck::Fingerprint };
-    let mut model = OnnxModel::open(&runtime, &options.file, check).into_diagnostic()?;
+    let (library, mut model) = open(&options.file, options.any_features)?;
     let rows = golden_rows();
     let mut answers = vec![0.0; rows.len() / FEATURE_COUNT];
     model.predict_rows(&rows, &mut answers).into_diagnostic()?;
@@ -54,6 +51,17 @@ pub(crate) fn check(options: &OnnxCheckArguments, json: bool) -> miette::Result<
     println!("head {head}, target {target}, unit {unit}");
     println!("answers to {} golden rows: {answers:?}", answers.len());
     Ok(())
+}
+
+/// Opens a model, and says with which library.
+pub(crate) fn open(file: &Path, any_features: bool) -> miette::Result<(PathBuf, OnnxModel)> {
+    let library = OnnxRuntime::find().into_diagnostic()?;
+    // Said before it is loaded: whatever a library does then, the user knows which it was.
+    eprintln!("ONNX Runtime: {}", library.display());
+    let runtime = OnnxRuntime::load(&library).into_diagnostic()?;
+    let check = if any_features { FeatureCheck::Any } else { FeatureCheck::Fingerprint };
+    let model = OnnxModel::open(&runtime, file, check).into_diagnostic()?;
+    Ok((library, model))
 }
 
 /// The candidates of the golden decisions: known and unknown, idle and in trouble.

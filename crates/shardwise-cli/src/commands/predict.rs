@@ -1,7 +1,7 @@
 //! `shardwise predict`: one decision from files.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use miette::{IntoDiagnostic, miette};
 use shardwise_features::{DecisionContext, RouterState};
@@ -11,13 +11,24 @@ use shardwise_policies::sed::SedConfig;
 use shardwise_policies::{Runtime, Strategies, StrategiesConfig};
 use shardwise_types::{FleetSnapshot, InvalidInput, MarketSnapshot, PlacementRequest, ShardPrediction, Timestamp};
 
-use super::{files, keys};
+use super::{files, keys, onnx};
 use crate::arguments::{PredictArguments, StrategiesArguments};
 use crate::output;
 
 pub(crate) fn run(options: &PredictArguments, json: bool) -> miette::Result<()> {
     let registry = Registry::open(&options.models, &options.name).into_diagnostic()?;
-    let bundle = Arc::new(registry.load_trusted(CHAMPION, &keys::policy(&options.trust)?).into_diagnostic()?);
+    let mut bundle = registry.load_trusted(CHAMPION, &keys::policy(&options.trust)?).into_diagnostic()?;
+    if let Some(file) = &options.onnx {
+        if bundle.exec().is_none() {
+            return Err(miette!(
+                "version {} has no execution head that an ONNX model could stand in for",
+                bundle.version()
+            ));
+        }
+        let (_, model) = onnx::open(file, options.any_features)?;
+        bundle = bundle.with_exec_model(Arc::new(Mutex::new(model)));
+    }
+    let bundle = Arc::new(bundle);
     let strategies = options.strategies.as_deref().map(read_strategies).transpose()?.unwrap_or_default();
     let prediction = decide(bundle, &options.request, &options.fleet, Runtime::default(), strategies)?;
     if json {

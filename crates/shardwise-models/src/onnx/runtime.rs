@@ -12,6 +12,7 @@ use ort::value::TensorRef;
 use shardwise_features::FEATURE_COUNT;
 
 use super::{FeatureCheck, OnnxError, OnnxSignature};
+use crate::ExecModel;
 use crate::durable::read_bounded;
 
 /// The variable that names the library.
@@ -166,6 +167,16 @@ impl OnnxModel {
             }
         }
         Ok(())
+    }
+}
+
+/// One decision at a time asks it; what it cannot answer is not a number, upon which the router decides without a model.
+impl ExecModel for Mutex<OnnxModel> {
+    fn predict_ln_ms_rows(&self, rows: &[f32], out: &mut [f64]) {
+        let mut model = self.lock().unwrap_or_else(PoisonError::into_inner);
+        if model.predict_rows(rows, out).is_err() {
+            out.fill(f64::NAN);
+        }
     }
 }
 
