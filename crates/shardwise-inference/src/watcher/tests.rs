@@ -1,7 +1,7 @@
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc;
 
+use arc_swap::ArcSwapOption;
 use shardwise_models::forest::{Forest, TreeNode};
 use shardwise_models::{AliasMove, BundleDraft, CHAMPION, ExecDraft, ExecHead};
 use shardwise_types::Timestamp;
@@ -31,36 +31,36 @@ fn absurd() -> BundleDraft {
 
 /// A source that says what the test tells it to.
 #[derive(Clone, Default)]
-struct Scripted(Arc<Mutex<Script>>);
+struct Scripted(Arc<Script>);
 
 #[derive(Default)]
 struct Script {
-    named: Option<String>,
-    is_down: bool,
-    loads: Vec<String>,
-    looks: u64,
+    named: ArcSwapOption<String>,
+    is_down: AtomicBool,
+    loads: AtomicUsize,
+    looks: AtomicU64,
 }
 
 impl Scripted {
     fn name(&self, version: &str) {
-        self.0.lock().expect("a script").named = Some(version.to_owned());
+        self.0.named.store(Some(Arc::new(version.to_owned())));
     }
 
     fn loads(&self) -> usize {
-        self.0.lock().expect("a script").loads.len()
+        self.0.loads.load(Relaxed)
     }
 }
 
 impl BundleSource for Scripted {
     fn version(&self, alias: &str) -> Result<Option<String>, SourceError> {
         assert_eq!(alias, CHAMPION);
-        let mut script = self.0.lock().expect("a script");
-        script.looks += 1;
-        if script.is_down { Err("no route to host".into()) } else { Ok(script.named.clone()) }
+        self.0.looks.fetch_add(1, Relaxed);
+        let named = self.0.named.load().as_deref().cloned();
+        if self.0.is_down.load(Relaxed) { Err("no route to host".into()) } else { Ok(named) }
     }
 
     fn load(&self, wanted: &str) -> Result<ModelBundle, SourceError> {
-        self.0.lock().expect("a script").loads.push(wanted.to_owned());
+        self.0.loads.fetch_add(1, Relaxed);
         match wanted {
             "damaged" => Err("a checksum does not match".into()),
             "panics" => panic!("a loader with a bug"),
@@ -154,14 +154,14 @@ fn a_source_that_fails_for_a_while_is_asked_ever_more_seldom_and_then_followed()
     source.name(&version(1));
     watch.look();
     source.name(&version(2));
-    source.0.lock().expect("a script").is_down = true;
+    source.0.is_down.store(true, Relaxed);
     let waits: Vec<u64> = (0..6).map(|_| watch.look().as_secs() / 60).collect();
     assert_eq!(waits, [1, 2, 4, 8, 8, 8]);
     assert_eq!(placer.serving(), Some(version(1).into()));
-    source.0.lock().expect("a script").is_down = false;
+    source.0.is_down.store(false, Relaxed);
     assert_eq!(watch.look(), MINUTE);
     assert_eq!(placer.serving(), Some(version(2).into()));
-    source.0.lock().expect("a script").is_down = true;
+    source.0.is_down.store(true, Relaxed);
     assert_eq!(watch.look(), MINUTE, "it begins anew");
     assert_eq!(told(&events).iter().filter(|event| event.starts_with("unreachable")).count(), 7);
 }
@@ -174,7 +174,7 @@ fn an_alias_that_names_nothing_is_told_once_and_changes_nothing() {
     assert_eq!(told(&events), ["unnamed"]);
     source.name(&version(1));
     watch.look();
-    source.0.lock().expect("a script").named = None;
+    source.0.named.store(None);
     (0..3).for_each(|_| _ = watch.look());
     assert_eq!(told(&events).iter().filter(|event| *event == "unnamed").count(), 1);
     assert_eq!(placer.serving(), Some(version(1).into()));
@@ -206,7 +206,7 @@ fn waits_stay_within_their_bounds() {
 #[test]
 fn the_thread_looks_now_and_then_only_and_stops_at_once() {
     let source = Scripted::default();
-    source.0.lock().expect("a script").is_down = true;
+    source.0.is_down.store(true, Relaxed);
     let placer = Arc::new(Placer::without_model());
     let config = WatchConfig {
         alias: CHAMPION.to_owned(),
@@ -225,20 +225,20 @@ fn the_thread_looks_now_and_then_only_and_stops_at_once() {
     thread::sleep(Duration::from_millis(400));
     assert!((1..=20).contains(&count.load(Relaxed)), "{} looks in 400 ms", count.load(Relaxed));
     source.name(&version(1));
-    source.0.lock().expect("a script").is_down = false;
+    source.0.is_down.store(false, Relaxed);
     let swapped = format!("swapped nothing {}", version(1));
     while events.recv_timeout(MINUTE).expect("a swap") != swapped {}
     assert_eq!(placer.serving(), Some(version(1).into()));
     watcher.stop();
-    let looks = source.0.lock().expect("a script").looks;
+    let looks = source.0.looks.load(Relaxed);
     thread::sleep(Duration::from_millis(80));
-    assert_eq!(source.0.lock().expect("a script").looks, looks, "it is gone");
+    assert_eq!(source.0.looks.load(Relaxed), looks, "it is gone");
 
     // However long it would have waited.
     let source = Scripted::default();
     let watcher =
         Watcher::start(placer, source.clone(), WatchConfig { every: MINUTE, ..WatchConfig::of(CHAMPION) }, |_| ());
-    while source.0.lock().expect("a script").looks == 0 {
+    while source.0.looks.load(Relaxed) == 0 {
         thread::yield_now();
     }
     drop(watcher.expect("a thread"));
