@@ -3,8 +3,11 @@
 //! A cost is taken as normal around its prediction, with the spread of its uncertain terms; candidates as independent
 //! (pairwise Gaussian approximation). That errs, and in the same way for all fleets that were tried: [`calibrated`] mends it.
 
+use arrayvec::ArrayVec;
 use shardwise_types::Confidence;
 
+/// Candidates among which the best is looked for.
+pub(crate) const MOST_COMPARED: usize = 8;
 /// Within this share of the best counts as right.
 const CLOSE_SHARE: f64 = 0.10;
 /// Within this many ms of the best counts as right.
@@ -28,9 +31,22 @@ pub(crate) fn close_to_best(chosen: Uncertain, others: impl Iterator<Item = Unce
     Confidence::clamped(probability)
 }
 
-/// Probability that a candidate is the best of all.
-pub(crate) fn best(candidate: Uncertain, others: impl Iterator<Item = Uncertain>) -> Confidence {
-    Confidence::clamped(others.map(|other| below(candidate, other)).product())
+/// Probability of each candidate to be the best of all, which add up to one: the products of the pairwise ones over their sum,
+/// since pairs that share a candidate are not independent, and products alone are too small.
+pub(crate) fn best(candidates: &[Uncertain]) -> ArrayVec<f64, MOST_COMPARED> {
+    let mut products: ArrayVec<f64, MOST_COMPARED> = candidates.iter().take(MOST_COMPARED).map(|_| 1.0).collect();
+    for one in 0..products.len() {
+        for other in one + 1..products.len() {
+            let is_below = below(candidates[one], candidates[other]);
+            products[one] *= is_below;
+            products[other] *= 1.0 - is_below;
+        }
+    }
+    let sum: f64 = products.iter().sum();
+    if sum > 0.0 {
+        products.iter_mut().for_each(|product| *product /= sum);
+    }
+    products
 }
 
 /// What shares of choices were within the margin, by raw confidence: isotonic regression on simulated fleets 1 to 3 with seeds 1
@@ -101,7 +117,12 @@ mod tests {
 
     #[test]
     fn equals_share_the_first_place() {
-        assert!((best(at(30.0), [at(30.0)].into_iter()).value() - 0.5).abs() < 1e-12);
+        let equals = best(&[at(30.0); MOST_COMPARED]);
+        assert!(equals.iter().all(|share| (share - 1.0 / 8.0).abs() < 1e-12), "{equals:?}");
+        let unequal = best(&[at(30.0), at(33.0), at(60.0)]);
+        assert!(unequal.is_sorted_by(|more, less| more > less), "{unequal:?}");
+        assert!((unequal.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+        assert!(best(&[]).is_empty());
         assert_eq!(below(Uncertain { sd_ms: 0.0, ..at(1.0) }, Uncertain { sd_ms: 0.0, ..at(2.0) }), 1.0);
     }
 }

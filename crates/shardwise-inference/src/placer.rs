@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use arc_swap::ArcSwapOption;
+use arrayvec::ArrayVec;
 use rand::{Rng, RngExt};
 use shardwise_features::{Answer, DecisionContext, Forecast, ServiceTable};
 use shardwise_models::{ExecHead, ModelBundle};
@@ -14,7 +15,7 @@ use shardwise_types::{
     combine_keys,
 };
 
-use crate::confidence::{Uncertain, best, calibrated, close_to_best};
+use crate::confidence::{MOST_COMPARED, Uncertain, best, calibrated, close_to_best};
 use crate::config::PlacerConfig;
 use crate::counts::DecisionCounts;
 use crate::gate::{Gate, Trust};
@@ -306,19 +307,17 @@ impl Placer {
         let ranked = &ranking.scored;
         let id = |scored: &Scored| &context.fleet.shards[scored.position].id;
         let first = &ranked[0];
-        let rivals = &ranked[..ranked.len().min(self.config.model_candidates.max(2))];
-        let alternatives = rivals.iter().enumerate().skip(1).take(MOST_ALTERNATIVES).map(|(rank, scored)| {
-            let others = rivals.iter().enumerate().filter(|(other, _)| *other != rank);
-            Alternative {
+        let rivals = ranked.iter().take(self.config.model_candidates.clamp(2, MOST_COMPARED));
+        let rivals: ArrayVec<Uncertain, MOST_COMPARED> =
+            rivals.map(|scored| uncertain(context, scored, loaded)).collect();
+        let shares = best(&rivals);
+        let alternatives =
+            ranked.iter().zip(shares).skip(1).take(MOST_ALTERNATIVES).map(|(scored, share)| Alternative {
                 shard: id(scored).clone(),
                 cost: scored.terms,
                 expected_latency: scored.terms.latency_ms(),
-                probability_best: best(
-                    uncertain(context, scored, loaded),
-                    others.map(|(_, other)| uncertain(context, other, loaded)),
-                ),
-            }
-        });
+                probability_best: Confidence::clamped(share),
+            });
         let answer = chosen.forecast.answer.expect("a decision has an answer");
         let [latency_p50, latency_p90, latency_p99] = answer.quantiles_ms.map(f64::from);
         ShardPrediction {

@@ -1,7 +1,7 @@
 """What other loaders make of damaged models: mutants of LightGBM's text, XGBoost's JSON and an ONNX file, each in a child.
 
-    python3 -m venv /tmp/peers && /tmp/peers/bin/pip install lightgbm xgboost-cpu onnxruntime onnx numpy
-    /tmp/peers/bin/python crates/shardwise-models/fuzz/peers.py [mutants of each, 300]
+    python3 -m venv target/peers && target/peers/bin/pip install lightgbm xgboost-cpu onnxruntime onnx numpy
+    target/peers/bin/python crates/shardwise-models/fuzz/peers.py [mutants of each, 300]
 
 It counts children that a signal ended, that took over ten seconds, and that loaded the mutant and answer otherwise than the
 model that it was made of: nothing in these formats would tell a router.
