@@ -273,7 +273,7 @@ pub(crate) mod tests {
     /// SplitMix64: enough to shape test trees, the same for ever.
     pub(crate) struct Dice {
         state: u64,
-        n_features: usize,
+        pub(crate) n_features: usize,
     }
 
     impl Dice {

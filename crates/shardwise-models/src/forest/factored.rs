@@ -3,10 +3,10 @@
 //! Each leaf of a tree is a bit of one word, in the order of the leaves. A test that fails rules out the leaves behind its
 //! first child, whatever the other tests say, so tests may be taken in any order; the lowest bit left is the leaf that a walk
 //! would have reached (Lucchese et al., "QuickScorer", SIGIR 2015; several rows at a time: "Exploiting CPU SIMD extensions to
-//! speed-up document scoring with tree ensembles", SIGIR 2016). Here the tests on shared values are taken once for all rows:
-//! those of one reading are sorted, and end at the first that passes. The others are taken tree by tree for several rows at a
-//! time, with the words in registers. Measured and left out: dropping the tests that shared ones have made moot (four in five
-//! stay), sorting the others too (what early ends save is lost to loads and stores of words).
+//! speed-up document scoring with tree ensembles", SIGIR 2016). Here the tests on shared values are taken once for all rows,
+//! several tests at a time; the others for several rows at a time. Both go tree by tree, with the words in registers.
+//! Measured and left out: sorting the tests of one reading, to end at the first that passes (what early ends save is lost to
+//! loads and stores of words), and dropping the tests that shared ones have made moot (four in five stay).
 
 use super::layout::{FlatTree, reading};
 use super::{Forest, MAX_FEATURES};
@@ -17,8 +17,12 @@ pub const MAX_LEAVES: usize = u64::BITS as usize;
 const FEW: usize = 8;
 /// Rows that are answered at a time otherwise.
 const MANY: usize = 16;
-/// The tests of a tree are filled up to a multiple of this with some that all rows pass, so that loops end when expected.
+/// The own tests of a tree are filled up to a multiple of this with some that change nothing, so that loops end when expected.
 const STEP: usize = 8;
+/// Shared tests that are taken at a time.
+const GROUP: usize = 16;
+/// Shared columns that a group of tests chooses from: two registers of 512 bits.
+const BANK: usize = 32;
 
 /// Several forests that answer the same rows in one pass, bit for bit as [`Forest::predict`] does.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,9 +43,11 @@ pub struct Factored {
 /// Buffers that a thread keeps between answers.
 #[derive(Debug, Default)]
 pub struct Scratch {
+    /// What each shared column reads.
+    shared_readings: Vec<[f32; BANK]>,
     /// What each tree's shared tests leave.
     shared: Vec<u64>,
-    /// What each column reads of each row of a block.
+    /// What each own column reads of each row of a block.
     readings: Vec<f32>,
 }
 
@@ -63,18 +69,29 @@ impl Column {
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Test {
     threshold: f32,
-    /// The tree of a shared test, the column of an own one.
-    of: u32,
+    column: u32,
     /// The leaves that a row may still reach when it fails.
     left: u64,
 }
 
-/// Tests of shared values, by what they read; those of one column side by side, the lowest threshold first.
+/// Tests of shared values, tree by tree.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct SharedTests {
-    /// With the place where its tests end.
-    columns: Vec<(Column, u32)>,
-    tests: Vec<Test>,
+    columns: Vec<Column>,
+    groups: Vec<Group>,
+    /// Where the groups of each tree end.
+    ends: Vec<u32>,
+}
+
+/// Tests of one tree on columns of one bank. Those that fill a group up leave all leaves.
+#[derive(Debug, Clone, PartialEq)]
+#[repr(align(64))]
+struct Group {
+    left: [u64; GROUP],
+    thresholds: [f32; GROUP],
+    /// Within the bank.
+    columns: [u8; GROUP],
+    bank: u32,
 }
 
 /// Tests of the other values, tree by tree.
@@ -104,7 +121,7 @@ impl Factored {
         }
         let Parts { whole, mut leaves, first_leaves, shared, own, .. } = parts;
         leaves.extend([0.0; MAX_LEAVES]);
-        Some(Self { n_features, ends, whole, leaves, first_leaves, shared: SharedTests::new(shared), own })
+        Some(Self { n_features, ends, whole, leaves, first_leaves, shared, own })
     }
 
     /// Whether this processor has the registers (AVX-512 or AVX2) with which this is faster than the walk for eight rows and
@@ -134,9 +151,11 @@ impl Factored {
         if n_rows == 0 {
             return;
         }
-        scratch.shared.clear();
-        scratch.shared.extend_from_slice(&self.whole);
-        self.shared.rule_out(&rows[..width], &mut scratch.shared);
+        let Scratch { shared_readings, shared, .. } = scratch;
+        self.shared.read(&rows[..width], shared_readings);
+        shared.clear();
+        shared.extend_from_slice(&self.whole);
+        self.shared.rule_out(shared_readings, shared);
         if n_rows <= FEW {
             self.score_blocks::<FEW>(rows, width, scratch, out);
         } else {
@@ -146,7 +165,7 @@ impl Factored {
 
     fn score_blocks<const LANES: usize>(&self, rows: &[f32], width: usize, scratch: &mut Scratch, out: &mut [f64]) {
         let n_rows = rows.len() / width;
-        let Scratch { shared, readings } = scratch;
+        let Scratch { shared, readings, .. } = scratch;
         readings.resize(self.own.columns.len() * LANES, 0.0);
         let (readings, _) = readings.as_chunks_mut::<LANES>();
         for (block, first) in rows.chunks(width * LANES).zip((0..).step_by(LANES)) {
@@ -163,6 +182,74 @@ impl Factored {
             });
         }
     }
+}
+
+impl SharedTests {
+    /// Adds the tests of the next tree.
+    fn add_tree(&mut self, mut tests: Vec<Test>) -> Option<()> {
+        let bank = |test: &Test| test.column / BANK as u32;
+        tests.sort_by_key(bank);
+        for of_bank in tests.chunk_by(|a, b| bank(a) == bank(b)) {
+            for tests in of_bank.chunks(GROUP) {
+                let mut group = Group {
+                    left: [u64::MAX; GROUP],
+                    thresholds: [0.0; GROUP],
+                    columns: [0; GROUP],
+                    bank: bank(&tests[0]),
+                };
+                for (place, test) in tests.iter().enumerate() {
+                    group.left[place] = test.left;
+                    group.thresholds[place] = test.threshold;
+                    group.columns[place] = (test.column % BANK as u32) as u8;
+                }
+                self.groups.push(group);
+            }
+        }
+        self.ends.push(u32::try_from(self.groups.len()).ok()?);
+        Some(())
+    }
+
+    /// Reads all columns of a row.
+    fn read(&self, row: &[f32], into: &mut Vec<[f32; BANK]>) {
+        into.resize(self.columns.len().div_ceil(BANK), [0.0; BANK]);
+        for (column, reading) in self.columns.iter().zip(into.as_flattened_mut()) {
+            *reading = column.read(row);
+        }
+    }
+
+    /// Takes from each tree's word the leaves that these readings rule out.
+    fn rule_out(&self, readings: &[[f32; BANK]], words: &mut [u64]) {
+        #[cfg(target_arch = "x86_64")]
+        if avx512::is_there() {
+            return avx512::rule_out(self, readings, words);
+        } else if avx2::is_there() {
+            return avx2::rule_out(self, readings, words);
+        }
+        self.rule_out_with(|groups| left(groups, readings), words);
+    }
+
+    /// The same with a way to say what the groups of one tree leave.
+    #[inline(always)]
+    fn rule_out_with(&self, left: impl Fn(&[Group]) -> u64, words: &mut [u64]) {
+        let mut start = 0;
+        for (word, end) in words.iter_mut().zip(&self.ends) {
+            let end = *end as usize;
+            *word &= left(&self.groups[start..end]);
+            start = end;
+        }
+    }
+}
+
+/// The leaves that the groups of one tree leave.
+fn left(groups: &[Group], readings: &[[f32; BANK]]) -> u64 {
+    let mut left = u64::MAX;
+    for group in groups {
+        let readings = readings[group.bank as usize];
+        for ((column, threshold), word) in group.columns.iter().zip(&group.thresholds).zip(&group.left) {
+            left &= if readings[usize::from(*column)] <= *threshold { u64::MAX } else { *word };
+        }
+    }
+    left
 }
 
 /// Rows that are answered at a time.
@@ -219,7 +306,7 @@ fn add_leaves<const LANES: usize>(
 ) {
     let mut words = [word; LANES];
     for test in tests {
-        for (word, value) in words.iter_mut().zip(&readings[test.of as usize]) {
+        for (word, value) in words.iter_mut().zip(&readings[test.column as usize]) {
             *word &= if *value <= test.threshold { u64::MAX } else { test.left };
         }
     }
@@ -239,17 +326,53 @@ fn add_lowest(sums: &mut [f64], words: &[u64], leaves: &[f64; MAX_LEAVES]) {
 #[allow(unsafe_code)]
 mod avx512 {
     use std::arch::x86_64::{
-        __m256, __m512i, _CMP_NLE_UQ, _mm256_cmp_ps_mask, _mm256_loadu_ps, _mm256_set1_ps, _mm512_add_epi64,
-        _mm512_add_pd, _mm512_and_epi64, _mm512_andnot_epi64, _mm512_i64gather_pd, _mm512_loadu_pd,
-        _mm512_mask_and_epi64, _mm512_popcnt_epi64, _mm512_set1_epi64, _mm512_storeu_pd,
+        __m256, __m512, __m512i, _CMP_NLE_UQ, _mm_loadu_si128, _mm256_cmp_ps_mask, _mm256_loadu_ps, _mm256_set1_ps,
+        _mm512_add_epi64, _mm512_add_pd, _mm512_and_epi64, _mm512_andnot_epi64, _mm512_cmp_ps_mask,
+        _mm512_cvtepu8_epi32, _mm512_i64gather_pd, _mm512_loadu_epi64, _mm512_loadu_pd, _mm512_loadu_ps,
+        _mm512_mask_and_epi64, _mm512_permutex2var_ps, _mm512_popcnt_epi64, _mm512_reduce_and_epi64, _mm512_set1_epi64,
+        _mm512_storeu_pd,
     };
 
-    use super::{Block, MAX_LEAVES, STEP, Test};
+    use super::{BANK, Block, Group, MAX_LEAVES, STEP, SharedTests, Test};
 
     pub(super) fn is_there() -> bool {
         is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512vpopcntdq")
+    }
+
+    pub(super) fn rule_out(tests: &SharedTests, readings: &[[f32; BANK]], words: &mut [u64]) {
+        assert!(is_there(), "the caller asked");
+        // SAFETY: the processor has the instructions.
+        unsafe { rule_out_wide(tests, readings, words) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512vl,avx512vpopcntdq")]
+    fn rule_out_wide(tests: &SharedTests, readings: &[[f32; BANK]], words: &mut [u64]) {
+        let left = |groups: &[Group]| {
+            let mut left = _mm512_set1_epi64(-1);
+            for group in groups {
+                let [low, high]: &[[f32; 16]; 2] = readings[group.bank as usize].as_chunks().0.try_into().expect("two");
+                // SAFETY: sixteen columns there.
+                let columns = _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(group.columns.as_ptr().cast()) });
+                let values = _mm512_permutex2var_ps(sixteen(low), columns, sixteen(high));
+                let fails = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(values, sixteen(&group.thresholds));
+                for (words, fails) in group.left.as_chunks::<8>().0.iter().zip(fails.to_le_bytes()) {
+                    // SAFETY: eight words there.
+                    let words = unsafe { _mm512_loadu_epi64(words.as_ptr().cast()) };
+                    left = _mm512_mask_and_epi64(left, fails, left, words);
+                }
+            }
+            _mm512_reduce_and_epi64(left).cast_unsigned()
+        };
+        tests.rule_out_with(left, words);
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn sixteen(values: &[f32; 16]) -> __m512 {
+        // SAFETY: sixteen values there.
+        unsafe { _mm512_loadu_ps(values.as_ptr()) }
     }
 
     pub(super) fn score<const LANES: usize>(block: &Block<'_, LANES>, answer: impl FnMut(usize, &[f64; LANES])) {
@@ -284,7 +407,7 @@ mod avx512 {
             for test in test {
                 let threshold = _mm256_set1_ps(test.threshold);
                 let left = _mm512_set1_epi64(test.left.cast_signed());
-                let (values, _) = readings[test.of as usize].as_chunks::<8>();
+                let (values, _) = readings[test.column as usize].as_chunks::<8>();
                 for (word, values) in words.iter_mut().zip(values) {
                     let fails = _mm256_cmp_ps_mask::<_CMP_NLE_UQ>(load(values), threshold);
                     *word = _mm512_mask_and_epi64(*word, fails, *word, left);
@@ -321,15 +444,62 @@ mod avx512 {
 #[allow(unsafe_code)]
 mod avx2 {
     use std::arch::x86_64::{
-        __m256i, _CMP_NLE_UQ, _mm256_andnot_si256, _mm256_castps_si256, _mm256_castsi256_si128, _mm256_cmp_ps,
-        _mm256_cvtepi32_epi64, _mm256_extracti128_si256, _mm256_loadu_ps, _mm256_set1_epi64x, _mm256_set1_ps,
-        _mm256_storeu_si256,
+        __m256, __m256i, _CMP_NLE_UQ, _mm_loadl_epi64, _mm256_and_si256, _mm256_andnot_si256, _mm256_castps_si256,
+        _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cvtepi32_epi64, _mm256_cvtepu8_epi32, _mm256_extracti128_si256,
+        _mm256_i32gather_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_set1_epi32, _mm256_set1_epi64x,
+        _mm256_set1_ps, _mm256_storeu_si256,
     };
 
-    use super::{Block, MAX_LEAVES, Test, add_lowest};
+    use super::{BANK, Block, Group, MAX_LEAVES, SharedTests, Test, add_lowest};
 
     pub(super) fn is_there() -> bool {
         is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi1")
+    }
+
+    pub(super) fn rule_out(tests: &SharedTests, readings: &[[f32; BANK]], words: &mut [u64]) {
+        assert!(is_there(), "the caller asked");
+        // SAFETY: the processor has the instructions.
+        unsafe { rule_out_wide(tests, readings, words) }
+    }
+
+    #[target_feature(enable = "avx2,bmi1")]
+    fn rule_out_wide(tests: &SharedTests, readings: &[[f32; BANK]], words: &mut [u64]) {
+        let left = |groups: &[Group]| {
+            let mut left = _mm256_set1_epi64x(-1);
+            for group in groups {
+                let readings: &[f32; BANK] = &readings[group.bank as usize];
+                let of_eight = group.columns.as_chunks::<8>().0.iter().zip(group.thresholds.as_chunks::<8>().0);
+                for ((columns, thresholds), words) in of_eight.zip(group.left.as_chunks::<8>().0) {
+                    // SAFETY: eight columns there.
+                    let columns = _mm256_cvtepu8_epi32(unsafe { _mm_loadl_epi64(columns.as_ptr().cast()) });
+                    let columns = _mm256_and_si256(columns, _mm256_set1_epi32(BANK as i32 - 1));
+                    // SAFETY: no column is beyond the bank.
+                    let values = unsafe { _mm256_i32gather_ps::<4>(readings.as_ptr(), columns) };
+                    for (words, fails) in words.as_chunks::<4>().0.iter().zip(failing(values, eight(thresholds))) {
+                        // SAFETY: four words there.
+                        let words = unsafe { _mm256_loadu_si256(words.as_ptr().cast()) };
+                        left = _mm256_andnot_si256(_mm256_andnot_si256(words, fails), left);
+                    }
+                }
+            }
+            four(left).into_iter().fold(u64::MAX, |all, word| all & word)
+        };
+        tests.rule_out_with(left, words);
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn eight(values: &[f32; 8]) -> __m256 {
+        // SAFETY: eight values there.
+        unsafe { _mm256_loadu_ps(values.as_ptr()) }
+    }
+
+    /// All ones for each value that is not at most its threshold, four at a time.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn failing(values: __m256, thresholds: __m256) -> [__m256i; 2] {
+        let fails = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_NLE_UQ>(values, thresholds));
+        [_mm256_castsi256_si128(fails), _mm256_extracti128_si256::<1>(fails)].map(|half| _mm256_cvtepi32_epi64(half))
     }
 
     pub(super) fn score<const LANES: usize>(block: &Block<'_, LANES>, answer: impl FnMut(usize, &[f64; LANES])) {
@@ -363,16 +533,10 @@ mod avx2 {
     ) {
         let mut words = [_mm256_set1_epi64x(word.cast_signed()); 2];
         for test in tests {
-            let threshold = _mm256_set1_ps(test.threshold);
             let left = _mm256_set1_epi64x(test.left.cast_signed());
-            let values: &[f32; 8] = readings[test.of as usize][first..].first_chunk().expect("eight rows at a time");
-            // SAFETY: eight values there.
-            let values = unsafe { _mm256_loadu_ps(values.as_ptr()) };
-            let fails = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_NLE_UQ>(values, threshold));
-            let halves = [_mm256_castsi256_si128(fails), _mm256_extracti128_si256::<1>(fails)];
-            for (word, fails) in words.iter_mut().zip(halves) {
-                let ruled_out = _mm256_andnot_si256(left, _mm256_cvtepi32_epi64(fails));
-                *word = _mm256_andnot_si256(ruled_out, *word);
+            let values = readings[test.column as usize][first..].first_chunk().expect("eight rows at a time");
+            for (word, fails) in words.iter_mut().zip(failing(eight(values), _mm256_set1_ps(test.threshold))) {
+                *word = _mm256_andnot_si256(_mm256_andnot_si256(left, fails), *word);
             }
         }
         add_lowest(sums, [four(words[0]), four(words[1])].as_flattened(), leaves);
@@ -388,34 +552,6 @@ mod avx2 {
     }
 }
 
-impl SharedTests {
-    fn new(mut tests: Vec<(Column, Test)>) -> Self {
-        tests.sort_by(|(a_reads, a), (b_reads, b)| a_reads.cmp(b_reads).then(a.threshold.total_cmp(&b.threshold)));
-        let mut columns = Vec::new();
-        let mut end = 0;
-        for of_column in tests.chunk_by(|a, b| a.0 == b.0) {
-            end += of_column.len() as u32;
-            columns.push((of_column[0].0, end));
-        }
-        Self { columns, tests: tests.into_iter().map(|(_, test)| test).collect() }
-    }
-
-    /// Takes from each tree's word the leaves that this row cannot reach.
-    fn rule_out(&self, row: &[f32], words: &mut [u64]) {
-        let mut start = 0;
-        for (column, end) in &self.columns {
-            let value = column.read(row);
-            for test in &self.tests[start..*end as usize] {
-                if value <= test.threshold {
-                    break;
-                }
-                words[test.of as usize] &= test.left;
-            }
-            start = *end as usize;
-        }
-    }
-}
-
 /// What a [`Factored`] is made of, while trees are added.
 #[derive(Default)]
 struct Parts {
@@ -423,7 +559,7 @@ struct Parts {
     whole: Vec<u64>,
     leaves: Vec<f64>,
     first_leaves: Vec<u32>,
-    shared: Vec<(Column, Test)>,
+    shared: SharedTests,
     own: OwnTests,
 }
 
@@ -434,10 +570,12 @@ impl Parts {
         self.first_leaves.push(u32::try_from(first).ok()?);
         // Leaves that no row reaches, because a test before them lets none pass.
         let mut unreached = 0;
-        let all = self.add_node(forest, tree, 0, first, &mut unreached)?;
+        let mut shared = Vec::new();
+        let all = self.add_node(forest, tree, 0, first, &mut unreached, &mut shared)?;
         self.whole.push(all & !unreached);
+        self.shared.add_tree(shared)?;
         while !self.own.tests.len().is_multiple_of(STEP) {
-            self.own.tests.push(Test { threshold: f32::INFINITY, of: 0, left: u64::MAX });
+            self.own.tests.push(Test { threshold: f32::INFINITY, column: 0, left: u64::MAX });
         }
         self.own.ends.push(u32::try_from(self.own.tests.len()).ok()?);
         Some(())
@@ -451,6 +589,7 @@ impl Parts {
         place: usize,
         first: usize,
         unreached: &mut u64,
+        shared: &mut Vec<Test>,
     ) -> Option<u64> {
         let node = forest.nodes[tree.range()][place];
         if node.is_leaf(place) {
@@ -458,20 +597,22 @@ impl Parts {
             self.leaves.push(forest.values[tree.start + place]);
             return Some(bit);
         }
-        let passed = self.add_node(forest, tree, node.first_child(), first, unreached)?;
-        let failed = self.add_node(forest, tree, node.first_child() + 1, first, unreached)?;
+        let passed = self.add_node(forest, tree, node.first_child(), first, unreached, shared)?;
+        let failed = self.add_node(forest, tree, node.first_child() + 1, first, unreached, shared)?;
         let column = Column { feature: node.feature(), reading: node.reading() };
         match node.compared_with() {
             threshold if threshold.is_nan() => *unreached |= passed,
-            threshold if usize::from(column.feature) < self.n_shared => {
-                self.shared.push((column, Test { threshold, of: self.whole.len() as u32, left: !passed }));
-            }
             threshold => {
-                let of = self.own.columns.iter().position(|known| *known == column).unwrap_or_else(|| {
-                    self.own.columns.push(column);
-                    self.own.columns.len() - 1
+                let (columns, tests) = if usize::from(column.feature) < self.n_shared {
+                    (&mut self.shared.columns, shared)
+                } else {
+                    (&mut self.own.columns, &mut self.own.tests)
+                };
+                let place = columns.iter().position(|known| *known == column).unwrap_or_else(|| {
+                    columns.push(column);
+                    columns.len() - 1
                 });
-                self.own.tests.push(Test { threshold, of: of as u32, left: !passed });
+                tests.push(Test { threshold, column: place as u32, left: !passed });
             }
         }
         Some(passed | failed)
@@ -485,7 +626,15 @@ mod tests {
     use super::*;
     use crate::forest::tests::{Dice, MISSING};
 
-    const N_SHARED: usize = 3;
+    const N_FEATURES: usize = 20;
+    /// With their readings more columns than a bank holds.
+    const N_SHARED: usize = 12;
+
+    fn dice(seed: u64) -> Dice {
+        let mut dice = Dice::new(seed);
+        dice.n_features = N_FEATURES;
+        dice
+    }
 
     /// Rows that agree in their first values.
     fn candidates(dice: &mut Dice, n_rows: usize, width: usize) -> Vec<f32> {
@@ -496,17 +645,22 @@ mod tests {
     }
 
     fn some_forests(dice: &mut Dice) -> Vec<Forest> {
-        [1, 7, 30].map(|n_trees| Forest::new(5, &dice.trees(n_trees, &MISSING)).expect("sound trees")).into()
+        [1, 7, 30].map(|n_trees| Forest::new(N_FEATURES, &dice.trees(n_trees, &MISSING)).expect("sound trees")).into()
+    }
+
+    fn factored(forests: &[Forest]) -> Factored {
+        Factored::new(&forests.iter().collect::<Vec<_>>(), N_SHARED).expect("small trees")
     }
 
     #[test]
     fn answers_are_those_of_the_walk_bit_for_bit() {
         for seed in 0..40 {
-            let mut dice = Dice::new(seed);
+            let mut dice = dice(seed);
             let forests = some_forests(&mut dice);
-            let factored = Factored::new(&forests.iter().collect::<Vec<_>>(), N_SHARED).expect("small trees");
+            let factored = factored(&forests);
+            assert!(factored.shared.columns.len() > BANK);
             let mut scratch = Scratch::default();
-            for (n_rows, width) in [(0, 5), (1, 5), (3, 6), (8, 5), (9, 5), (16, 7), (17, 5), (40, 5)] {
+            for (n_rows, width) in [(0, 20), (1, 20), (3, 21), (8, 20), (9, 20), (16, 22), (17, 20), (40, 20)] {
                 let rows = candidates(&mut dice, n_rows, width);
                 let mut answers = vec![f64::NAN; n_rows * forests.len()];
                 factored.predict_rows(&rows, width, &mut scratch, &mut answers);
@@ -521,22 +675,27 @@ mod tests {
 
     #[test]
     fn every_processor_answers_the_same() {
-        let mut dice = Dice::new(7);
+        let mut dice = dice(7);
         let forests = some_forests(&mut dice);
-        let factored = Factored::new(&forests.iter().collect::<Vec<_>>(), N_SHARED).expect("small trees");
+        let factored = factored(&forests);
         for _ in 0..200 {
-            let rows = candidates(&mut dice, FEW, 5);
+            let rows = candidates(&mut dice, FEW, N_FEATURES);
             let mut scratch = Scratch::default();
             let mut expected = vec![f64::NAN; FEW * forests.len()];
-            factored.predict_rows(&rows, 5, &mut scratch, &mut expected);
-            let Scratch { shared, readings, .. } = &scratch;
-            let readings: &[[f32; FEW]] = readings.as_chunks().0;
-            let block = Block { factored: &factored, shared, readings };
+            factored.predict_rows(&rows, N_FEATURES, &mut scratch, &mut expected);
+            let Scratch { shared_readings, shared, readings } = &scratch;
+            let mut words = factored.whole.clone();
+            factored.shared.rule_out_with(|groups| left(groups, shared_readings), &mut words);
+            assert_eq!(words, *shared);
+            let block = Block { factored: &factored, shared, readings: readings.as_chunks::<FEW>().0 };
             let mut answers = Vec::new();
             block.score_with(add_leaves, |_, sums| answers.extend_from_slice(sums));
             assert_eq!(answers, expected);
             #[cfg(target_arch = "x86_64")]
             if avx2::is_there() {
+                words.clone_from(&factored.whole);
+                avx2::rule_out(&factored.shared, shared_readings, &mut words);
+                assert_eq!(words, *shared);
                 answers.clear();
                 avx2::score(&block, |_, sums| answers.extend_from_slice(sums));
                 assert_eq!(answers, expected);
@@ -546,8 +705,8 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_a_word_is_left_to_the_walk() {
-        let mut dice = Dice::new(1);
-        let mut forest = |n_splits| Forest::new(5, &[dice.tree(n_splits, &MISSING)]).expect("a sound tree");
+        let mut dice = dice(1);
+        let mut forest = |n_splits| Forest::new(N_FEATURES, &[dice.tree(n_splits, &MISSING)]).expect("a sound tree");
         assert!(Factored::new(&[&forest(63)], N_SHARED).is_some());
         assert!(Factored::new(&[&forest(64)], N_SHARED).is_none());
         let narrow = Forest::new(4, &[vec![crate::forest::TreeNode::Leaf(1.0)]]).expect("a sound tree");
@@ -558,8 +717,12 @@ mod tests {
     #[test]
     #[should_panic(expected = "rows and answers must match")]
     fn rows_that_do_not_match_the_answers_are_a_bug() {
-        let forests = some_forests(&mut Dice::new(1));
-        let factored = Factored::new(&[&forests[0]], N_SHARED).expect("small trees");
-        factored.predict_rows(&[0.0; 10], 5, &mut Scratch::default(), &mut [0.0; 3]);
+        let forests = some_forests(&mut dice(1));
+        factored(&forests[..1]).predict_rows(
+            &[0.0; 2 * N_FEATURES],
+            N_FEATURES,
+            &mut Scratch::default(),
+            &mut [0.0; 3],
+        );
     }
 }
