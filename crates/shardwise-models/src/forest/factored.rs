@@ -8,6 +8,8 @@
 //! Measured and left out: sorting the tests of one reading, to end at the first that passes (what early ends save is lost to
 //! loads and stores of words), and dropping the tests that shared ones have made moot (four in five stay).
 
+use std::ops::Range;
+
 use super::layout::{FlatTree, reading};
 use super::{Forest, MAX_FEATURES};
 
@@ -49,6 +51,8 @@ pub struct Scratch {
     shared: Vec<u64>,
     /// What each own column reads of each row of a block.
     readings: Vec<f32>,
+    /// The leaf of each tree that each row of a block reaches.
+    reached: Vec<u8>,
 }
 
 /// One of the four readings of a feature.
@@ -165,9 +169,11 @@ impl Factored {
 
     fn score_blocks<const LANES: usize>(&self, rows: &[f32], width: usize, scratch: &mut Scratch, out: &mut [f64]) {
         let n_rows = rows.len() / width;
-        let Scratch { shared, readings, .. } = scratch;
+        let Scratch { shared, readings, reached, .. } = scratch;
         readings.resize(self.own.columns.len() * LANES, 0.0);
         let (readings, _) = readings.as_chunks_mut::<LANES>();
+        reached.resize(shared.len() * LANES, 0);
+        let (reached, _) = reached.as_chunks_mut::<LANES>();
         for (block, first) in rows.chunks(width * LANES).zip((0..).step_by(LANES)) {
             let taken = block.len() / width;
             for lane in 0..LANES {
@@ -177,10 +183,27 @@ impl Factored {
                     readings[lane] = column.read(row);
                 }
             }
-            Block { factored: self, shared, readings }.score(|forest, sums: &[f64; LANES]| {
-                out[forest * n_rows + first..][..taken].copy_from_slice(&sums[..taken]);
-            });
+            Block { own: &self.own, shared, readings }.reach(reached);
+            let mut tree = 0;
+            for (end, out) in self.ends.iter().zip(out.chunks_exact_mut(n_rows)) {
+                let sums = self.sum(tree..*end, reached);
+                out[first..][..taken].copy_from_slice(&sums[..taken]);
+                tree = *end;
+            }
         }
+    }
+
+    /// Adds up the leaves of these trees.
+    fn sum<const LANES: usize>(&self, trees: Range<usize>, reached: &[[u8; LANES]]) -> [f64; LANES] {
+        let mut sums = [0.0; LANES];
+        for (first, reached) in self.first_leaves[trees.clone()].iter().zip(&reached[trees]) {
+            let leaves: &[f64; MAX_LEAVES] =
+                self.leaves[*first as usize..].first_chunk().expect("enough that stand for none follow");
+            for (sum, leaf) in sums.iter_mut().zip(reached) {
+                *sum += leaves[usize::from(*leaf) % MAX_LEAVES];
+            }
+        }
+        sums
     }
 }
 
@@ -254,71 +277,49 @@ fn left(groups: &[Group], readings: &[[f32; BANK]]) -> u64 {
 
 /// Rows that are answered at a time.
 struct Block<'a, const LANES: usize> {
-    factored: &'a Factored,
+    own: &'a OwnTests,
+    /// What the shared tests leave of each tree.
     shared: &'a [u64],
     /// What each column reads of each row.
     readings: &'a [[f32; LANES]],
 }
 
 impl<const LANES: usize> Block<'_, LANES> {
-    /// Gives the sums of each forest.
-    fn score(&self, answer: impl FnMut(usize, &[f64; LANES])) {
+    /// Finds the leaf of each tree that each row reaches.
+    fn reach(&self, reached: &mut [[u8; LANES]]) {
         #[cfg(target_arch = "x86_64")]
         if avx512::is_there() {
-            return avx512::score(self, answer);
+            return avx512::reach(self, reached);
         } else if avx2::is_there() {
-            return avx2::score(self, answer);
+            return avx2::reach(self, reached);
         }
-        self.score_with(add_leaves, answer);
+        self.reach_with(lowest_left, reached);
     }
 
-    /// The same with a way to add the leaf of one tree that each row reaches: given what is left of the tree, its tests, what
-    /// these read, and its leaves.
+    /// The same with a way to find the leaf of one tree: given what is left of the tree, its tests, and what these read.
     #[inline(always)]
-    fn score_with(
+    fn reach_with(
         &self,
-        add_leaves: impl Fn(&mut [f64; LANES], u64, &[Test], &[[f32; LANES]], &[f64; MAX_LEAVES]),
-        mut answer: impl FnMut(usize, &[f64; LANES]),
+        lowest_left: impl Fn(u64, &[Test], &[[f32; LANES]]) -> [u8; LANES],
+        reached: &mut [[u8; LANES]],
     ) {
-        let Self { factored, shared, readings } = self;
-        let own = &factored.own;
-        let (mut tree, mut test) = (0, 0);
-        for (forest, end) in factored.ends.iter().enumerate() {
-            let mut sums = [0.0; LANES];
-            while tree < *end {
-                let tests = &own.tests[test..own.ends[tree] as usize];
-                let leaves = factored.leaves[factored.first_leaves[tree] as usize..].first_chunk();
-                add_leaves(&mut sums, shared[tree], tests, readings, leaves.expect("enough stand for none"));
-                test += tests.len();
-                tree += 1;
-            }
-            answer(forest, &sums);
+        let mut start = 0;
+        for ((reached, word), end) in reached.iter_mut().zip(self.shared).zip(&self.own.ends) {
+            let end = *end as usize;
+            *reached = lowest_left(*word, &self.own.tests[start..end], self.readings);
+            start = end;
         }
     }
 }
 
-fn add_leaves<const LANES: usize>(
-    sums: &mut [f64; LANES],
-    word: u64,
-    tests: &[Test],
-    readings: &[[f32; LANES]],
-    leaves: &[f64; MAX_LEAVES],
-) {
+fn lowest_left<const LANES: usize>(word: u64, tests: &[Test], readings: &[[f32; LANES]]) -> [u8; LANES] {
     let mut words = [word; LANES];
     for test in tests {
         for (word, value) in words.iter_mut().zip(&readings[test.column as usize]) {
             *word &= if *value <= test.threshold { u64::MAX } else { test.left };
         }
     }
-    add_lowest(sums, &words, leaves);
-}
-
-/// Adds the leaf that each word's lowest bit stands for.
-#[inline(always)]
-fn add_lowest(sums: &mut [f64], words: &[u64], leaves: &[f64; MAX_LEAVES]) {
-    for (sum, word) in sums.iter_mut().zip(words) {
-        *sum += leaves[word.trailing_zeros() as usize % MAX_LEAVES];
-    }
+    words.map(|word| word.trailing_zeros() as u8)
 }
 
 /// Eight words in one register.
@@ -326,14 +327,13 @@ fn add_lowest(sums: &mut [f64], words: &[u64], leaves: &[f64; MAX_LEAVES]) {
 #[allow(unsafe_code)]
 mod avx512 {
     use std::arch::x86_64::{
-        __m256, __m512, __m512i, _CMP_NLE_UQ, _mm_loadu_si128, _mm256_cmp_ps_mask, _mm256_loadu_ps, _mm256_set1_ps,
-        _mm512_add_epi64, _mm512_add_pd, _mm512_and_epi64, _mm512_andnot_epi64, _mm512_cmp_ps_mask,
-        _mm512_cvtepu8_epi32, _mm512_i64gather_pd, _mm512_loadu_epi64, _mm512_loadu_pd, _mm512_loadu_ps,
-        _mm512_mask_and_epi64, _mm512_permutex2var_ps, _mm512_popcnt_epi64, _mm512_reduce_and_epi64, _mm512_set1_epi64,
-        _mm512_storeu_pd,
+        __m256, __m512, __m512i, _CMP_NLE_UQ, _mm_loadu_si128, _mm_storel_epi64, _mm256_cmp_ps_mask, _mm256_loadu_ps,
+        _mm256_set1_ps, _mm512_add_epi64, _mm512_andnot_epi64, _mm512_cmp_ps_mask, _mm512_cvtepi64_epi8,
+        _mm512_cvtepu8_epi32, _mm512_loadu_epi64, _mm512_loadu_ps, _mm512_mask_and_epi64, _mm512_permutex2var_ps,
+        _mm512_popcnt_epi64, _mm512_reduce_and_epi64, _mm512_set1_epi64,
     };
 
-    use super::{BANK, Block, Group, MAX_LEAVES, STEP, SharedTests, Test};
+    use super::{BANK, Block, Group, STEP, SharedTests, Test};
 
     pub(super) fn is_there() -> bool {
         is_x86_feature_detected!("avx512f")
@@ -375,33 +375,31 @@ mod avx512 {
         unsafe { _mm512_loadu_ps(values.as_ptr()) }
     }
 
-    pub(super) fn score<const LANES: usize>(block: &Block<'_, LANES>, answer: impl FnMut(usize, &[f64; LANES])) {
+    pub(super) fn reach<const LANES: usize>(block: &Block<'_, LANES>, reached: &mut [[u8; LANES]]) {
         assert!(is_there(), "the caller asked");
         // SAFETY: the processor has the instructions.
-        unsafe { score_wide(block, answer) }
+        unsafe { reach_wide(block, reached) }
     }
 
     #[target_feature(enable = "avx512f,avx512vl,avx512vpopcntdq")]
-    fn score_wide<const LANES: usize>(block: &Block<'_, LANES>, answer: impl FnMut(usize, &[f64; LANES])) {
-        block.score_with(
-            |sums, word, tests, readings, leaves| match LANES {
-                8 => add_leaves::<LANES, 1>(sums, word, tests, readings, leaves),
-                _ => add_leaves::<LANES, 2>(sums, word, tests, readings, leaves),
+    fn reach_wide<const LANES: usize>(block: &Block<'_, LANES>, reached: &mut [[u8; LANES]]) {
+        block.reach_with(
+            |word, tests, readings| match LANES {
+                8 => lowest_left::<LANES, 1>(word, tests, readings),
+                _ => lowest_left::<LANES, 2>(word, tests, readings),
             },
-            answer,
+            reached,
         );
     }
 
-    /// As [`super::add_leaves`], with `EIGHTS` registers of words.
+    /// As [`super::lowest_left`], with `EIGHTS` registers of words.
     #[inline]
     #[target_feature(enable = "avx512f,avx512vl,avx512vpopcntdq")]
-    fn add_leaves<const LANES: usize, const EIGHTS: usize>(
-        sums: &mut [f64; LANES],
+    fn lowest_left<const LANES: usize, const EIGHTS: usize>(
         word: u64,
         tests: &[Test],
         readings: &[[f32; LANES]],
-        leaves: &[f64; MAX_LEAVES],
-    ) {
+    ) -> [u8; LANES] {
         let mut words = [_mm512_set1_epi64(word.cast_signed()); EIGHTS];
         for test in tests.as_chunks::<STEP>().0 {
             for test in test {
@@ -414,14 +412,12 @@ mod avx512 {
                 }
             }
         }
-        for (sums, word) in sums.as_chunks_mut::<8>().0.iter_mut().zip(words) {
-            let lowest = _mm512_and_epi64(trailing_zeros(word), _mm512_set1_epi64(MAX_LEAVES as i64 - 1));
-            // SAFETY: eight sums there, and no place is beyond the last of the leaves.
-            unsafe {
-                let reached = _mm512_i64gather_pd::<8>(lowest, leaves.as_ptr());
-                _mm512_storeu_pd(sums.as_mut_ptr(), _mm512_add_pd(_mm512_loadu_pd(sums.as_ptr()), reached));
-            }
+        let mut lowest = [0; LANES];
+        for (lowest, word) in lowest.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+            // SAFETY: eight bytes there.
+            unsafe { _mm_storel_epi64(lowest.as_mut_ptr().cast(), _mm512_cvtepi64_epi8(trailing_zeros(word))) };
         }
+        lowest
     }
 
     #[inline]
@@ -450,7 +446,7 @@ mod avx2 {
         _mm256_set1_ps, _mm256_storeu_si256,
     };
 
-    use super::{BANK, Block, Group, MAX_LEAVES, SharedTests, Test, add_lowest};
+    use super::{BANK, Block, Group, SharedTests, Test};
 
     pub(super) fn is_there() -> bool {
         is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi1")
@@ -502,35 +498,33 @@ mod avx2 {
         [_mm256_castsi256_si128(fails), _mm256_extracti128_si256::<1>(fails)].map(|half| _mm256_cvtepi32_epi64(half))
     }
 
-    pub(super) fn score<const LANES: usize>(block: &Block<'_, LANES>, answer: impl FnMut(usize, &[f64; LANES])) {
+    pub(super) fn reach<const LANES: usize>(block: &Block<'_, LANES>, reached: &mut [[u8; LANES]]) {
         assert!(is_there(), "the caller asked");
         // SAFETY: the processor has the instructions.
-        unsafe { score_wide(block, answer) }
+        unsafe { reach_wide(block, reached) }
     }
 
     #[target_feature(enable = "avx2,bmi1")]
-    fn score_wide<const LANES: usize>(block: &Block<'_, LANES>, answer: impl FnMut(usize, &[f64; LANES])) {
-        block.score_with(
-            |sums, word, tests, readings, leaves| {
-                for first in (0..LANES).step_by(8) {
-                    add_leaves(&mut sums[first..][..8], word, tests, readings, first, leaves);
-                }
-            },
-            answer,
-        );
+    fn reach_wide<const LANES: usize>(block: &Block<'_, LANES>, reached: &mut [[u8; LANES]]) {
+        let lowest_left = |word, tests: &[Test], readings: &[[f32; LANES]]| {
+            let mut lowest = [0; LANES];
+            for (eight, lowest) in lowest.as_chunks_mut().0.iter_mut().enumerate() {
+                *lowest = lowest_left_of_eight(word, tests, readings, 8 * eight);
+            }
+            lowest
+        };
+        block.reach_with(lowest_left, reached);
     }
 
-    /// As [`super::add_leaves`], for the eight rows from `first` on.
+    /// As [`super::lowest_left`], for the eight rows from `first` on.
     #[inline]
     #[target_feature(enable = "avx2,bmi1")]
-    fn add_leaves<const LANES: usize>(
-        sums: &mut [f64],
+    fn lowest_left_of_eight<const LANES: usize>(
         word: u64,
         tests: &[Test],
         readings: &[[f32; LANES]],
         first: usize,
-        leaves: &[f64; MAX_LEAVES],
-    ) {
+    ) -> [u8; 8] {
         let mut words = [_mm256_set1_epi64x(word.cast_signed()); 2];
         for test in tests {
             let left = _mm256_set1_epi64x(test.left.cast_signed());
@@ -539,7 +533,8 @@ mod avx2 {
                 *word = _mm256_andnot_si256(_mm256_andnot_si256(left, fails), *word);
             }
         }
-        add_lowest(sums, [four(words[0]), four(words[1])].as_flattened(), leaves);
+        let words: [u64; 8] = *[four(words[0]), four(words[1])].as_flattened().first_chunk().expect("eight words");
+        words.map(|word| word.trailing_zeros() as u8)
     }
 
     #[inline]
@@ -683,22 +678,22 @@ mod tests {
             let mut scratch = Scratch::default();
             let mut expected = vec![f64::NAN; FEW * forests.len()];
             factored.predict_rows(&rows, N_FEATURES, &mut scratch, &mut expected);
-            let Scratch { shared_readings, shared, readings } = &scratch;
+            let Scratch { shared_readings, shared, readings, reached } = &scratch;
             let mut words = factored.whole.clone();
             factored.shared.rule_out_with(|groups| left(groups, shared_readings), &mut words);
             assert_eq!(words, *shared);
-            let block = Block { factored: &factored, shared, readings: readings.as_chunks::<FEW>().0 };
-            let mut answers = Vec::new();
-            block.score_with(add_leaves, |_, sums| answers.extend_from_slice(sums));
-            assert_eq!(answers, expected);
+            let block = Block { own: &factored.own, shared, readings: readings.as_chunks::<FEW>().0 };
+            let mut leaves = vec![[0; FEW]; shared.len()];
+            block.reach_with(lowest_left, &mut leaves);
+            assert_eq!(leaves.as_flattened(), reached);
             #[cfg(target_arch = "x86_64")]
             if avx2::is_there() {
                 words.clone_from(&factored.whole);
                 avx2::rule_out(&factored.shared, shared_readings, &mut words);
                 assert_eq!(words, *shared);
-                answers.clear();
-                avx2::score(&block, |_, sums| answers.extend_from_slice(sums));
-                assert_eq!(answers, expected);
+                leaves.fill([0; FEW]);
+                avx2::reach(&block, &mut leaves);
+                assert_eq!(leaves.as_flattened(), reached);
             }
         }
     }
