@@ -8,6 +8,7 @@
 //! Measured and left out: sorting the tests of one reading, to end at the first that passes (what early ends save is lost to
 //! loads and stores of words), and dropping the tests that shared ones have made moot (four in five stay).
 
+use std::array;
 use std::ops::Range;
 
 use super::layout::{FlatTree, reading};
@@ -25,6 +26,8 @@ const STEP: usize = 8;
 const GROUP: usize = 16;
 /// Shared columns that a group of tests chooses from: two registers of 512 bits.
 const BANK: usize = 32;
+/// Own columns that a test may name: it cannot name one beyond.
+const MAX_OWN_COLUMNS: usize = 1 << u8::BITS;
 
 /// Several forests that answer the same rows in one pass, bit for bit as [`Forest::predict`] does.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,7 +59,7 @@ pub struct Scratch {
 }
 
 /// One of the four readings of a feature.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Column {
     feature: u16,
     reading: u16,
@@ -69,11 +72,14 @@ impl Column {
     }
 }
 
+/// What own columns read of the rows of a block; those that are not there read anything.
+type OwnReadings<const LANES: usize> = [[f32; LANES]; MAX_OWN_COLUMNS];
+
 /// A row passes if its reading is at most the threshold.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Test {
+struct Test<C> {
     threshold: f32,
-    column: u32,
+    column: C,
     /// The leaves that a row may still reach when it fails.
     left: u64,
 }
@@ -102,14 +108,14 @@ struct Group {
 #[derive(Debug, Clone, Default, PartialEq)]
 struct OwnTests {
     columns: Vec<Column>,
-    tests: Vec<Test>,
+    tests: Vec<Test<u8>>,
     /// Where the tests of each tree end.
     ends: Vec<u32>,
 }
 
 impl Factored {
     /// Joins forests whose rows share their first `n_shared` values; `None` when a tree has more than [`MAX_LEAVES`] leaves,
-    /// or when the forests read rows of different widths.
+    /// when the forests read rows of different widths, or when they read the other values in more than 256 ways.
     pub fn new(forests: &[&Forest], n_shared: usize) -> Option<Self> {
         let n_features = forests.first()?.n_features;
         if forests.iter().any(|forest| forest.n_features != n_features) {
@@ -170,18 +176,17 @@ impl Factored {
     fn score_blocks<const LANES: usize>(&self, rows: &[f32], width: usize, scratch: &mut Scratch, out: &mut [f64]) {
         let n_rows = rows.len() / width;
         let Scratch { shared, readings, reached, .. } = scratch;
-        readings.resize(self.own.columns.len() * LANES, 0.0);
-        let (readings, _) = readings.as_chunks_mut::<LANES>();
+        readings.resize(MAX_OWN_COLUMNS * LANES, 0.0);
+        let readings: &mut OwnReadings<LANES> =
+            readings.as_chunks_mut().0.first_chunk_mut().expect("just made as large");
         reached.resize(shared.len() * LANES, 0);
         let (reached, _) = reached.as_chunks_mut::<LANES>();
         for (block, first) in rows.chunks(width * LANES).zip((0..).step_by(LANES)) {
             let taken = block.len() / width;
-            for lane in 0..LANES {
-                // The last row stands in for those that are missing.
-                let row = &block[lane.min(taken - 1) * width..][..width];
-                for (column, readings) in self.own.columns.iter().zip(readings.iter_mut()) {
-                    readings[lane] = column.read(row);
-                }
+            // The last row stands in for those that are missing.
+            let rows = array::from_fn(|lane| &block[lane.min(taken - 1) * width..][..width]);
+            for (column, readings) in self.own.columns.iter().zip(readings.iter_mut()) {
+                *readings = rows.map(|row| column.read(row));
             }
             Block { own: &self.own, shared, readings }.reach(reached);
             let mut tree = 0;
@@ -209,8 +214,8 @@ impl Factored {
 
 impl SharedTests {
     /// Adds the tests of the next tree.
-    fn add_tree(&mut self, mut tests: Vec<Test>) -> Option<()> {
-        let bank = |test: &Test| test.column / BANK as u32;
+    fn add_tree(&mut self, mut tests: Vec<Test<u32>>) -> Option<()> {
+        let bank = |test: &Test<u32>| test.column / BANK as u32;
         tests.sort_by_key(bank);
         for of_bank in tests.chunk_by(|a, b| bank(a) == bank(b)) {
             for tests in of_bank.chunks(GROUP) {
@@ -281,7 +286,7 @@ struct Block<'a, const LANES: usize> {
     /// What the shared tests leave of each tree.
     shared: &'a [u64],
     /// What each column reads of each row.
-    readings: &'a [[f32; LANES]],
+    readings: &'a OwnReadings<LANES>,
 }
 
 impl<const LANES: usize> Block<'_, LANES> {
@@ -300,7 +305,7 @@ impl<const LANES: usize> Block<'_, LANES> {
     #[inline(always)]
     fn reach_with(
         &self,
-        lowest_left: impl Fn(u64, &[Test], &[[f32; LANES]]) -> [u8; LANES],
+        lowest_left: impl Fn(u64, &[Test<u8>], &OwnReadings<LANES>) -> [u8; LANES],
         reached: &mut [[u8; LANES]],
     ) {
         let mut start = 0;
@@ -312,10 +317,10 @@ impl<const LANES: usize> Block<'_, LANES> {
     }
 }
 
-fn lowest_left<const LANES: usize>(word: u64, tests: &[Test], readings: &[[f32; LANES]]) -> [u8; LANES] {
+fn lowest_left<const LANES: usize>(word: u64, tests: &[Test<u8>], readings: &OwnReadings<LANES>) -> [u8; LANES] {
     let mut words = [word; LANES];
     for test in tests {
-        for (word, value) in words.iter_mut().zip(&readings[test.column as usize]) {
+        for (word, value) in words.iter_mut().zip(&readings[usize::from(test.column)]) {
             *word &= if *value <= test.threshold { u64::MAX } else { test.left };
         }
     }
@@ -333,7 +338,7 @@ mod avx512 {
         _mm512_popcnt_epi64, _mm512_reduce_and_epi64, _mm512_set1_epi64,
     };
 
-    use super::{BANK, Block, Group, STEP, SharedTests, Test};
+    use super::{BANK, Block, Group, OwnReadings, STEP, SharedTests, Test};
 
     pub(super) fn is_there() -> bool {
         is_x86_feature_detected!("avx512f")
@@ -397,15 +402,15 @@ mod avx512 {
     #[target_feature(enable = "avx512f,avx512vl,avx512vpopcntdq")]
     fn lowest_left<const LANES: usize, const EIGHTS: usize>(
         word: u64,
-        tests: &[Test],
-        readings: &[[f32; LANES]],
+        tests: &[Test<u8>],
+        readings: &OwnReadings<LANES>,
     ) -> [u8; LANES] {
         let mut words = [_mm512_set1_epi64(word.cast_signed()); EIGHTS];
         for test in tests.as_chunks::<STEP>().0 {
             for test in test {
                 let threshold = _mm256_set1_ps(test.threshold);
                 let left = _mm512_set1_epi64(test.left.cast_signed());
-                let (values, _) = readings[test.column as usize].as_chunks::<8>();
+                let (values, _) = readings[usize::from(test.column)].as_chunks::<8>();
                 for (word, values) in words.iter_mut().zip(values) {
                     let fails = _mm256_cmp_ps_mask::<_CMP_NLE_UQ>(load(values), threshold);
                     *word = _mm512_mask_and_epi64(*word, fails, *word, left);
@@ -446,7 +451,7 @@ mod avx2 {
         _mm256_set1_ps, _mm256_storeu_si256,
     };
 
-    use super::{BANK, Block, Group, SharedTests, Test};
+    use super::{BANK, Block, Group, OwnReadings, SharedTests, Test};
 
     pub(super) fn is_there() -> bool {
         is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi1")
@@ -506,7 +511,7 @@ mod avx2 {
 
     #[target_feature(enable = "avx2,bmi1")]
     fn reach_wide<const LANES: usize>(block: &Block<'_, LANES>, reached: &mut [[u8; LANES]]) {
-        let lowest_left = |word, tests: &[Test], readings: &[[f32; LANES]]| {
+        let lowest_left = |word, tests: &[Test<u8>], readings: &OwnReadings<LANES>| {
             let mut lowest = [0; LANES];
             for (eight, lowest) in lowest.as_chunks_mut().0.iter_mut().enumerate() {
                 *lowest = lowest_left_of_eight(word, tests, readings, 8 * eight);
@@ -521,14 +526,14 @@ mod avx2 {
     #[target_feature(enable = "avx2,bmi1")]
     fn lowest_left_of_eight<const LANES: usize>(
         word: u64,
-        tests: &[Test],
-        readings: &[[f32; LANES]],
+        tests: &[Test<u8>],
+        readings: &OwnReadings<LANES>,
         first: usize,
     ) -> [u8; 8] {
         let mut words = [_mm256_set1_epi64x(word.cast_signed()); 2];
         for test in tests {
             let left = _mm256_set1_epi64x(test.left.cast_signed());
-            let values = readings[test.column as usize][first..].first_chunk().expect("eight rows at a time");
+            let values = readings[usize::from(test.column)][first..].first_chunk().expect("eight rows at a time");
             for (word, fails) in words.iter_mut().zip(failing(eight(values), _mm256_set1_ps(test.threshold))) {
                 *word = _mm256_andnot_si256(_mm256_andnot_si256(left, fails), *word);
             }
@@ -584,7 +589,7 @@ impl Parts {
         place: usize,
         first: usize,
         unreached: &mut u64,
-        shared: &mut Vec<Test>,
+        shared: &mut Vec<Test<u32>>,
     ) -> Option<u64> {
         let node = forest.nodes[tree.range()][place];
         if node.is_leaf(place) {
@@ -598,20 +603,26 @@ impl Parts {
         match node.compared_with() {
             threshold if threshold.is_nan() => *unreached |= passed,
             threshold => {
-                let (columns, tests) = if usize::from(column.feature) < self.n_shared {
-                    (&mut self.shared.columns, shared)
+                let left = !passed;
+                if usize::from(column.feature) < self.n_shared {
+                    let column = place_of(column, &mut self.shared.columns) as u32;
+                    shared.push(Test { threshold, column, left });
                 } else {
-                    (&mut self.own.columns, &mut self.own.tests)
-                };
-                let place = columns.iter().position(|known| *known == column).unwrap_or_else(|| {
-                    columns.push(column);
-                    columns.len() - 1
-                });
-                tests.push(Test { threshold, column: place as u32, left: !passed });
+                    let column = place_of(column, &mut self.own.columns).try_into().ok()?;
+                    self.own.tests.push(Test { threshold, column, left });
+                }
             }
         }
         Some(passed | failed)
     }
+}
+
+/// Where a column is among those known, which it joins if it is new.
+fn place_of(column: Column, known: &mut Vec<Column>) -> usize {
+    known.iter().position(|one| *one == column).unwrap_or_else(|| {
+        known.push(column);
+        known.len() - 1
+    })
 }
 
 const _: () = assert!(MAX_FEATURES * 4 <= 1 << 16, "a feature and its reading fit a test's word");
@@ -682,7 +693,8 @@ mod tests {
             let mut words = factored.whole.clone();
             factored.shared.rule_out_with(|groups| left(groups, shared_readings), &mut words);
             assert_eq!(words, *shared);
-            let block = Block { own: &factored.own, shared, readings: readings.as_chunks::<FEW>().0 };
+            let block =
+                Block { own: &factored.own, shared, readings: readings.as_chunks().0.first_chunk().expect("all") };
             let mut leaves = vec![[0; FEW]; shared.len()];
             block.reach_with(lowest_left, &mut leaves);
             assert_eq!(leaves.as_flattened(), reached);
