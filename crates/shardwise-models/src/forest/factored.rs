@@ -20,8 +20,8 @@ pub const MAX_LEAVES: usize = u64::BITS as usize;
 const FEW: usize = 8;
 /// Rows that are answered at a time otherwise.
 const MANY: usize = 16;
-/// The own tests of a tree are filled up to a multiple of this with some that change nothing, so that loops end when expected.
-const STEP: usize = 8;
+/// The own tests of half a tree are filled up to a multiple of this with some that change nothing, so that loops end when expected.
+const STEP: usize = 4;
 /// Shared tests that are taken at a time.
 const GROUP: usize = 16;
 /// Shared columns that a group of tests chooses from: two registers of 512 bits.
@@ -35,14 +35,22 @@ pub struct Factored {
     n_features: usize,
     /// Where the trees of each forest end.
     ends: Vec<usize>,
-    /// All leaves of each tree that some row can reach.
-    whole: Vec<u64>,
     /// The values of all leaves, those of one tree side by side, then [`MAX_LEAVES`] that stand for none.
     leaves: Vec<f64>,
-    /// Where each tree's leaves begin.
-    first_leaves: Vec<u32>,
+    /// Where each tree is.
+    places: Vec<Place>,
+    // From here on trees with as many tests stand side by side, so that the processor foresees where loops end.
+    /// All leaves of each tree that some row can reach.
+    whole: Vec<u64>,
     shared: SharedTests,
     own: OwnTests,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Place {
+    first_leaf: u32,
+    /// Where its word and its tests are among those of all trees.
+    among_tests: u32,
 }
 
 /// Buffers that a thread keeps between answers.
@@ -52,8 +60,7 @@ pub struct Scratch {
     shared_readings: Vec<[f32; BANK]>,
     /// What each tree's shared tests leave.
     shared: Vec<u64>,
-    /// What each own column reads of each row of a block.
-    readings: Vec<f32>,
+    lines: Vec<Line>,
     /// The leaf of each tree that each row of a block reaches.
     reached: Vec<u8>,
 }
@@ -72,16 +79,63 @@ impl Column {
     }
 }
 
-/// What own columns read of the rows of a block; those that are not there read anything.
-type OwnReadings<const LANES: usize> = [[f32; LANES]; MAX_OWN_COLUMNS];
+/// What a column reads of the rows of a block: a cache line, so that registers are loaded at once.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+struct Line([f32; MANY]);
+
+/// A line for each column; those of columns that are not there hold anything.
+type Lines = [Line; MAX_OWN_COLUMNS];
+
+/// The leaves that one half of a tree's word stands for.
+const HALF: usize = MAX_LEAVES / 2;
 
 /// A row passes if its reading is at most the threshold.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Test<C> {
+struct SharedTest {
     threshold: f32,
-    column: C,
+    column: usize,
     /// The leaves that a row may still reach when it fails.
     left: u64,
+}
+
+/// The same for the leaves of one half.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct OwnTest {
+    threshold: f32,
+    left: u32,
+    column: u8,
+}
+
+/// Some tests of one half. Those that fill it up leave all leaves.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Step {
+    thresholds: [f32; STEP],
+    left: [u32; STEP],
+    columns: [u8; STEP],
+}
+
+impl Step {
+    fn new(tests: &[OwnTest]) -> Self {
+        let mut step = Self { thresholds: [0.0; STEP], left: [u32::MAX; STEP], columns: [0; STEP] };
+        for (place, test) in tests.iter().enumerate() {
+            step.thresholds[place] = test.threshold;
+            step.left[place] = test.left;
+            step.columns[place] = test.column;
+        }
+        step
+    }
+
+    /// What each test reads, its threshold, and what it leaves.
+    #[inline(always)]
+    fn tests<'a>(&self, lines: &'a Lines) -> [(&'a [f32; MANY], f32, u32); STEP] {
+        // Loads are the bottleneck: one for all columns.
+        let columns = u32::from_le_bytes(self.columns);
+        array::from_fn(|place| {
+            let column = (columns >> (place as u32 * u8::BITS)) as u8;
+            (&lines[usize::from(column)].0, self.thresholds[place], self.left[place])
+        })
+    }
 }
 
 /// Tests of shared values, tree by tree.
@@ -104,13 +158,14 @@ struct Group {
     bank: u32,
 }
 
-/// Tests of the other values, tree by tree.
+/// Tests of the other values, tree by tree, first those of the lower half of its leaves: few tests rule out leaves of both,
+/// and registers hold twice as many halves as words.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct OwnTests {
     columns: Vec<Column>,
-    tests: Vec<Test<u8>>,
-    /// Where the tests of each tree end.
-    ends: Vec<u32>,
+    steps: Vec<Step>,
+    /// Where the steps of each half end.
+    ends: Vec<[u32; 2]>,
 }
 
 impl Factored {
@@ -127,11 +182,9 @@ impl Factored {
             for tree in &forest.trees {
                 parts.add(forest, tree)?;
             }
-            ends.push(parts.whole.len());
+            ends.push(parts.trees.len());
         }
-        let Parts { whole, mut leaves, first_leaves, shared, own, .. } = parts;
-        leaves.extend([0.0; MAX_LEAVES]);
-        Some(Self { n_features, ends, whole, leaves, first_leaves, shared, own })
+        parts.join(n_features, ends)
     }
 
     /// Whether this processor has the registers (AVX-512 or AVX2) with which this is faster than the walk for eight rows and
@@ -175,20 +228,19 @@ impl Factored {
 
     fn score_blocks<const LANES: usize>(&self, rows: &[f32], width: usize, scratch: &mut Scratch, out: &mut [f64]) {
         let n_rows = rows.len() / width;
-        let Scratch { shared, readings, reached, .. } = scratch;
-        readings.resize(MAX_OWN_COLUMNS * LANES, 0.0);
-        let readings: &mut OwnReadings<LANES> =
-            readings.as_chunks_mut().0.first_chunk_mut().expect("just made as large");
+        let Scratch { shared, lines, reached, .. } = scratch;
+        lines.resize(MAX_OWN_COLUMNS, Line([0.0; MANY]));
+        let lines: &mut Lines = lines.first_chunk_mut().expect("just made as many");
         reached.resize(shared.len() * LANES, 0);
         let (reached, _) = reached.as_chunks_mut::<LANES>();
         for (block, first) in rows.chunks(width * LANES).zip((0..).step_by(LANES)) {
             let taken = block.len() / width;
             // The last row stands in for those that are missing.
-            let rows = array::from_fn(|lane| &block[lane.min(taken - 1) * width..][..width]);
-            for (column, readings) in self.own.columns.iter().zip(readings.iter_mut()) {
-                *readings = rows.map(|row| column.read(row));
+            let rows: [_; LANES] = array::from_fn(|lane| &block[lane.min(taken - 1) * width..][..width]);
+            for (column, line) in self.own.columns.iter().zip(lines.iter_mut()) {
+                line.0[..LANES].copy_from_slice(&rows.map(|row| column.read(row)));
             }
-            Block { own: &self.own, shared, readings }.reach(reached);
+            Block { own: &self.own, shared, lines }.reach(reached);
             let mut tree = 0;
             for (end, out) in self.ends.iter().zip(out.chunks_exact_mut(n_rows)) {
                 let sums = self.sum(tree..*end, reached);
@@ -201,9 +253,10 @@ impl Factored {
     /// Adds up the leaves of these trees.
     fn sum<const LANES: usize>(&self, trees: Range<usize>, reached: &[[u8; LANES]]) -> [f64; LANES] {
         let mut sums = [0.0; LANES];
-        for (first, reached) in self.first_leaves[trees.clone()].iter().zip(&reached[trees]) {
-            let leaves: &[f64; MAX_LEAVES] =
-                self.leaves[*first as usize..].first_chunk().expect("enough that stand for none follow");
+        for place in &self.places[trees] {
+            let leaves = self.leaves[place.first_leaf as usize..].first_chunk();
+            let leaves: &[f64; MAX_LEAVES] = leaves.expect("enough that stand for none follow");
+            let reached = &reached[place.among_tests as usize];
             for (sum, leaf) in sums.iter_mut().zip(reached) {
                 *sum += leaves[usize::from(*leaf) % MAX_LEAVES];
             }
@@ -214,8 +267,8 @@ impl Factored {
 
 impl SharedTests {
     /// Adds the tests of the next tree.
-    fn add_tree(&mut self, mut tests: Vec<Test<u32>>) -> Option<()> {
-        let bank = |test: &Test<u32>| test.column / BANK as u32;
+    fn add_tree(&mut self, mut tests: Vec<SharedTest>) -> Option<()> {
+        let bank = |test: &SharedTest| test.column / BANK;
         tests.sort_by_key(bank);
         for of_bank in tests.chunk_by(|a, b| bank(a) == bank(b)) {
             for tests in of_bank.chunks(GROUP) {
@@ -223,12 +276,12 @@ impl SharedTests {
                     left: [u64::MAX; GROUP],
                     thresholds: [0.0; GROUP],
                     columns: [0; GROUP],
-                    bank: bank(&tests[0]),
+                    bank: bank(&tests[0]) as u32,
                 };
                 for (place, test) in tests.iter().enumerate() {
                     group.left[place] = test.left;
                     group.thresholds[place] = test.threshold;
-                    group.columns[place] = (test.column % BANK as u32) as u8;
+                    group.columns[place] = (test.column % BANK) as u8;
                 }
                 self.groups.push(group);
             }
@@ -280,18 +333,30 @@ fn left(groups: &[Group], readings: &[[f32; BANK]]) -> u64 {
     left
 }
 
+impl OwnTests {
+    /// Adds the tests of the next tree.
+    fn add_tree(&mut self, halves: [Vec<OwnTest>; 2]) -> Option<()> {
+        let mut ends = [0; 2];
+        for (tests, end) in halves.into_iter().zip(&mut ends) {
+            self.steps.extend(tests.chunks(STEP).map(Step::new));
+            *end = u32::try_from(self.steps.len()).ok()?;
+        }
+        self.ends.push(ends);
+        Some(())
+    }
+}
+
 /// Rows that are answered at a time.
-struct Block<'a, const LANES: usize> {
+struct Block<'a> {
     own: &'a OwnTests,
     /// What the shared tests leave of each tree.
     shared: &'a [u64],
-    /// What each column reads of each row.
-    readings: &'a OwnReadings<LANES>,
+    lines: &'a Lines,
 }
 
-impl<const LANES: usize> Block<'_, LANES> {
+impl Block<'_> {
     /// Finds the leaf of each tree that each row reaches.
-    fn reach(&self, reached: &mut [[u8; LANES]]) {
+    fn reach<const LANES: usize>(&self, reached: &mut [[u8; LANES]]) {
         #[cfg(target_arch = "x86_64")]
         if avx512::is_there() {
             return avx512::reach(self, reached);
@@ -301,44 +366,55 @@ impl<const LANES: usize> Block<'_, LANES> {
         self.reach_with(lowest_left, reached);
     }
 
-    /// The same with a way to find the leaf of one tree: given what is left of the tree, its tests, and what these read.
+    /// The same with a way to find the leaf of one tree: given what is left of its halves, their tests, and what these read.
     #[inline(always)]
-    fn reach_with(
+    fn reach_with<const LANES: usize>(
         &self,
-        lowest_left: impl Fn(u64, &[Test<u8>], &OwnReadings<LANES>) -> [u8; LANES],
+        lowest_left: impl Fn([u32; 2], [&[Step]; 2], &Lines) -> [u8; LANES],
         reached: &mut [[u8; LANES]],
     ) {
         let mut start = 0;
-        for ((reached, word), end) in reached.iter_mut().zip(self.shared).zip(&self.own.ends) {
-            let end = *end as usize;
-            *reached = lowest_left(*word, &self.own.tests[start..end], self.readings);
+        for ((reached, word), ends) in reached.iter_mut().zip(self.shared).zip(&self.own.ends) {
+            let [middle, end] = ends.map(|end| end as usize);
+            let steps = [&self.own.steps[start..middle], &self.own.steps[middle..end]];
+            *reached = lowest_left([*word as u32, (*word >> HALF) as u32], steps, self.lines);
             start = end;
         }
     }
 }
 
-fn lowest_left<const LANES: usize>(word: u64, tests: &[Test<u8>], readings: &OwnReadings<LANES>) -> [u8; LANES] {
-    let mut words = [word; LANES];
-    for test in tests {
-        for (word, value) in words.iter_mut().zip(&readings[usize::from(test.column)]) {
-            *word &= if *value <= test.threshold { u64::MAX } else { test.left };
+fn lowest_left<const LANES: usize>(halves: [u32; 2], steps: [&[Step]; 2], lines: &Lines) -> [u8; LANES] {
+    let mut halves = halves.map(|half| [half; LANES]);
+    for (half, steps) in halves.iter_mut().zip(steps) {
+        for (values, threshold, left) in steps.iter().flat_map(|step| step.tests(lines)) {
+            for (half, value) in half.iter_mut().zip(values) {
+                *half &= if *value <= threshold { u32::MAX } else { left };
+            }
         }
     }
-    words.map(|word| word.trailing_zeros() as u8)
+    array::from_fn(|lane| trailing_zeros(halves[0][lane], halves[1][lane]))
 }
 
-/// Eight words in one register.
+#[inline(always)]
+fn trailing_zeros(low: u32, high: u32) -> u8 {
+    (u64::from(low) | u64::from(high) << HALF).trailing_zeros() as u8
+}
+
+/// Eight words or sixteen halves in one register.
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod avx512 {
     use std::arch::x86_64::{
-        __m256, __m512, __m512i, _CMP_NLE_UQ, _mm_loadu_si128, _mm_storel_epi64, _mm256_cmp_ps_mask, _mm256_loadu_ps,
-        _mm256_set1_ps, _mm512_add_epi64, _mm512_andnot_epi64, _mm512_cmp_ps_mask, _mm512_cvtepi64_epi8,
-        _mm512_cvtepu8_epi32, _mm512_loadu_epi64, _mm512_loadu_ps, _mm512_mask_and_epi64, _mm512_permutex2var_ps,
-        _mm512_popcnt_epi64, _mm512_reduce_and_epi64, _mm512_set1_epi64,
+        __m256, __m512, _CMP_NLE_UQ, _mm_loadu_si128, _mm_storel_epi64, _mm_storeu_si128, _mm256_add_epi32,
+        _mm256_andnot_si256, _mm256_cmp_ps_mask, _mm256_cvtepi32_epi8, _mm256_loadu_ps, _mm256_mask_add_epi32,
+        _mm256_mask_and_epi32, _mm256_mask_mov_epi32, _mm256_popcnt_epi32, _mm256_set1_epi32, _mm256_set1_ps,
+        _mm256_testn_epi32_mask, _mm512_add_epi32, _mm512_andnot_epi32, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi8,
+        _mm512_cvtepu8_epi32, _mm512_loadu_epi64, _mm512_loadu_ps, _mm512_mask_add_epi32, _mm512_mask_and_epi32,
+        _mm512_mask_and_epi64, _mm512_mask_mov_epi32, _mm512_permutex2var_ps, _mm512_popcnt_epi32,
+        _mm512_reduce_and_epi64, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_set1_ps, _mm512_testn_epi32_mask,
     };
 
-    use super::{BANK, Block, Group, OwnReadings, STEP, SharedTests, Test};
+    use super::{BANK, Block, Group, HALF, Lines, SharedTests, Step};
 
     pub(super) fn is_there() -> bool {
         is_x86_feature_detected!("avx512f")
@@ -380,78 +456,101 @@ mod avx512 {
         unsafe { _mm512_loadu_ps(values.as_ptr()) }
     }
 
-    pub(super) fn reach<const LANES: usize>(block: &Block<'_, LANES>, reached: &mut [[u8; LANES]]) {
+    pub(super) fn reach<const LANES: usize>(block: &Block<'_>, reached: &mut [[u8; LANES]]) {
         assert!(is_there(), "the caller asked");
         // SAFETY: the processor has the instructions.
         unsafe { reach_wide(block, reached) }
     }
 
     #[target_feature(enable = "avx512f,avx512vl,avx512vpopcntdq")]
-    fn reach_wide<const LANES: usize>(block: &Block<'_, LANES>, reached: &mut [[u8; LANES]]) {
+    fn reach_wide<const LANES: usize>(block: &Block<'_>, reached: &mut [[u8; LANES]]) {
         block.reach_with(
-            |word, tests, readings| match LANES {
-                8 => lowest_left::<LANES, 1>(word, tests, readings),
-                _ => lowest_left::<LANES, 2>(word, tests, readings),
+            |halves, steps, lines| {
+                let mut lowest = [0; LANES];
+                if let Some(lowest) = lowest.first_chunk_mut::<16>() {
+                    *lowest = lowest_left_of_sixteen(halves, steps, lines);
+                } else if let Some(lowest) = lowest.first_chunk_mut::<8>() {
+                    *lowest = lowest_left_of_eight(halves, steps, lines);
+                }
+                lowest
             },
             reached,
         );
     }
 
-    /// As [`super::lowest_left`], with `EIGHTS` registers of words.
+    /// As [`super::lowest_left`], for the first eight rows.
     #[inline]
     #[target_feature(enable = "avx512f,avx512vl,avx512vpopcntdq")]
-    fn lowest_left<const LANES: usize, const EIGHTS: usize>(
-        word: u64,
-        tests: &[Test<u8>],
-        readings: &OwnReadings<LANES>,
-    ) -> [u8; LANES] {
-        let mut words = [_mm512_set1_epi64(word.cast_signed()); EIGHTS];
-        for test in tests.as_chunks::<STEP>().0 {
-            for test in test {
-                let threshold = _mm256_set1_ps(test.threshold);
-                let left = _mm512_set1_epi64(test.left.cast_signed());
-                let (values, _) = readings[usize::from(test.column)].as_chunks::<8>();
-                for (word, values) in words.iter_mut().zip(values) {
-                    let fails = _mm256_cmp_ps_mask::<_CMP_NLE_UQ>(load(values), threshold);
-                    *word = _mm512_mask_and_epi64(*word, fails, *word, left);
+    fn lowest_left_of_eight(halves: [u32; 2], steps: [&[Step]; 2], lines: &Lines) -> [u8; 8] {
+        let mut halves = halves.map(|half| _mm256_set1_epi32(half.cast_signed()));
+        for (half, steps) in halves.iter_mut().zip(steps) {
+            for step in steps {
+                for (values, threshold, left) in step.tests(lines) {
+                    let values = eight(values.first_chunk().expect("eight rows"));
+                    let fails = _mm256_cmp_ps_mask::<_CMP_NLE_UQ>(values, _mm256_set1_ps(threshold));
+                    *half = _mm256_mask_and_epi32(*half, fails, *half, _mm256_set1_epi32(left.cast_signed()));
                 }
             }
         }
-        let mut lowest = [0; LANES];
-        for (lowest, word) in lowest.as_chunks_mut::<8>().0.iter_mut().zip(words) {
-            // SAFETY: eight bytes there.
-            unsafe { _mm_storel_epi64(lowest.as_mut_ptr().cast(), _mm512_cvtepi64_epi8(trailing_zeros(word))) };
+        let [low, high] = halves;
+        let none = _mm256_testn_epi32_mask(low, low);
+        let half = _mm256_mask_mov_epi32(low, none, high);
+        let below = _mm256_andnot_si256(half, _mm256_add_epi32(half, _mm256_set1_epi32(-1)));
+        let zeros = _mm256_popcnt_epi32(below);
+        let lowest = _mm256_mask_add_epi32(zeros, none, zeros, _mm256_set1_epi32(HALF as i32));
+        let mut bytes = [0; 8];
+        // SAFETY: eight bytes there.
+        unsafe { _mm_storel_epi64(bytes.as_mut_ptr().cast(), _mm256_cvtepi32_epi8(lowest)) };
+        bytes
+    }
+
+    /// As [`super::lowest_left`], for the first sixteen rows.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512vl,avx512vpopcntdq")]
+    fn lowest_left_of_sixteen(halves: [u32; 2], steps: [&[Step]; 2], lines: &Lines) -> [u8; 16] {
+        let mut halves = halves.map(|half| _mm512_set1_epi32(half.cast_signed()));
+        for (half, steps) in halves.iter_mut().zip(steps) {
+            for step in steps {
+                for (values, threshold, left) in step.tests(lines) {
+                    let fails = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(sixteen(values), _mm512_set1_ps(threshold));
+                    *half = _mm512_mask_and_epi32(*half, fails, *half, _mm512_set1_epi32(left.cast_signed()));
+                }
+            }
         }
-        lowest
+        let [low, high] = halves;
+        let none = _mm512_testn_epi32_mask(low, low);
+        let half = _mm512_mask_mov_epi32(low, none, high);
+        let below = _mm512_andnot_epi32(half, _mm512_add_epi32(half, _mm512_set1_epi32(-1)));
+        let zeros = _mm512_popcnt_epi32(below);
+        let lowest = _mm512_mask_add_epi32(zeros, none, zeros, _mm512_set1_epi32(HALF as i32));
+        let mut bytes = [0; 16];
+        // SAFETY: sixteen bytes there.
+        unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(lowest)) };
+        bytes
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512vl")]
-    fn load(values: &[f32; 8]) -> __m256 {
+    fn eight(values: &[f32; 8]) -> __m256 {
         // SAFETY: eight values there.
         unsafe { _mm256_loadu_ps(values.as_ptr()) }
     }
-
-    /// Bits below the lowest that is set.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512vpopcntdq")]
-    fn trailing_zeros(word: __m512i) -> __m512i {
-        _mm512_popcnt_epi64(_mm512_andnot_epi64(word, _mm512_add_epi64(word, _mm512_set1_epi64(-1))))
-    }
 }
 
-/// Four words in one register.
+/// Four words or eight halves in one register.
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod avx2 {
     use std::arch::x86_64::{
-        __m256, __m256i, _CMP_NLE_UQ, _mm_loadl_epi64, _mm256_and_si256, _mm256_andnot_si256, _mm256_castps_si256,
-        _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cvtepi32_epi64, _mm256_cvtepu8_epi32, _mm256_extracti128_si256,
-        _mm256_i32gather_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_set1_epi32, _mm256_set1_epi64x,
-        _mm256_set1_ps, _mm256_storeu_si256,
+        __m256, __m256i, _CMP_LE_OQ, _mm_loadl_epi64, _mm256_and_si256, _mm256_castps_si256, _mm256_castsi256_si128,
+        _mm256_cmp_ps, _mm256_cvtepi32_epi64, _mm256_cvtepu8_epi32, _mm256_extracti128_si256, _mm256_i32gather_ps,
+        _mm256_loadu_ps, _mm256_loadu_si256, _mm256_or_si256, _mm256_set1_epi32, _mm256_set1_epi64x, _mm256_set1_ps,
+        _mm256_storeu_si256,
     };
+    use std::array;
+    use std::ops::BitAnd;
 
-    use super::{BANK, Block, Group, OwnReadings, SharedTests, Test};
+    use super::{BANK, Block, Group, HALF, Lines, SharedTests, Step, trailing_zeros};
 
     pub(super) fn is_there() -> bool {
         is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi1")
@@ -476,14 +575,18 @@ mod avx2 {
                     let columns = _mm256_and_si256(columns, _mm256_set1_epi32(BANK as i32 - 1));
                     // SAFETY: no column is beyond the bank.
                     let values = unsafe { _mm256_i32gather_ps::<4>(readings.as_ptr(), columns) };
-                    for (words, fails) in words.as_chunks::<4>().0.iter().zip(failing(values, eight(thresholds))) {
+                    let passes = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_LE_OQ>(values, eight(thresholds)));
+                    let passes = [_mm256_castsi256_si128(passes), _mm256_extracti128_si256::<1>(passes)];
+                    for (words, passes) in words.as_chunks::<4>().0.iter().zip(passes) {
                         // SAFETY: four words there.
                         let words = unsafe { _mm256_loadu_si256(words.as_ptr().cast()) };
-                        left = _mm256_andnot_si256(_mm256_andnot_si256(words, fails), left);
+                        left = _mm256_and_si256(left, _mm256_or_si256(_mm256_cvtepi32_epi64(passes), words));
                     }
                 }
             }
-            four(left).into_iter().fold(u64::MAX, |all, word| all & word)
+            let [low, high] =
+                [0, 1].map(|half| words_of(left).into_iter().skip(half).step_by(2).fold(u32::MAX, BitAnd::bitand));
+            u64::from(low) | u64::from(high) << HALF
         };
         tests.rule_out_with(left, words);
     }
@@ -495,26 +598,18 @@ mod avx2 {
         unsafe { _mm256_loadu_ps(values.as_ptr()) }
     }
 
-    /// All ones for each value that is not at most its threshold, four at a time.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn failing(values: __m256, thresholds: __m256) -> [__m256i; 2] {
-        let fails = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_NLE_UQ>(values, thresholds));
-        [_mm256_castsi256_si128(fails), _mm256_extracti128_si256::<1>(fails)].map(|half| _mm256_cvtepi32_epi64(half))
-    }
-
-    pub(super) fn reach<const LANES: usize>(block: &Block<'_, LANES>, reached: &mut [[u8; LANES]]) {
+    pub(super) fn reach<const LANES: usize>(block: &Block<'_>, reached: &mut [[u8; LANES]]) {
         assert!(is_there(), "the caller asked");
         // SAFETY: the processor has the instructions.
         unsafe { reach_wide(block, reached) }
     }
 
     #[target_feature(enable = "avx2,bmi1")]
-    fn reach_wide<const LANES: usize>(block: &Block<'_, LANES>, reached: &mut [[u8; LANES]]) {
-        let lowest_left = |word, tests: &[Test<u8>], readings: &OwnReadings<LANES>| {
+    fn reach_wide<const LANES: usize>(block: &Block<'_>, reached: &mut [[u8; LANES]]) {
+        let lowest_left = |halves, steps: [&[Step]; 2], lines: &Lines| {
             let mut lowest = [0; LANES];
             for (eight, lowest) in lowest.as_chunks_mut().0.iter_mut().enumerate() {
-                *lowest = lowest_left_of_eight(word, tests, readings, 8 * eight);
+                *lowest = lowest_left_of_eight(halves, steps, lines, 8 * eight);
             }
             lowest
         };
@@ -524,31 +619,29 @@ mod avx2 {
     /// As [`super::lowest_left`], for the eight rows from `first` on.
     #[inline]
     #[target_feature(enable = "avx2,bmi1")]
-    fn lowest_left_of_eight<const LANES: usize>(
-        word: u64,
-        tests: &[Test<u8>],
-        readings: &OwnReadings<LANES>,
-        first: usize,
-    ) -> [u8; 8] {
-        let mut words = [_mm256_set1_epi64x(word.cast_signed()); 2];
-        for test in tests {
-            let left = _mm256_set1_epi64x(test.left.cast_signed());
-            let values = readings[usize::from(test.column)][first..].first_chunk().expect("eight rows at a time");
-            for (word, fails) in words.iter_mut().zip(failing(eight(values), _mm256_set1_ps(test.threshold))) {
-                *word = _mm256_andnot_si256(_mm256_andnot_si256(left, fails), *word);
+    fn lowest_left_of_eight(halves: [u32; 2], steps: [&[Step]; 2], lines: &Lines, first: usize) -> [u8; 8] {
+        let mut halves = halves.map(|half| _mm256_set1_epi32(half.cast_signed()));
+        for (half, steps) in halves.iter_mut().zip(steps) {
+            for step in steps {
+                for (values, threshold, left) in step.tests(lines) {
+                    let values = eight(values[first..].first_chunk().expect("eight rows at a time"));
+                    let passes = _mm256_cmp_ps::<_CMP_LE_OQ>(values, _mm256_set1_ps(threshold));
+                    let left = _mm256_or_si256(_mm256_castps_si256(passes), _mm256_set1_epi32(left.cast_signed()));
+                    *half = _mm256_and_si256(*half, left);
+                }
             }
         }
-        let words: [u64; 8] = *[four(words[0]), four(words[1])].as_flattened().first_chunk().expect("eight words");
-        words.map(|word| word.trailing_zeros() as u8)
+        let [low, high] = halves.map(|half| words_of(half));
+        array::from_fn(|lane| trailing_zeros(low[lane], high[lane]))
     }
 
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn four(words: __m256i) -> [u64; 4] {
-        let mut four = [0; 4];
-        // SAFETY: four words there.
-        unsafe { _mm256_storeu_si256(four.as_mut_ptr().cast(), words) };
-        four
+    fn words_of(register: __m256i) -> [u32; 8] {
+        let mut words = [0; 8];
+        // SAFETY: eight words there.
+        unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), register) };
+        words
     }
 }
 
@@ -556,60 +649,85 @@ mod avx2 {
 #[derive(Default)]
 struct Parts {
     n_shared: usize,
-    whole: Vec<u64>,
     leaves: Vec<f64>,
-    first_leaves: Vec<u32>,
-    shared: SharedTests,
-    own: OwnTests,
+    shared_columns: Vec<Column>,
+    own_columns: Vec<Column>,
+    trees: Vec<TreeTests>,
+}
+
+/// One tree of them.
+#[derive(Default)]
+struct TreeTests {
+    first_leaf: u32,
+    /// All leaves.
+    whole: u64,
+    /// Leaves that no row reaches, because a test before them lets none pass.
+    unreached: u64,
+    shared: Vec<SharedTest>,
+    own: [Vec<OwnTest>; 2],
+}
+
+impl TreeTests {
+    /// How often the loops over its tests turn.
+    fn turns(&self) -> [usize; 3] {
+        let [low, high] = &self.own;
+        [self.shared.len().div_ceil(GROUP), low.len().div_ceil(STEP), high.len().div_ceil(STEP)]
+    }
 }
 
 impl Parts {
     /// `None` when a word cannot hold the tree's leaves.
     fn add(&mut self, forest: &Forest, tree: &FlatTree) -> Option<()> {
-        let first = self.leaves.len();
-        self.first_leaves.push(u32::try_from(first).ok()?);
-        // Leaves that no row reaches, because a test before them lets none pass.
-        let mut unreached = 0;
-        let mut shared = Vec::new();
-        let all = self.add_node(forest, tree, 0, first, &mut unreached, &mut shared)?;
-        self.whole.push(all & !unreached);
-        self.shared.add_tree(shared)?;
-        while !self.own.tests.len().is_multiple_of(STEP) {
-            self.own.tests.push(Test { threshold: f32::INFINITY, column: 0, left: u64::MAX });
-        }
-        self.own.ends.push(u32::try_from(self.own.tests.len()).ok()?);
+        let first_leaf = u32::try_from(self.leaves.len()).ok()?;
+        let mut tests = TreeTests { first_leaf, ..TreeTests::default() };
+        tests.whole = self.add_node(forest, tree, 0, &mut tests)?;
+        self.trees.push(tests);
         Some(())
     }
 
+    fn join(self, n_features: usize, ends: Vec<usize>) -> Option<Factored> {
+        let Self { mut leaves, shared_columns, own_columns, trees, .. } = self;
+        leaves.extend([0.0; MAX_LEAVES]);
+        let mut places: Vec<Place> =
+            trees.iter().map(|tree| Place { first_leaf: tree.first_leaf, among_tests: 0 }).collect();
+        let mut trees: Vec<(usize, TreeTests)> = trees.into_iter().enumerate().collect();
+        trees.sort_by_key(|(_, tests)| tests.turns());
+        let mut whole = Vec::with_capacity(trees.len());
+        let mut shared = SharedTests { columns: shared_columns, ..SharedTests::default() };
+        let mut own = OwnTests { columns: own_columns, ..OwnTests::default() };
+        for (tree, tests) in trees {
+            places[tree].among_tests = whole.len() as u32;
+            whole.push(tests.whole & !tests.unreached);
+            shared.add_tree(tests.shared)?;
+            own.add_tree(tests.own)?;
+        }
+        Some(Factored { n_features, ends, leaves, places, whole, shared, own })
+    }
+
     /// Adds what is at and below a node; returns its leaves.
-    fn add_node(
-        &mut self,
-        forest: &Forest,
-        tree: &FlatTree,
-        place: usize,
-        first: usize,
-        unreached: &mut u64,
-        shared: &mut Vec<Test<u32>>,
-    ) -> Option<u64> {
+    fn add_node(&mut self, forest: &Forest, tree: &FlatTree, place: usize, tests: &mut TreeTests) -> Option<u64> {
         let node = forest.nodes[tree.range()][place];
         if node.is_leaf(place) {
-            let bit = 1_u64.checked_shl(u32::try_from(self.leaves.len() - first).ok()?)?;
+            let bit = 1_u64.checked_shl(u32::try_from(self.leaves.len()).ok()? - tests.first_leaf)?;
             self.leaves.push(forest.values[tree.start + place]);
             return Some(bit);
         }
-        let passed = self.add_node(forest, tree, node.first_child(), first, unreached, shared)?;
-        let failed = self.add_node(forest, tree, node.first_child() + 1, first, unreached, shared)?;
+        let passed = self.add_node(forest, tree, node.first_child(), tests)?;
+        let failed = self.add_node(forest, tree, node.first_child() + 1, tests)?;
         let column = Column { feature: node.feature(), reading: node.reading() };
         match node.compared_with() {
-            threshold if threshold.is_nan() => *unreached |= passed,
+            threshold if threshold.is_nan() => tests.unreached |= passed,
+            threshold if usize::from(column.feature) < self.n_shared => {
+                let column = place_of(column, &mut self.shared_columns);
+                tests.shared.push(SharedTest { threshold, column, left: !passed });
+            }
             threshold => {
-                let left = !passed;
-                if usize::from(column.feature) < self.n_shared {
-                    let column = place_of(column, &mut self.shared.columns) as u32;
-                    shared.push(Test { threshold, column, left });
-                } else {
-                    let column = place_of(column, &mut self.own.columns).try_into().ok()?;
-                    self.own.tests.push(Test { threshold, column, left });
+                let column = place_of(column, &mut self.own_columns).try_into().ok()?;
+                for (half, tests) in tests.own.iter_mut().enumerate() {
+                    let left = !((passed >> (half * HALF)) as u32);
+                    if left != u32::MAX {
+                        tests.push(OwnTest { threshold, left, column });
+                    }
                 }
             }
         }
@@ -689,12 +807,11 @@ mod tests {
             let mut scratch = Scratch::default();
             let mut expected = vec![f64::NAN; FEW * forests.len()];
             factored.predict_rows(&rows, N_FEATURES, &mut scratch, &mut expected);
-            let Scratch { shared_readings, shared, readings, reached } = &scratch;
+            let Scratch { shared_readings, shared, lines, reached } = &scratch;
             let mut words = factored.whole.clone();
             factored.shared.rule_out_with(|groups| left(groups, shared_readings), &mut words);
             assert_eq!(words, *shared);
-            let block =
-                Block { own: &factored.own, shared, readings: readings.as_chunks().0.first_chunk().expect("all") };
+            let block = Block { own: &factored.own, shared, lines: lines.first_chunk().expect("all") };
             let mut leaves = vec![[0; FEW]; shared.len()];
             block.reach_with(lowest_left, &mut leaves);
             assert_eq!(leaves.as_flattened(), reached);
