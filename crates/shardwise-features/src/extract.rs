@@ -2,10 +2,10 @@
 
 use std::ops::Deref;
 
-use shardwise_types::{HardwareClass, MarketSnapshot, ShardReport, ShardSnapshot};
+use shardwise_types::{HardwareClass, MarketSnapshot, Region, ShardReport, ShardSnapshot};
 
 use crate::table::Source;
-use crate::{DecisionContext, FEATURES, ShardLocal};
+use crate::{DecisionContext, FEATURES, RequestService, ShardLocal, ShardService};
 
 /// Number of features.
 pub const FEATURE_COUNT: usize = FEATURES.len();
@@ -24,6 +24,10 @@ pub(crate) struct DecisionInputs<'a> {
     context: DecisionContext<'a>,
     pub(crate) market: MarketSnapshot,
     pub(crate) fleet: FleetTotals,
+    pub(crate) service: Option<RequestService<'a>>,
+    /// Extra ms of a cold start by history.
+    pub(crate) cold_ms: Option<f64>,
+    exchange_region: &'a Region,
 }
 
 impl<'a> Deref for DecisionInputs<'a> {
@@ -74,7 +78,7 @@ pub(crate) struct CandidateInputs<'a> {
     pub(crate) rtt_ms: f64,
     pub(crate) exchange_rtt_ms: f64,
     /// By history alone.
-    pub(crate) service_ln_ms: Option<f64>,
+    pub(crate) service: Option<ShardService>,
     /// By history, else by what the router measured, else by the caller.
     pub(crate) prior_service_ln_ms: Option<f64>,
 }
@@ -91,16 +95,17 @@ impl<'a> CandidateInputs<'a> {
         let (request, fleet) = (decision.request, decision.context.fleet);
         let shard = &fleet.shards[candidate];
         let (network, region) = (&fleet.network, &shard.shape.region);
-        let service_ln_ms = decision.service_table.and_then(|table| table.service_ln_ms(request, &shard.id));
+        let service = decision.service.map(|service| service.on(&shard.id));
         Self {
             decision,
             shard,
             local: decision.router.shard(&shard.id, decision.decided_at),
             cores: f64::from(shard.shape.cores),
             rtt_ms: f64::from(network.rtt_ms(&fleet.router_region, region)),
-            exchange_rtt_ms: f64::from(network.rtt_ms(region, network.exchange_region(&request.exchange))),
-            service_ln_ms,
-            prior_service_ln_ms: service_ln_ms
+            exchange_rtt_ms: f64::from(network.rtt_ms(region, decision.exchange_region)),
+            service,
+            prior_service_ln_ms: service
+                .and_then(|service| service.ln_ms)
                 .or_else(|| decision.router.service_ln_ms_without_table(request, &shard.id)),
         }
     }
@@ -127,6 +132,9 @@ impl<'a> DecisionFeatures<'a> {
             context: *context,
             market: context.market_now(),
             fleet: FleetTotals::of(&context.fleet.shards),
+            service: context.service_table.map(|table| table.of(context.request)),
+            cold_ms: context.service_table.map(|table| table.cold_ms(context.request)),
+            exchange_region: context.fleet.network.exchange_region(&context.request.exchange),
         };
         let shared = std::array::from_fn(|i| match FEATURES[i].source {
             Source::Decision(compute) => compute(&inputs) as f32,

@@ -30,5 +30,5 @@ pub use forecast::{Answer, Forecast};
 pub use golden::fingerprint;
 pub use reference::reference_page;
 pub use router_state::{BreakerState, ImageError, RouterConfig, RouterImage, RouterState, ShardLocal, Ticket};
-pub use service_table::{COMPLEXITY_EXPONENT_PRIOR, RequestService, ServiceObservations, ServiceTable};
+pub use service_table::{COMPLEXITY_EXPONENT_PRIOR, RequestService, ServiceObservations, ServiceTable, ShardService};
 pub use table::{FEATURES, Feature, FeatureGroup, SPECIFICATION_FEATURES, position};

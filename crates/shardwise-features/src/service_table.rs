@@ -89,60 +89,32 @@ impl Rows {
             functions: table.functions.keys().map(|key| row(&table.pairs, key)).collect(),
         }
     }
-
-    fn get(&self, rows: &FxHashMap<u64, Box<[Effect]>>, key: u64, id: &ShardId) -> Option<Effect> {
-        let row = rows.get(&key)?;
-        row.get(*self.places.get(&id.key())? as usize).copied()
-    }
 }
 
 impl ServiceTable {
     /// Expected warm execution on a shard, complexity included, in ln ms; `None` for a function that it never saw.
     pub fn service_ln_ms(&self, request: &PlacementRequest, id: &ShardId) -> Option<f64> {
-        self.of(request).map(|service| service.ln_ms(id))
+        self.of(request).on(id).ln_ms
     }
 
-    /// What the table knows of a request on any shard, looked up once for all of them; `None` for a function that it never
-    /// saw.
-    pub fn of<'a>(&'a self, request: &'a PlacementRequest) -> Option<RequestService<'a>> {
-        Some(RequestService {
+    /// What the table knows of a request on any shard, looked up once for all of them.
+    pub fn of(&self, request: &PlacementRequest) -> RequestService<'_> {
+        let [function, protocol] = [request.function.key(), request.protocol.key()];
+        RequestService {
             table: self,
-            request,
-            function_ln_ms: self.function_ln_ms(request)?,
+            function,
+            protocol,
+            function_ln_ms: self.function_ln_ms(request),
             complexity_ln: self.complexity_effect(request),
-            pairs: self.rows.functions.get(&request.function.key()).map(|row| &**row),
-            protocols: self.rows.protocols.get(&request.protocol.key()).map(|row| &**row),
-        })
+            pairs: self.rows.functions.get(&function).map_or(&[], |row| row),
+            protocols: self.rows.protocols.get(&protocol).map_or(&[], |row| row),
+        }
     }
 
     /// Mean over shards of the function's ln execution ms at complexity 1; `None` for an unseen function.
     pub fn function_ln_ms(&self, request: &PlacementRequest) -> Option<f64> {
         let (effect, _) = self.functions.get(&request.function.key())?;
         Some(f64::from(self.mean_ln_ms) + f64::from(*effect))
-    }
-
-    /// How much slower the shard is than the mean, by itself and for the protocol, in ln; 0 for an unseen shard.
-    pub fn shard_effect(&self, request: &PlacementRequest, id: &ShardId) -> f64 {
-        let protocol = request.protocol.key();
-        let in_row = self.rows.get(&self.rows.protocols, protocol, id).map(|(value, _)| f64::from(value));
-        effect(&self.shards, id.key())
-            + in_row.unwrap_or_else(|| effect(&self.protocol_shards, combine_keys(protocol, id.key())))
-    }
-
-    /// How much slower the function is on the shard than both would say, in ln; 0 for an unseen pair.
-    pub fn pair_effect(&self, request: &PlacementRequest, id: &ShardId) -> f64 {
-        f64::from(self.pair(request, id).0)
-    }
-
-    /// Samples behind the pair.
-    pub fn pair_samples(&self, request: &PlacementRequest, id: &ShardId) -> f64 {
-        f64::from(self.pair(request, id).1)
-    }
-
-    fn pair(&self, request: &PlacementRequest, id: &ShardId) -> Effect {
-        let function = request.function.key();
-        let in_row = self.rows.get(&self.rows.functions, function, id);
-        in_row.or_else(|| self.pairs.get(&combine_keys(function, id.key())).copied()).unwrap_or_default()
     }
 
     /// The same table, prepared to be asked by routers: sooner where there are many shards.
@@ -196,30 +168,48 @@ impl ServiceTable {
 #[derive(Debug, Clone, Copy)]
 pub struct RequestService<'a> {
     table: &'a ServiceTable,
-    request: &'a PlacementRequest,
-    function_ln_ms: f64,
+    function: u64,
+    protocol: u64,
+    function_ln_ms: Option<f64>,
     complexity_ln: f64,
-    pairs: Option<&'a [Effect]>,
-    protocols: Option<&'a [Effect]>,
+    pairs: &'a [Effect],
+    protocols: &'a [Effect],
+}
+
+/// What a table knows of one request on one shard.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ShardService {
+    /// Expected warm execution, complexity included, in ln ms; `None` for a function that the table never saw.
+    pub ln_ms: Option<f64>,
+    /// How much slower the shard is than the mean, by itself and for the protocol, in ln; 0 for an unseen shard.
+    pub shard_effect: f64,
+    /// How much slower the function is on the shard than both would say, in ln; 0 for an unseen pair.
+    pub pair_effect: f64,
+    /// Samples behind the pair.
+    pub pair_samples: f64,
 }
 
 impl RequestService<'_> {
-    /// Expected warm execution on a shard, complexity included, in ln ms.
-    pub fn ln_ms(&self, id: &ShardId) -> f64 {
-        let Self { table, request, .. } = self;
-        let (shard_effect, pair_effect) = match (self.pairs, self.protocols, table.rows.places.get(&id.key())) {
-            (Some(pairs), Some(protocols), Some(place)) => {
-                let value = |row: &[Effect]| row.get(*place as usize).map_or(0.0, |(value, _)| f64::from(*value));
-                (value(&table.rows.shards) + value(protocols), value(pairs))
-            }
-            _ => (table.shard_effect(request, id), table.pair_effect(request, id)),
+    /// What the table knows of the request on a shard.
+    pub fn on(&self, id: &ShardId) -> ShardService {
+        let Self { table, function, protocol, .. } = self;
+        let shard = id.key();
+        let place = table.rows.places.get(&shard).map_or(usize::MAX, |place| *place as usize);
+        let find = |row: &[Effect], effects: &FxHashMap<u64, Effect>, key: u64| {
+            row.get(place).or_else(|| effects.get(&key)).copied().unwrap_or_default()
         };
-        self.function_ln_ms + shard_effect + pair_effect + self.complexity_ln
+        let by_itself = find(&table.rows.shards, &table.shards, shard);
+        let for_protocol = find(self.protocols, &table.protocol_shards, combine_keys(*protocol, shard));
+        let pair = find(self.pairs, &table.pairs, combine_keys(*function, shard));
+        let shard_effect = f64::from(by_itself.0) + f64::from(for_protocol.0);
+        let pair_effect = f64::from(pair.0);
+        ShardService {
+            ln_ms: self.function_ln_ms.map(|ln_ms| ln_ms + shard_effect + pair_effect + self.complexity_ln),
+            shard_effect,
+            pair_effect,
+            pair_samples: f64::from(pair.1),
+        }
     }
-}
-
-fn effect(map: &FxHashMap<u64, Effect>, key: u64) -> f64 {
-    map.get(&key).map_or(0.0, |(value, _)| f64::from(*value))
 }
 
 /// Sums over the executions of one function on one shard.

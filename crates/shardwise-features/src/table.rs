@@ -136,7 +136,7 @@ features! {
     Request Decision exchange_calls, "Sequential calls that the function makes to the exchange.", |d| f64::from(d.request.exchange_calls);
     Request Decision memory_mb, "Memory that the request needs.", |d| f64::from(d.request.memory_mb);
     Request Decision function_ln_ms, "Mean over shards of the function's ln execution ms in history; NaN for an unseen one.", |d| or_nan(d.service_table.and_then(|table| table.function_ln_ms(d.request)));
-    Request Decision function_cold_ms, "Extra ms of a cold start of the function in history; NaN without history.", |d| or_nan(d.service_table.map(|table| table.cold_ms(d.request)));
+    Request Decision function_cold_ms, "Extra ms of a cold start of the function in history; NaN without history.", |d| or_nan(d.cold_ms);
     Request Decision function_residual_ln, "How much slower than expected the function has been of late on this router, in ln.", |d| d.router.function_residual(d.request);
     Request Decision since_function_s, "Seconds since this router last placed the function; NaN when it never did.", |d| or_nan(d.router.last_seen(d.request).map(|at| d.decided_at.millis_since(at) / 1e3));
 
@@ -154,12 +154,12 @@ features! {
     Local Candidate shard_error_rate, "Share of this router's requests to the candidate that failed of late, as if a hundred good ones had come before.", |c| c.local.error_rate;
     Local Candidate dispatched_since_report, "Requests that this router sent there since the candidate's last report.", |c| c.local.since_report;
 
-    Pair Candidate service_ln_ms, "Expected warm ln execution ms of the request on the candidate by history; NaN for an unseen function.", |c| or_nan(c.service_ln_ms);
+    Pair Candidate service_ln_ms, "Expected warm ln execution ms of the request on the candidate by history; NaN for an unseen function.", |c| or_nan(c.service.and_then(|service| service.ln_ms));
     Pair Candidate prior_service_ln_ms, "Expected warm ln execution ms by history, else by this router's measurements, else by the caller; NaN when nothing is known.", |c| or_nan(c.prior_service_ln_ms);
     Pair Candidate cold_ratio_ln, "ln of cold over warm execution time of the function here; NaN without history.", cold_ratio_ln;
-    Pair Candidate shard_effect_ln, "How much slower the candidate is than the mean, by itself and for the protocol, in ln; NaN without history.", |c| or_nan(c.service_table.map(|table| table.shard_effect(c.request, &c.shard.id)));
-    Pair Candidate pair_effect_ln, "How much slower the function is on the candidate than both would say, in ln; NaN without history.", |c| or_nan(c.service_table.map(|table| table.pair_effect(c.request, &c.shard.id)));
-    Pair Candidate pair_samples_ln, "ln(1 + executions of the function on the candidate in history); NaN without history.", |c| or_nan(c.service_table.map(|table| table.pair_samples(c.request, &c.shard.id).ln_1p()));
+    Pair Candidate shard_effect_ln, "How much slower the candidate is than the mean, by itself and for the protocol, in ln; NaN without history.", |c| or_nan(c.service.map(|service| service.shard_effect));
+    Pair Candidate pair_effect_ln, "How much slower the function is on the candidate than both would say, in ln; NaN without history.", |c| or_nan(c.service.map(|service| service.pair_effect));
+    Pair Candidate pair_samples_ln, "ln(1 + executions of the function on the candidate in history); NaN without history.", |c| or_nan(c.service.map(|service| service.pair_samples.ln_1p()));
     Pair Candidate since_dispatch_s, "Seconds since this router last sent the function there; NaN when it never did.", |c| or_nan(c.router.last_dispatch(c.request, &c.shard.id).map(|at| c.decided_at.millis_since(at) / 1e3));
     Pair Candidate dispatches_since, "Requests that this router sent to the candidate since it last sent the function there; NaN when it never did.", |c| or_nan(c.router.dispatches_since(c.request, &c.shard.id));
     Pair Candidate online_service_ln_ms, "Expected warm ln execution ms by what this router measured itself; NaN when it never ran the function.", |c| or_nan(c.router.online_service_ln_ms(c.request, &c.shard.id));
@@ -186,8 +186,8 @@ features! {
 }
 
 fn cold_ratio_ln(candidate: &CandidateInputs<'_>) -> f64 {
-    match (candidate.service_table, candidate.prior_service_ln_ms) {
-        (Some(table), Some(warm_ln_ms)) => (table.cold_ms(candidate.request) / warm_ln_ms.exp()).ln_1p(),
+    match (candidate.cold_ms, candidate.prior_service_ln_ms) {
+        (Some(cold_ms), Some(warm_ln_ms)) => (cold_ms / warm_ln_ms.exp()).ln_1p(),
         _ => f64::NAN,
     }
 }

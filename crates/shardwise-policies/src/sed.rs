@@ -97,7 +97,7 @@ impl Candidate {
 
     /// Reads candidates of one decision; what they have in common is looked up once.
     pub fn reader<'a>(context: &'a DecisionContext<'a>) -> impl Fn(usize) -> Self + 'a {
-        let service = context.service_table.and_then(|table| table.of(context.request));
+        let service = context.service_table.map(|table| table.of(context.request));
         let exchange_region = context.fleet.network.exchange_region(&context.request.exchange);
         move |position| Self::read_with(context, service.as_ref(), exchange_region, position)
     }
@@ -112,7 +112,7 @@ impl Candidate {
         let shard = &fleet.shards[position];
         let (network, region) = (&fleet.network, &shard.shape.region);
         let exchange_rtt_ms = network.rtt_ms(region, exchange_region);
-        let by_table = service.map(|service| service.ln_ms(&shard.id));
+        let by_table = service.and_then(|service| service.on(&shard.id).ln_ms);
         Self {
             local: context.router.shard(&shard.id, context.decided_at),
             cores: f64::from(shard.shape.cores),
