@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use polars::prelude::DataFrame;
 use shardwise_features::{DecisionContext, DecisionFeatures, FeatureVector, RouterState, Ticket};
 use shardwise_types::{
-    DecidedBy, DecisionRecord, ErrorClass, FallbackReason, FleetSnapshot, HardwareClass, HistoryRecord, MarketRecord, MarketSnapshot,
-    Network, OutcomeRecord, PlacementRequest, ReportRecord, Response, RouterId, ShadowRecord, ShardReport, ShardShape,
-    Timestamp, UsdAmount, combine_keys,
+    DecidedBy, DecisionRecord, ErrorClass, FallbackReason, FleetSnapshot, HardwareClass, HistoryRecord, MarketRecord,
+    MarketSnapshot, Network, OutcomeRecord, PlacementRequest, ReportRecord, Response, RouterId, ShadowRecord,
+    ShardReport, ShardShape, Timestamp, UsdAmount, combine_keys,
 };
 
 use crate::columns::{Cell, TableBuffer, Values};

@@ -4,8 +4,8 @@
 
 use shardwise_types::{
     DecidedBy, DecisionRecord, ErrorClass, FallbackReason, HardwareClass, HistoryRecord, MarketRecord, MarketSnapshot,
-    OutcomeRecord, PlacementRequest, Priority, ReportRecord, Response, RiskLevel, ShadowRecord, ShardReport, ShardShape,
-    Urgency, UsdAmount,
+    OutcomeRecord, PlacementRequest, Priority, ReportRecord, Response, RiskLevel, ShadowRecord, ShardReport,
+    ShardShape, Urgency, UsdAmount,
 };
 
 use crate::columns::{Cell, RowReader};
@@ -151,8 +151,7 @@ pub(crate) enum Table {
 }
 
 impl Table {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Decisions, Self::Shadow, Self::Outcomes, Self::ShardReports, Self::Market];
+    pub(crate) const ALL: [Self; 5] = [Self::Decisions, Self::Shadow, Self::Outcomes, Self::ShardReports, Self::Market];
 
     /// Whether a history may be without its folder: most routers have no challenger, and older ones could not log it.
     pub(crate) fn may_be_missing(self) -> bool {

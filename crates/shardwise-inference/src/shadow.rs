@@ -145,7 +145,8 @@ impl Shadow {
     }
 
     /// Asks the challenger about at most `max` decisions, in the order in which they came, hands on what it says, and
-    /// returns how many there were. The table `shadow` of a history takes what it says as `HistoryRecord::Shadow`.
+    /// returns how many there were. The table `shadow` of a history takes what it says as `HistoryRecord::Shadow`, of
+    /// decisions that are in it: what is said of one that the log had no room for has to be left out.
     pub fn score(&self, max: usize, mut write: impl FnMut(ShadowRecord)) -> usize {
         let mut scored = 0;
         while scored < max

@@ -204,8 +204,9 @@ fn a_challenger_changes_no_row() {
     let with = Bench::new(&records).build();
     records.retain(|record| !matches!(record, HistoryRecord::Shadow(_)));
     let without = Bench::new(&records).build();
-    assert_eq!((with.content_hash, with.rows), (without.content_hash, without.rows));
-    let of_shadow = |card: &DatasetCard| card.sources.iter().filter(|source| source.path.starts_with("shadow/")).count();
+    assert_eq!((&with.content_hash, with.rows), (&without.content_hash, without.rows));
+    let of_shadow =
+        |card: &DatasetCard| card.sources.iter().filter(|source| source.path.starts_with("shadow/")).count();
     assert_eq!((of_shadow(&with), of_shadow(&without)), (2, 0), "a source is what was read");
 }
 

@@ -405,7 +405,7 @@ mod tests {
                 History::open(&dir).unwrap().records(None, None).unwrap().collect();
             read.err().map(|error| error.to_string())
         });
-        let [Some(error), None] | [None, Some(error)] = &claims else { panic!("one of the two is true: {claims:?}") };
+        let ([Some(error), None] | [None, Some(error)]) = &claims else { panic!("one of the two is true: {claims:?}") };
         assert_says(error, &["shadow", "row 7", "agrees", "went to"]);
     }
 

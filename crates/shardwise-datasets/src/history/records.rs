@@ -106,7 +106,8 @@ impl Decided {
     fn check(&self, shadow: &ShadowRecord, place: &Place) -> Result<(), DatasetError> {
         let decision_id = shadow.decision_id;
         let here = self.order == Some((shadow.known_at, shadow.sequence));
-        let decision = self.decisions.iter().find(|(id, event_at, _)| (*id, *event_at) == (decision_id, shadow.event_at));
+        let decision =
+            self.decisions.iter().find(|(id, event_at, _)| (*id, *event_at) == (decision_id, shadow.event_at));
         let Some((_, _, went_to)) = decision.filter(|_| here) else {
             return Err(DatasetError::ShadowWithoutDecision { place: place.clone(), decision_id });
         };
@@ -117,7 +118,10 @@ impl Decided {
             place: place.clone(),
             column: "agrees".to_owned(),
             value: shadow.agrees.to_string(),
-            rule: format!("the challenger's shard is '{}', and decision {decision_id} went to '{went_to}'", shadow.shard),
+            rule: format!(
+                "the challenger's shard is '{}', and decision {decision_id} went to '{went_to}'",
+                shadow.shard
+            ),
         })
     }
 }
