@@ -75,6 +75,11 @@ fn routed(folder: &Path) -> (History, BTreeMap<u64, Joined>) {
 }
 
 #[test]
+fn the_example_runs_and_ends_by_itself() {
+    router::main().expect("the sample's champion decides and is its own challenger");
+}
+
+#[test]
 fn what_the_challenger_says_joins_live_decisions_one_to_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let [champion, challenger] = registry(&folder.path().join("models"), true);

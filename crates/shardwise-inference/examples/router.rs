@@ -19,7 +19,7 @@ use shardwise_models::{CHAMPION, Registry};
 use shardwise_policies::{Observed, Rules, eligible};
 use shardwise_types::{FleetSnapshot, HistoryRecord, MarketSnapshot, PlacementRequest, Response};
 
-fn main() -> Result<(), Box<dyn Error>> {
+pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
     // The sample's registry names no challenger, so its champion stands in for one.
     route(&models, CHAMPION, 3, &mut |record| println!("{record:?}"))
