@@ -11,7 +11,8 @@ use shardwise_types::{DecisionRecord, FleetSnapshot, HistoryRecord, OutcomeRecor
 #[path = "../../shardwise-inference/examples/router.rs"]
 mod router;
 
-const REQUESTS: u64 = 60;
+/// Not more than come before the sample's fleet has been silent for too long.
+const REQUESTS: u64 = 30;
 
 /// What was kept of a decision: at most one of each.
 #[derive(Default)]
@@ -26,7 +27,10 @@ fn registry(models: &Path, with_challenger: bool) -> [String; 2] {
     let sample = Registry::open(&root().join("models"), "default").expect("the sample's registry");
     let registry = Registry::open_or_create(models, "default").expect("a new registry");
     let champion = registry.publish_package(&sample.package(CHAMPION).expect("a champion")).expect("published");
-    let challenger = registry.publish(&BundleDraft::example()).expect("published");
+    // Other heads over the same table, which knows the functions and shards of the sample.
+    let service_table = sample.load(CHAMPION).expect("a sound champion").service_table().as_ref().clone();
+    let challenger = BundleDraft { name: "default".to_owned(), service_table, ..BundleDraft::example() };
+    let challenger = registry.publish(&challenger).expect("published");
     let by = AliasMove {
         at: "2026-01-05T12:00:00Z".parse().expect("a time"),
         who: "test".to_owned(),
@@ -96,6 +100,7 @@ fn what_the_challenger_says_joins_live_decisions_one_to_one() {
         assert_eq!(shadow.agrees, shadow.shard == decision.shard);
         let expected_ms = shadow.chosen_expected_ms.expect("where it went is always asked about");
         assert!(!shadow.agrees || expected_ms.to_bits() == shadow.expected_ms.to_bits());
+        assert_eq!(shadow.fallback_reason, None);
         assert!(shadow.chosen_exec_ms.is_some_and(|ms| ms > 0.0), "the challenger's heads answered");
     }
 }

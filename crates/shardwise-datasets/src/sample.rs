@@ -178,7 +178,7 @@ fn shadows(n: u64, decision: &DecisionRecord) -> Vec<HistoryRecord> {
             agrees: decision.shard.as_str() == shard,
             shard: shard.into(),
             expected_ms,
-            chosen_expected_ms: (n % 5 != 0).then_some(expected_ms + 1.5),
+            chosen_expected_ms: (!n.is_multiple_of(5)).then_some(expected_ms + 1.5),
             chosen_exec_ms: has_heads.then_some(2.5 + fraction(n, 13)),
             fallback_reason: (!has_heads).then_some(FallbackReason::NoExecHead),
         }))
