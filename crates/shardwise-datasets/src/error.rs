@@ -127,6 +127,16 @@ pub enum DatasetError {
         /// The table.
         table: &'static str,
     },
+    /// What a challenger says of nothing that was decided.
+    #[error(
+        "{place}: no decision {decision_id} has the same event_at, known_at and sequence as this row of shadow; add the decision, copy the three from it, or remove the row"
+    )]
+    ShadowWithoutDecision {
+        /// File and row.
+        place: Place,
+        /// The decision.
+        decision_id: u64,
+    },
     /// An outcome that belongs to nothing.
     #[error(
         "{place}: the outcome of decision {decision_id} has no open decision before it; add the decision, or remove the outcome if it is a second one"

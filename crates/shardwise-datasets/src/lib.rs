@@ -1,4 +1,4 @@
-//! History in, training data out: the four tables of placements as Parquet, their replay in the one total order, and
+//! History in, training data out: the five tables of placements as Parquet, their replay in the one total order, and
 //! point-in-time correct datasets that can be built again, checked and trusted.
 //!
 //! It leaves out features of its own (there is one `extract`, in `shardwise-features`), policies and training.

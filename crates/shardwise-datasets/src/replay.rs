@@ -119,6 +119,8 @@ impl Replay {
         match record {
             HistoryRecord::Decision(decision) => self.decide(decision)?,
             HistoryRecord::Outcome(outcome) => return self.answer(outcome).map(Some),
+            // It decided nothing, so no router knew of it.
+            HistoryRecord::Shadow(_) => {}
             HistoryRecord::Report(report) => {
                 self.fleet.apply_report(report);
                 self.routers.values().for_each(|router| router.on_report(&report.shard, report.report.known_at));

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use polars::prelude::DataFrame;
 use shardwise_features::{DecisionContext, DecisionFeatures, FeatureVector, RouterState, Ticket};
 use shardwise_types::{
-    DecidedBy, DecisionRecord, ErrorClass, FleetSnapshot, HardwareClass, HistoryRecord, MarketRecord, MarketSnapshot,
-    Network, OutcomeRecord, PlacementRequest, ReportRecord, Response, RouterId, ShardReport, ShardShape, Timestamp,
-    UsdAmount, combine_keys,
+    DecidedBy, DecisionRecord, ErrorClass, FallbackReason, FleetSnapshot, HardwareClass, HistoryRecord, MarketRecord,
+    MarketSnapshot, Network, OutcomeRecord, PlacementRequest, ReportRecord, Response, RouterId, ShadowRecord,
+    ShardReport, ShardShape, Timestamp, UsdAmount, combine_keys,
 };
 
 use crate::columns::{Cell, TableBuffer, Values};
@@ -54,8 +54,11 @@ pub(crate) fn history(start: &str, minutes: f64, step_ms: f64) -> Vec<HistoryRec
         // Every tenth decision is made at the instant of the one before.
         let tied = if n % 10 == 9 { n - 1 } else { n };
         let decision = decision(n, start.plus_millis(5.0 + tied as f64 * step_ms));
-        records.extend(outcome(n, &decision));
+        let (outcome, shadows) = (outcome(n, &decision), shadows(n, &decision));
+        // The sort below keeps the order of what shares a place: what is said of a decision comes behind it.
         records.push(HistoryRecord::Decision(Box::new(decision)));
+        records.extend(shadows);
+        records.extend(outcome);
     }
     records.sort_by_key(HistoryRecord::order);
     log_features(&mut records);
@@ -155,6 +158,34 @@ fn outcome(n: u64, decision: &DecisionRecord) -> Option<HistoryRecord> {
     })
 }
 
+/// A challenger speaks of every fourth decision, and of every sixteenth another one too, which has no heads.
+fn shadows(n: u64, decision: &DecisionRecord) -> Vec<HistoryRecord> {
+    let challengers: &[&str] = match n % 16 {
+        2 => &["v1", "v2"],
+        6 | 10 | 14 => &["v1"],
+        _ => &[],
+    };
+    let said = |version: &&str| {
+        let has_heads = *version == "v1";
+        let (shard, ..) = SHARDS[(fraction(n, 11) * 3.0) as usize];
+        let expected_ms = 5.0 + f64::from(fraction(n, 12));
+        HistoryRecord::Shadow(Box::new(ShadowRecord {
+            decision_id: n,
+            sequence: decision.sequence,
+            event_at: decision.request.event_at,
+            known_at: decision.known_at,
+            model_version: (*version).to_owned(),
+            agrees: decision.shard.as_str() == shard,
+            shard: shard.into(),
+            expected_ms,
+            chosen_expected_ms: (!n.is_multiple_of(5)).then_some(expected_ms + 1.5),
+            chosen_exec_ms: has_heads.then_some(2.5 + fraction(n, 13)),
+            fallback_reason: (!has_heads).then_some(FallbackReason::NoExecHead),
+        }))
+    };
+    challengers.iter().map(said).collect()
+}
+
 /// Plays the routers and logs the features of every fifth decision.
 fn log_features(records: &mut [HistoryRecord]) {
     let view = |region: &str| FleetSnapshot::new(Vec::new(), network(), region.into()).unwrap();
@@ -199,6 +230,7 @@ fn log_features(records: &mut [HistoryRecord]) {
             HistoryRecord::Market(minute) => {
                 market = MarketSnapshot { volatility: minute.volatility_bp, trend: minute.trend_bp };
             }
+            HistoryRecord::Shadow(_) => {}
         }
     }
 }

@@ -1,11 +1,11 @@
-//! The four tables of a history, each column once: what writes it, what it may hold and what it means are read off here.
+//! The five tables of a history, each column once: what writes it, what it may hold and what it means are read off here.
 //!
 //! Records are read back in the order of the columns (`read_*` below); the round trip is tested.
 
 use shardwise_types::{
     DecidedBy, DecisionRecord, ErrorClass, FallbackReason, HardwareClass, HistoryRecord, MarketRecord, MarketSnapshot,
-    OutcomeRecord, PlacementRequest, Priority, ReportRecord, Response, RiskLevel, ShardReport, ShardShape, Urgency,
-    UsdAmount,
+    OutcomeRecord, PlacementRequest, Priority, ReportRecord, Response, RiskLevel, ShadowRecord, ShardReport,
+    ShardShape, Urgency, UsdAmount,
 };
 
 use crate::columns::{Cell, RowReader};
@@ -80,6 +80,20 @@ table! { DECISIONS of DecisionRecord;
     logged_features F32List nullable Rule::Any, "Their feature vectors, row by row, in the order of the feature table.", |r| if r.logged_shards.is_empty() { Cell::Null } else { Cell::Floats(&r.logged_features) };
 }
 
+table! { SHADOW of ShadowRecord;
+    event_at Time needed Rule::Any, "When the event happened that asked for the request, as in the decision.", |r| Cell::I64(r.event_at.nanos());
+    known_at Time needed Rule::Any, "When it was decided: what the challenger says follows from what was known then.", |r| Cell::I64(r.known_at.nanos());
+    sequence I64 needed Rule::Id, "The decision's: its row in `decisions` has the same, and comes right before.", |r| Cell::id(r.sequence);
+    decision_id I64 needed Rule::Id, "The decision; at most one row for each challenger.", |r| Cell::id(r.decision_id);
+    model_version Text needed Rule::NotEmpty, "Version of the challenger.", |r| Cell::Text(&r.model_version);
+    shard Text needed Rule::NotEmpty, "The shard that the challenger finds cheapest.", |r| Cell::Text(r.shard.as_str());
+    agrees Bool needed Rule::Any, "Whether that is the shard where the request went.", |r| Cell::Bool(r.agrees);
+    expected_ms F64 needed Rule::NotNegative, "Latency that it expects on the shard that it finds cheapest.", |r| Cell::F64(r.expected_ms);
+    chosen_expected_ms F64 nullable Rule::NotNegative, "Latency that it expects on the shard where the request went; null when that was not among the candidates.", |r| Cell::f64_or_null(r.chosen_expected_ms);
+    chosen_exec_ms F32 nullable Rule::Positive, "Warm execution that it finds typical where the request went, to be held against the outcome's; null when its heads could not be asked.", |r| Cell::f32_or_null(r.chosen_exec_ms);
+    fallback_reason Text nullable REASONS, "Why its heads could not be asked, so that its service table speaks alone; null when they were.", |r| Cell::text_or_null(r.fallback_reason.map(FallbackReason::as_str));
+}
+
 table! { OUTCOMES of OutcomeRecord;
     event_at Time needed Rule::Any, "When the shard finished.", |r| Cell::I64(r.event_at.nanos());
     known_at Time needed Rule::Any, "When the response, or the timeout, reached the router.", |r| Cell::I64(r.known_at.nanos());
@@ -129,17 +143,25 @@ table! { MARKET of MarketRecord;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Table {
     Decisions,
+    /// Right behind the decisions, whose places in the order its rows share.
+    Shadow,
     Outcomes,
     ShardReports,
     Market,
 }
 
 impl Table {
-    pub(crate) const ALL: [Self; 4] = [Self::Decisions, Self::Outcomes, Self::ShardReports, Self::Market];
+    pub(crate) const ALL: [Self; 5] = [Self::Decisions, Self::Shadow, Self::Outcomes, Self::ShardReports, Self::Market];
+
+    /// Whether a history may be without its folder: most routers have no challenger, and older ones could not log it.
+    pub(crate) fn may_be_missing(self) -> bool {
+        self == Self::Shadow
+    }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Decisions => "decisions",
+            Self::Shadow => "shadow",
             Self::Outcomes => "outcomes",
             Self::ShardReports => "shard_reports",
             Self::Market => "market",
@@ -149,6 +171,7 @@ impl Table {
     pub(crate) fn specs(self) -> Vec<ColumnSpec> {
         match self {
             Self::Decisions => specs(DECISIONS),
+            Self::Shadow => specs(SHADOW),
             Self::Outcomes => specs(OUTCOMES),
             Self::ShardReports => specs(SHARD_REPORTS),
             Self::Market => specs(MARKET),
@@ -159,6 +182,7 @@ impl Table {
     pub(crate) fn order(self) -> [&'static str; 4] {
         match self {
             Self::Decisions | Self::Outcomes => ["known_at", "sequence", "decision_id", "event_at"],
+            Self::Shadow => ["known_at", "sequence", "decision_id", "model_version"],
             Self::ShardReports => ["known_at", "sequence", "shard", "event_at"],
             Self::Market => ["known_at", "sequence", "instrument", "event_at"],
         }
@@ -167,6 +191,7 @@ impl Table {
     pub(crate) fn of(record: &HistoryRecord) -> Self {
         match record {
             HistoryRecord::Decision(_) => Self::Decisions,
+            HistoryRecord::Shadow(_) => Self::Shadow,
             HistoryRecord::Outcome(_) => Self::Outcomes,
             HistoryRecord::Report(_) => Self::ShardReports,
             HistoryRecord::Market(_) => Self::Market,
@@ -176,6 +201,7 @@ impl Table {
     pub(crate) fn read(self, row: &mut RowReader<'_>) -> Result<HistoryRecord, DatasetError> {
         match self {
             Self::Decisions => read_decision(row).map(|record| HistoryRecord::Decision(Box::new(record))),
+            Self::Shadow => read_shadow(row).map(|record| HistoryRecord::Shadow(Box::new(record))),
             Self::Outcomes => read_outcome(row).map(HistoryRecord::Outcome),
             Self::ShardReports => read_report(row).map(|record| HistoryRecord::Report(Box::new(record))),
             Self::Market => read_market(row).map(HistoryRecord::Market),
@@ -191,6 +217,7 @@ fn specs<R>(sources: &[Source<R>]) -> Vec<ColumnSpec> {
 pub(crate) fn cells(record: &HistoryRecord) -> Vec<Cell<'_>> {
     match record {
         HistoryRecord::Decision(record) => DECISIONS.iter().map(|source| (source.cell)(record)).collect(),
+        HistoryRecord::Shadow(record) => SHADOW.iter().map(|source| (source.cell)(record)).collect(),
         HistoryRecord::Outcome(record) => OUTCOMES.iter().map(|source| (source.cell)(record)).collect(),
         HistoryRecord::Report(record) => SHARD_REPORTS.iter().map(|source| (source.cell)(record)).collect(),
         HistoryRecord::Market(record) => MARKET.iter().map(|source| (source.cell)(record)).collect(),
@@ -232,10 +259,30 @@ fn read_decision(row: &mut RowReader<'_>) -> Result<DecisionRecord, DatasetError
         predicted_ms: row.opt_f64()?,
         policy: row.text()?.to_owned(),
         decided_by: row.word(|word| DecidedBy::ALL.into_iter().find(|by| by.as_str() == word))?,
-        fallback_reason: row.opt_word(|word| FallbackReason::ALL.into_iter().find(|reason| reason.as_str() == word))?,
+        fallback_reason: read_reason(row)?,
         model_version: row.opt_text()?.map(str::to_owned),
         logged_shards: row.shards()?,
         logged_features: row.floats()?,
+    })
+}
+
+fn read_reason(row: &mut RowReader<'_>) -> Result<Option<FallbackReason>, DatasetError> {
+    row.opt_word(|word| FallbackReason::ALL.into_iter().find(|reason| reason.as_str() == word))
+}
+
+fn read_shadow(row: &mut RowReader<'_>) -> Result<ShadowRecord, DatasetError> {
+    Ok(ShadowRecord {
+        event_at: row.time()?,
+        known_at: row.time()?,
+        sequence: row.id()?,
+        decision_id: row.id()?,
+        model_version: row.text()?.to_owned(),
+        shard: row.text()?.into(),
+        agrees: row.flag()?,
+        expected_ms: row.f64()?,
+        chosen_expected_ms: row.opt_f64()?,
+        chosen_exec_ms: row.opt_f32()?,
+        fallback_reason: read_reason(row)?,
     })
 }
 
@@ -307,8 +354,13 @@ pub struct TableDoc {
 }
 
 /// The tables of a history.
-pub const TABLES: [TableDoc; 4] = [
+pub const TABLES: [TableDoc; 5] = [
     TableDoc { name: "decisions", doc: "One decision of a router.", columns: || specs(DECISIONS) },
+    TableDoc {
+        name: "shadow",
+        doc: "What a challenger, which decides nothing, says of a decision. Histories without challengers have no such table.",
+        columns: || specs(SHADOW),
+    },
     TableDoc { name: "outcomes", doc: "What became of a decision.", columns: || specs(OUTCOMES) },
     TableDoc { name: "shard_reports", doc: "A shard's report to the routers.", columns: || specs(SHARD_REPORTS) },
     TableDoc { name: "market", doc: "One minute of the market.", columns: || specs(MARKET) },

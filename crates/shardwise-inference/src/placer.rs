@@ -60,6 +60,9 @@ pub struct Placement {
     pub prediction: ShardPrediction,
     /// The position in the fleet, the propensity and the forecast.
     pub decision: Decision,
+    /// The service table that it was decided with, for the context under which it is logged: by then another bundle may
+    /// serve.
+    pub service_table: Option<Arc<ServiceTable>>,
 }
 
 /// A choice among the ranked: the chosen comes first, then the others, cheapest first.
@@ -157,6 +160,7 @@ impl Placer {
         self.decide_with(context, self.draw(context), |context, ranking, chosen, loaded| Placement {
             prediction: self.prediction(context, ranking, chosen, loaded),
             decision: decision(ranking, chosen),
+            service_table: loaded.map(|loaded| Arc::clone(&loaded.table)),
         })
     }
 

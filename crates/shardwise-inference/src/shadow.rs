@@ -75,6 +75,7 @@ pub struct Shadow {
 struct Observed {
     decision_id: u64,
     sequence: u64,
+    event_at: Timestamp,
     known_at: Timestamp,
     /// The bundle by whose table the features are; whatever challenges by now, this one is asked.
     challenger: Option<Arc<Loaded>>,
@@ -144,14 +145,15 @@ impl Shadow {
     }
 
     /// Asks the challenger about at most `max` decisions, in the order in which they came, hands on what it says, and
-    /// returns how many there were.
-    pub fn score(&self, max: usize, mut write: impl FnMut(&ShadowRecord)) -> usize {
+    /// returns how many there were. The table `shadow` of a history takes what it says as `HistoryRecord::Shadow`, of
+    /// decisions that are in it: what is said of one that the log had no room for has to be left out.
+    pub fn score(&self, max: usize, mut write: impl FnMut(ShadowRecord)) -> usize {
         let mut scored = 0;
         while scored < max
             && let Some(mut record) = self.waiting.pop()
         {
             if let Some(said) = record.ask(&self.config.placer) {
-                write(&said);
+                write(said);
             }
             _ = self.free.push(record);
             scored += 1;
@@ -195,6 +197,7 @@ impl Observed {
         self.shards.extend(ranking.scored.iter().map(shard));
         self.decision_id = logged.decision_id;
         self.sequence = logged.sequence;
+        self.event_at = context.request.event_at;
         self.known_at = context.decided_at;
         self.chosen = chosen;
         self.expected_cold_ms = expected_cold_ms(&context);
@@ -218,6 +221,7 @@ impl Observed {
         Some(ShadowRecord {
             decision_id: self.decision_id,
             sequence: self.sequence,
+            event_at: self.event_at,
             known_at: self.known_at,
             model_version: challenger.version.to_string(),
             shard: shard.clone(),
@@ -265,7 +269,7 @@ mod tests {
 
     fn scored(shadow: &Shadow) -> Vec<ShadowRecord> {
         let mut records = Vec::new();
-        shadow.score(usize::MAX, |record| records.push(record.clone()));
+        shadow.score(usize::MAX, |record| records.push(record));
         records
     }
 
@@ -291,6 +295,7 @@ mod tests {
             assert_eq!(record.shard, would.prediction.recommended_shard);
             assert_eq!(record.expected_ms.to_bits(), would.prediction.expected_latency.to_bits());
             assert_eq!((record.sequence, record.fallback_reason), (record.decision_id + 7, None));
+            assert_eq!((record.event_at, record.known_at), (golden.request.event_at, golden.decided_at));
             assert!(record.chosen_exec_ms.is_some_and(|ms| ms > 0.0));
         }
         let chosen = &records[3];

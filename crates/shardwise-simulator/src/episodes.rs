@@ -138,6 +138,7 @@ impl Recorder for Numbered<'_> {
         match &mut record {
             HistoryRecord::Decision(decision) => decision.decision_id += self.first_id,
             HistoryRecord::Outcome(outcome) => outcome.decision_id += self.first_id,
+            HistoryRecord::Shadow(shadow) => shadow.decision_id += self.first_id,
             HistoryRecord::Report(_) | HistoryRecord::Market(_) => {}
         }
         let flow = self.recorder.record(record);

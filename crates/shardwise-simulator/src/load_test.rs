@@ -230,7 +230,7 @@ impl Recorder for LoadRecorder {
         match record {
             HistoryRecord::Decision(record) => self.decision(&record),
             HistoryRecord::Outcome(record) => self.outcome(&record),
-            HistoryRecord::Report(_) | HistoryRecord::Market(_) => {}
+            HistoryRecord::Shadow(_) | HistoryRecord::Report(_) | HistoryRecord::Market(_) => {}
         }
         ControlFlow::Continue(())
     }

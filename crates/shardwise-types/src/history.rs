@@ -1,4 +1,4 @@
-//! The history: what routers, shards and markets leave behind, one record per row of its four tables.
+//! The history: what routers, shards and markets leave behind, one record per row of its five tables.
 //!
 //! Every record has two clocks. `event_at` is when it happened; `known_at` is when the router learned it, and only what
 //! was known may be used to decide or to train. The total order is (`known_at`, `sequence`).
@@ -48,27 +48,33 @@ pub struct DecisionRecord {
 }
 
 /// What a challenger, which decides nothing, says of a decision; it belongs to the decision and the outcome of the same id.
+///
+/// It follows from what was known when it was decided, whenever the challenger is asked: hence it has the decision's clocks
+/// and its place in the order, right behind it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShadowRecord {
-    /// The decision.
+    /// The decision; each challenger speaks of it at most once.
     pub decision_id: u64,
     /// The decision's place among records that are known at the same instant.
     pub sequence: u64,
+    /// When the event happened that asked for the request, as in the decision.
+    pub event_at: Timestamp,
     /// When it was decided.
     pub known_at: Timestamp,
-    /// Version of the challenger.
+    /// Version of the challenger; not empty.
     pub model_version: String,
     /// The shard that the challenger finds cheapest.
     pub shard: ShardId,
     /// Whether that is the shard that was really chosen.
     pub agrees: bool,
-    /// Latency that it expects there, in ms.
+    /// Latency that it expects there, in ms, 0 or more.
     pub expected_ms: f64,
-    /// Latency that it expects on the shard that was really chosen, in ms; none when that was not among the candidates.
+    /// Latency that it expects on the shard that was really chosen, in ms, 0 or more; none when that was not among the
+    /// candidates.
     pub chosen_expected_ms: Option<f64>,
-    /// Warm execution that it finds typical there, in ms, to be held against what the shard measures; none when its heads
-    /// could not be asked.
+    /// Warm execution that it finds typical there, in ms, above 0, to be held against what the shard measures; none when
+    /// its heads could not be asked.
     pub chosen_exec_ms: Option<f32>,
     /// Why its heads could not be asked: then its service table speaks alone.
     pub fallback_reason: Option<FallbackReason>,
@@ -125,11 +131,13 @@ pub struct MarketRecord {
     pub trend_bp: Option<f32>,
 }
 
-/// A record of any of the four tables.
+/// A record of any of the five tables.
 #[derive(Debug, Clone, PartialEq)]
 pub enum HistoryRecord {
     /// A row of `decisions`.
     Decision(Box<DecisionRecord>),
+    /// A row of `shadow`.
+    Shadow(Box<ShadowRecord>),
     /// A row of `outcomes`.
     Outcome(OutcomeRecord),
     /// A row of `shard_reports`.
@@ -143,6 +151,7 @@ impl HistoryRecord {
     pub fn order(&self) -> (Timestamp, u64) {
         match self {
             Self::Decision(record) => (record.known_at, record.sequence),
+            Self::Shadow(record) => (record.known_at, record.sequence),
             Self::Outcome(record) => (record.known_at, record.sequence),
             Self::Report(record) => (record.report.known_at, record.sequence),
             Self::Market(record) => (record.known_at, record.sequence),

@@ -205,7 +205,7 @@ impl<'a> Night<'a> {
                 }
                 HistoryRecord::Report(report) => reports.push(*report),
                 HistoryRecord::Market(minute) => market.push(minute),
-                HistoryRecord::Outcome(_) => {}
+                HistoryRecord::Outcome(_) | HistoryRecord::Shadow(_) => {}
             }
         }
         if let Some(last) = decisions.last() {

@@ -199,6 +199,18 @@ fn the_hash_does_not_depend_on_files() {
 }
 
 #[test]
+fn a_challenger_changes_no_row() {
+    let mut records = night();
+    let with = Bench::new(&records).build();
+    records.retain(|record| !matches!(record, HistoryRecord::Shadow(_)));
+    let without = Bench::new(&records).build();
+    assert_eq!((&with.content_hash, with.rows), (&without.content_hash, without.rows));
+    let of_shadow =
+        |card: &DatasetCard| card.sources.iter().filter(|source| source.path.starts_with("shadow/")).count();
+    assert_eq!((of_shadow(&with), of_shadow(&without)), (2, 0), "a source is what was read");
+}
+
+#[test]
 fn what_came_later_does_not_change_earlier_rows() {
     let records = night();
     let then = at("2026-01-06T00:03:00Z");
@@ -270,6 +282,7 @@ fn training_may_end_on_a_day_without_history() {
         match record {
             HistoryRecord::Decision(decision) => decision.decision_id += 1_000_000,
             HistoryRecord::Outcome(outcome) => outcome.decision_id += 1_000_000,
+            HistoryRecord::Shadow(shadow) => shadow.decision_id += 1_000_000,
             HistoryRecord::Report(_) | HistoryRecord::Market(_) => {}
         }
     }

@@ -1,4 +1,4 @@
-//! Histories on disk: four Hive-partitioned Parquet tables, the topology, and the simulated world when there is one.
+//! Histories on disk: five Hive-partitioned Parquet tables, the topology, and the simulated world when there is one.
 
 mod reader;
 mod records;

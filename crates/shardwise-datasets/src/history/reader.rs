@@ -39,7 +39,7 @@ impl History {
     /// Opens the history at `dir`.
     ///
     /// # Errors
-    /// No history there, no decisions in it, a missing table, a file that cannot be read, or a column that is missing
+    /// No history there, no decisions in it, a missing table (but for `shadow`), a file that cannot be read, or a column that is missing
     /// or of the wrong type; the message names the file and the column.
     pub fn open(dir: &Path) -> Result<Self, DatasetError> {
         if !dir.is_dir() || Table::ALL.iter().all(|table| !dir.join(table.name()).is_dir()) {
@@ -100,7 +100,8 @@ impl History {
     }
 
     /// The records known in [`from`, `to`) in the total order (`known_at`, `sequence`, table, id), read piece by piece;
-    /// every value is checked on the way. After an error the iterator ends.
+    /// every value is checked on the way, and that each row of `shadow` comes right behind its decision. After an error
+    /// the iterator ends.
     ///
     /// # Errors
     /// `to` lies before `from`.
@@ -161,6 +162,9 @@ impl TableDay {
     fn find(dir: &Path, table: Table) -> Result<Vec<Self>, DatasetError> {
         let table_dir = dir.join(table.name());
         if !table_dir.is_dir() {
+            if table.may_be_missing() {
+                return Ok(Vec::new());
+            }
             return Err(DatasetError::MissingTable { path: dir.to_owned(), table: table.name() });
         }
         let names = names_in(&table_dir)?;
@@ -309,7 +313,8 @@ mod tests {
     use super::*;
     use crate::columns::Cell;
     use crate::files::{read_parquet, write_parquet};
-    use crate::sample::{edit, file_of, history, write};
+    use crate::sample::{assert_same, edit, file_of, history, write};
+    use shardwise_types::HistoryRecord;
 
     const DAY: &str = "2026-01-05";
 
@@ -342,6 +347,76 @@ mod tests {
     #[test]
     fn a_missing_table_is_named() {
         assert_says(&refused(|dir| std::fs::remove_dir_all(dir.join("outcomes")).unwrap()), &["outcomes"]);
+    }
+
+    #[test]
+    fn a_history_may_have_no_shadow() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("history");
+        let mut records = history("2026-01-05T23:58:00Z", 4.0, 200.0);
+        write(&dir, &records);
+        let with = History::open(&dir).unwrap().row_counts();
+        // As histories are that were written before there was such a table.
+        std::fs::remove_dir_all(dir.join("shadow")).unwrap();
+        let opened = History::open(&dir).unwrap();
+        let without = opened.row_counts();
+        assert!(with["shadow"] > 100 && without["shadow"] == 0);
+        assert!(Table::ALL.iter().all(|t| t.may_be_missing() || with[t.name()] == without[t.name()]));
+        records.retain(|record| !matches!(record, HistoryRecord::Shadow(_)));
+        let read: Result<Vec<HistoryRecord>, _> = opened.records(None, None).unwrap().collect();
+        assert_same(&read.unwrap(), &records);
+    }
+
+    #[test]
+    fn no_other_table_may_be_missing() {
+        for table in Table::ALL.into_iter().filter(|table| *table != Table::Shadow) {
+            assert_says(&refused(|dir| std::fs::remove_dir_all(dir.join(table.name())).unwrap()), &[table.name()]);
+        }
+    }
+
+    #[test]
+    fn what_a_challenger_says_of_no_decision_is_named() {
+        let elsewhere = ["shadow", "row 7", "no decision", "known_at"];
+        for (column, cell) in [
+            ("decision_id", Cell::I64(1_000_000)),
+            ("sequence", Cell::I64(1)),
+            ("event_at", Cell::I64(day_start(DAY).nanos())),
+            ("known_at", Cell::I64(day_start(DAY).nanos())),
+        ] {
+            assert_says(&spoiled(Table::Shadow, column, cell), &elsewhere);
+        }
+        let error = refused(|dir| {
+            // Of the decisions whose rows are gone, what was said of them stays.
+            let file = file_of(dir, Table::Decisions, DAY);
+            write_parquet(&file, &mut read_parquet(&file, None).unwrap().slice(0, 200)).unwrap();
+            std::fs::remove_dir_all(dir.join("outcomes/date=2026-01-05")).unwrap();
+        });
+        assert_says(&error, &["shadow", "no decision 202"]);
+    }
+
+    #[test]
+    fn a_challenger_that_agrees_with_what_was_not_chosen_is_named() {
+        let claims = [true, false].map(|agrees| {
+            let folder = tempfile::tempdir().unwrap();
+            let dir = folder.path().join("history");
+            write(&dir, &history("2026-01-05T12:00:00Z", 1.0, 200.0));
+            edit(&file_of(&dir, Table::Shadow, DAY), &Table::Shadow.specs(), "agrees", 7, Cell::Bool(agrees));
+            let read: Result<Vec<HistoryRecord>, _> =
+                History::open(&dir).unwrap().records(None, None).unwrap().collect();
+            read.err().map(|error| error.to_string())
+        });
+        let ([Some(error), None] | [None, Some(error)]) = &claims else { panic!("one of the two is true: {claims:?}") };
+        assert_says(error, &["shadow", "row 7", "agrees", "went to"]);
+    }
+
+    #[test]
+    fn a_challenger_that_speaks_twice_of_a_decision_is_named() {
+        let error = refused(|dir| {
+            let file = file_of(dir, Table::Shadow, DAY);
+            let frame = read_parquet(&file, None).unwrap();
+            write_parquet(&file, &mut frame.vstack(&frame.slice(9, 1)).unwrap()).unwrap();
+        });
+        assert_says(&error, &["another row of shadow"]);
     }
 
     #[test]
@@ -411,6 +486,11 @@ mod tests {
             (Table::Decisions, "risk_level", Cell::Text("extreme"), ["'extreme'", "low, medium, high, critical"]),
             (Table::Decisions, "router", Cell::Null, ["router", "null"]),
             (Table::Decisions, "eligible", Cell::I64(-1), ["eligible", "-1"]),
+            (Table::Shadow, "model_version", Cell::Text(""), ["model_version", "empty"]),
+            (Table::Shadow, "expected_ms", Cell::F64(f64::NAN), ["expected_ms", "NaN"]),
+            (Table::Shadow, "chosen_expected_ms", Cell::F64(-1.0), ["chosen_expected_ms", "0 or more"]),
+            (Table::Shadow, "chosen_exec_ms", Cell::F32(0.0), ["chosen_exec_ms", "above 0"]),
+            (Table::Shadow, "fallback_reason", Cell::Text("tired"), ["'tired'", "no_exec_head"]),
             (Table::Outcomes, "exec_ms", Cell::F32(f32::INFINITY), ["exec_ms", "inf"]),
             (Table::Outcomes, "queue_ms", Cell::F32(-1.0), ["queue_ms", "-1"]),
             (Table::Outcomes, "error_class", Cell::Text("odd"), ["'odd'", "failed, timeout, dropped"]),

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use rustc_hash::FxHashSet;
-use shardwise_types::{HistoryRecord, Timestamp};
+use shardwise_types::{DecisionRecord, HistoryRecord, ShadowRecord, ShardId, Timestamp};
 
 use crate::columns::CheckedFrame;
 use crate::history::reader::{TableDay, day_start};
@@ -24,6 +24,7 @@ pub struct Records<'a> {
     days: VecDeque<&'a str>,
     tables: Vec<TableStream<'a>>,
     place: Place,
+    decided: Decided,
     failed: bool,
 }
 
@@ -34,7 +35,8 @@ impl<'a> Records<'a> {
             from.is_none_or(|from| start.plus_millis(DAY_MS) > from) && to.is_none_or(|to| start < to)
         };
         let days = history.days().iter().map(String::as_str).filter(wanted).collect();
-        Self { history, from, to, days, tables: Vec::new(), place: Place::default(), failed: false }
+        let decided = Decided::default();
+        Self { history, from, to, days, tables: Vec::new(), place: Place::default(), decided, failed: false }
     }
 
     /// File and row of the record that came last.
@@ -46,6 +48,11 @@ impl<'a> Records<'a> {
         loop {
             if let Some(best) = self.earliest() {
                 let (record, place) = self.tables[best].take()?;
+                match &record {
+                    HistoryRecord::Decision(decision) => self.decided.note(decision),
+                    HistoryRecord::Shadow(shadow) => self.decided.check(shadow, &place)?,
+                    _ => {}
+                }
                 self.place = place;
                 return Ok(Some(record));
             }
@@ -75,6 +82,47 @@ impl Iterator for Records<'_> {
         let next = self.advance().transpose();
         self.failed = matches!(next, Some(Err(_)));
         next
+    }
+}
+
+/// The decisions at the place in the order that was reached last: what a challenger says of one comes right behind it.
+#[derive(Default)]
+struct Decided {
+    order: Option<(Timestamp, u64)>,
+    /// Id, time of the event, and where it went. More than one only when routers number their records alike.
+    decisions: Vec<(u64, Timestamp, ShardId)>,
+}
+
+impl Decided {
+    fn note(&mut self, decision: &DecisionRecord) {
+        let order = Some((decision.known_at, decision.sequence));
+        if self.order != order {
+            self.order = order;
+            self.decisions.clear();
+        }
+        self.decisions.push((decision.decision_id, decision.request.event_at, decision.shard.clone()));
+    }
+
+    fn check(&self, shadow: &ShadowRecord, place: &Place) -> Result<(), DatasetError> {
+        let decision_id = shadow.decision_id;
+        let here = self.order == Some((shadow.known_at, shadow.sequence));
+        let decision =
+            self.decisions.iter().find(|(id, event_at, _)| (*id, *event_at) == (decision_id, shadow.event_at));
+        let Some((_, _, went_to)) = decision.filter(|_| here) else {
+            return Err(DatasetError::ShadowWithoutDecision { place: place.clone(), decision_id });
+        };
+        if shadow.agrees == (shadow.shard == *went_to) {
+            return Ok(());
+        }
+        Err(DatasetError::BadValue {
+            place: place.clone(),
+            column: "agrees".to_owned(),
+            value: shadow.agrees.to_string(),
+            rule: format!(
+                "the challenger's shard is '{}', and decision {decision_id} went to '{went_to}'",
+                shadow.shard
+            ),
+        })
     }
 }
 
@@ -170,6 +218,9 @@ fn same_key(a: &HistoryRecord, b: &HistoryRecord) -> bool {
         && match (a, b) {
             (HistoryRecord::Decision(a), HistoryRecord::Decision(b)) => {
                 (a.decision_id, a.request.event_at) == (b.decision_id, b.request.event_at)
+            }
+            (HistoryRecord::Shadow(a), HistoryRecord::Shadow(b)) => {
+                (a.decision_id, &a.model_version) == (b.decision_id, &b.model_version)
             }
             (HistoryRecord::Outcome(a), HistoryRecord::Outcome(b)) => {
                 (a.decision_id, a.event_at) == (b.decision_id, b.event_at)

@@ -59,7 +59,8 @@ impl HistoryWriter {
             return Err(DatasetError::NotEmpty { path: dir.to_owned() });
         }
         let staged = StagedDir::create(dir)?;
-        for table in Table::ALL {
+        // The folder of a table that may be missing comes with its first row.
+        for table in Table::ALL.into_iter().filter(|table| !table.may_be_missing()) {
             create_dir(&staged.path().join(table.name()))?;
         }
         let topology = serde_json::to_vec_pretty(network).expect("a network is plain data");
@@ -204,6 +205,19 @@ mod tests {
         assert_eq!(opened.row_counts(), summary.rows);
         assert_eq!(summary.rows.values().sum::<u64>(), records.len() as u64);
         assert_eq!(names(folder.path()), ["history"]);
+    }
+
+    #[test]
+    fn a_history_without_challengers_gets_no_folder_for_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let (with, without) = (folder.path().join("with"), folder.path().join("without"));
+        let mut records = history("2026-01-05T12:00:00Z", 1.0, 500.0);
+        write(&with, &records);
+        records.retain(|record| !matches!(record, HistoryRecord::Shadow(_)));
+        write(&without, &records);
+        let tables = ["decisions", "market", "outcomes", "shadow", "shard_reports", "topology.json"];
+        assert_eq!(names(&with), tables);
+        assert_eq!(names(&without), tables.iter().filter(|name| **name != "shadow").copied().collect::<Vec<_>>());
     }
 
     #[test]

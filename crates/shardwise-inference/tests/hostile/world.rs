@@ -330,7 +330,7 @@ impl<'a> World<'a> {
 /// The recommended shard is one of the fleet that constraints and hard rules allow, and the answer agrees with itself.
 /// Limits that are not numbers compare with nothing and forbid nothing: the borders refuse them.
 fn follows_the_rules(placer: &Placer, context: &DecisionContext<'_>, placement: &Placement) {
-    let Placement { prediction, decision } = placement;
+    let Placement { prediction, decision, .. } = placement;
     let (request, shard) = (context.request, &context.fleet.shards[decision.chosen]);
     assert_eq!(prediction.recommended_shard, shard.id);
     assert!(placer.strategies().is_allowed(context, decision.chosen), "it is not allowed");
