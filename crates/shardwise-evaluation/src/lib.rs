@@ -17,6 +17,7 @@ mod numbers;
 mod page;
 mod report;
 mod results;
+mod shadow_test;
 mod statistics;
 mod svg;
 #[cfg(test)]
@@ -42,4 +43,5 @@ pub use results::{
     CANDIDATE, CHAMPION, CdfPoint, ClosedLoop, Comparison, Fact, METRICS, Metric, Metrics, PolicyResult, Replicate,
     SeedResult, TimelinePoint, Unit,
 };
+pub use shadow_test::{ENOUGH, Foretold, ShadowTest};
 pub use verdict::{BASELINES, Evidence, Reason, TOLERANCE, Verdict, judge};
