@@ -6,7 +6,8 @@ use shardwise_types::Timestamp;
 
 use super::error::RegistryError;
 use super::log::AliasMove;
-use super::{Change, Registry, finished_version, is_version};
+use super::moves::Change;
+use super::{Registry, finished_version, is_version};
 use crate::bundle::VERSIONS_FOLDER;
 use crate::manifest::MANIFEST_FILE;
 

@@ -6,6 +6,8 @@ use std::sync::Barrier;
 use object_store::memory::InMemory;
 
 use super::*;
+use crate::bundle::{BundleError, ModelBundle};
+use crate::trust::{Refusal, TrustPolicy};
 
 const NAME: &str = "example";
 
