@@ -193,8 +193,12 @@ impl Registry {
     }
 
     fn list(&self, folder: &str) -> Result<Vec<Listed>, RegistryError> {
-        let key = format!("{}/{folder}", self.name);
+        let key = self.key(folder);
         self.store.list(&key).map_err(|source| self.io(&key, source))
+    }
+
+    fn key(&self, below: &str) -> String {
+        format!("{}/{below}", self.name)
     }
 
     fn version_key(&self, version: &str, file: &str) -> String {

@@ -250,4 +250,16 @@ fn a_killed_writer_leaves_a_registry_that_is_read() {
         entries = history.len();
     }
     assert!(entries > 2 + REPETITIONS, "the writer wrote: {entries} entries");
+    // What the killed left aside is found, and nothing else is.
+    registry.remove_garbage(2, far_future(), &by("gc")).expect("a clean-up");
+    assert_eq!(registry.garbage(2, far_future()).expect("garbage"), Garbage::default());
+    assert_eq!(staged_below(models.path()), Vec::<PathBuf>::new());
+    registry.load(CHAMPION).expect("the champion");
+}
+
+fn staged_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    let staged = files.into_iter().filter(|path| path.to_string_lossy().contains('#'));
+    staged.chain(folders.iter().flat_map(|folder| staged_below(folder))).collect()
 }
