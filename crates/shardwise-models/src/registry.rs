@@ -15,6 +15,8 @@ mod error;
 mod faults;
 mod log;
 mod moves;
+#[cfg(all(test, target_os = "linux"))]
+mod no_room;
 mod reading;
 #[cfg(test)]
 mod tests;

@@ -3,9 +3,11 @@
 //! Every object is written whole or not at all, also when the machine stops: that is what object stores promise, and what
 //! [`LocalFileSystem`] makes of a folder by writing aside, synchronising and linking. Left out: what the objects mean.
 
+use std::error::Error;
 use std::fs;
 use std::future::Future;
 use std::io;
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::UNIX_EPOCH;
@@ -129,7 +131,10 @@ impl Store {
         self.wait(self.objects.put_opts(&self.key(key), payload, mode.into())).map_err(to_io)?;
         // A store that lost bytes without a word would else be found out by readers.
         if self.get(key, content.len() as u64)? != content {
-            return Err(io::Error::new(io::ErrorKind::WriteZero, "not all bytes were kept; is the disk full?"));
+            return Err(io::Error::new(
+                io::ErrorKind::WriteZero,
+                "not all bytes were kept; make room on the disk and do it again",
+            ));
         }
         Ok(())
     }
@@ -258,7 +263,25 @@ fn wrong_place(problem: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, problem)
 }
 
+/// What a store says that is full. The system's own words do not say what to do.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "no room for it: the disk is full, or a quota or a limit on the size of files is reached; make room and do it again"
+)]
+struct NoRoom(#[source] object_store::Error);
+
+/// The kind of the system's error, when that is what is behind it and it says that there is no room.
+fn no_room(error: &object_store::Error) -> Option<io::ErrorKind> {
+    let behind = iter::successors(Some(error as &dyn Error), |&error| error.source());
+    behind.filter_map(|error| error.downcast_ref::<io::Error>()).map(io::Error::kind).find(|kind| {
+        matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge | io::ErrorKind::QuotaExceeded)
+    })
+}
+
 fn to_io(error: object_store::Error) -> io::Error {
+    if let Some(kind) = no_room(&error) {
+        return io::Error::new(kind, NoRoom(error));
+    }
     let kind = match &error {
         object_store::Error::NotFound { .. } => io::ErrorKind::NotFound,
         object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. } => {
