@@ -206,7 +206,7 @@ impl Store {
 
     fn wait<T>(&self, work: impl Future<Output = T>) -> T {
         #[cfg(feature = "s3")]
-        let _connections = self.place.to_string_lossy().starts_with("s3").then(|| RUNTIME.enter());
+        let _connections = is_s3(&self.place).then(|| RUNTIME.enter());
         futures_executor::block_on(work)
     }
 }
@@ -252,6 +252,13 @@ fn open_s3(url: &Url) -> io::Result<(Arc<dyn ObjectStore>, Key)> {
     let (_, prefix) = object_store::ObjectStoreScheme::parse(url).map_err(io::Error::other)?;
     let bucket = object_store::aws::AmazonS3Builder::from_env().with_url(url.as_str());
     Ok((Arc::new(bucket.build().map_err(to_io)?), prefix))
+}
+
+/// Whether a place is a URL of S3; schemes may be spelled in upper case, and folders may begin like them.
+#[cfg(feature = "s3")]
+fn is_s3(place: &Path) -> bool {
+    let scheme = place.to_str().and_then(|text| text.split_once("://")).map(|(scheme, _)| scheme.to_ascii_lowercase());
+    matches!(scheme.as_deref(), Some("s3" | "s3a"))
 }
 
 #[cfg(not(feature = "s3"))]
