@@ -13,6 +13,8 @@ mod clean_up;
 mod error;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod leftovers;
 mod log;
 mod moves;
 #[cfg(all(test, target_os = "linux"))]

@@ -31,6 +31,8 @@ enum Fault {
     Short,
     /// Part of the content is written, and the store says that all is well.
     Silent,
+    /// A write is told that somebody else is writing, who then fails; all else works.
+    Conflict,
 }
 
 /// Fails at one of its operations, and works before and after.
@@ -65,8 +67,8 @@ impl Failing {
     fn check(&self) -> Result<bool> {
         match self.next() {
             Some(Fault::After) => Ok(true),
+            Some(Fault::Conflict) | None => Ok(false),
             Some(_) => Err(full()),
-            None => Ok(false),
         }
     }
 }
@@ -77,6 +79,9 @@ impl ObjectStore for Failing {
         let fault = self.next();
         if fault == Some(Fault::Before) {
             return Err(full());
+        }
+        if fault == Some(Fault::Conflict) {
+            return Err(Error::AlreadyExists { path: key.to_string(), source: "a conflicting request".into() });
         }
         let bytes: Vec<u8> = payload.iter().flatten().copied().collect();
         let kept = match fault {
@@ -209,6 +214,25 @@ fn a_failure_at_any_step_leaves_the_old_state_or_the_new() {
         let operations = fail_everywhere(what, &start, action);
         assert!(operations >= 5, "{what}: only {operations} operations");
     });
+}
+
+#[test]
+fn whoever_is_told_that_somebody_is_writing_looks_again() {
+    let start = start();
+    let third = draft(3).bundle().expect("a bundle").version().to_owned();
+    let promote = |at| {
+        let store = start.fork();
+        let failing = Arc::new(Failing { store, fault: Fault::Conflict, at, share: 0.0, done: AtomicUsize::new(0) });
+        let registry = over(failing.clone());
+        assert!(registry.set_alias(CHAMPION, &third, &by("operator")).expect("a move"), "operation {at}");
+        let operations = failing.done.load(Relaxed);
+        let history = registry.history().expect("the history");
+        assert!(history.len() == 3 && history[2].to.as_ref() == Some(&third), "operation {at}");
+        operations
+    };
+    let undisturbed = promote(usize::MAX);
+    // Only one of the operations writes.
+    assert_eq!((0..undisturbed).filter(|at| promote(*at) > undisturbed).count(), 1);
 }
 
 const WRITER_FOLDER: &str = "SHARDWISE_TEST_WRITER_FOLDER";
