@@ -1,7 +1,8 @@
 //! What a registry in a folder promises when the system keeps only part of what is written.
 //!
 //! A limit on the size of files does to one process what a full disk does to all: the write that crosses it is short, and
-//! the next one fails.
+//! the next one fails. A disk is filled, too, when `SHARDWISE_SMALL_DISK` names a folder on one that nobody else uses and
+//! that is small, such as `mount -t tmpfs -o size=256k none FOLDER` makes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -37,8 +38,8 @@ fn files_below(folder: &Path, into: &mut BTreeMap<PathBuf, u64>) {
 }
 
 /// A registry like another one, in a folder of its own.
-fn copy_of(models: &Path) -> (tempfile::TempDir, Registry) {
-    let copy = tempfile::tempdir().expect("a folder");
+fn copy_of(models: &Path, within: &Path) -> (tempfile::TempDir, Registry) {
+    let copy = tempfile::tempdir_in(within).expect("a folder");
     let mut files = BTreeMap::new();
     files_below(models, &mut files);
     for file in files.keys() {
@@ -52,7 +53,7 @@ fn copy_of(models: &Path) -> (tempfile::TempDir, Registry) {
 
 /// Sizes of the files that an action writes.
 fn sizes_written(models: &Path, action: Action<'_>) -> BTreeSet<u64> {
-    let (copy, registry) = copy_of(models);
+    let (copy, registry) = copy_of(models, &std::env::temp_dir());
     let [mut before, mut after] = [(); 2].map(|()| BTreeMap::new());
     files_below(copy.path(), &mut before);
     action(&registry).expect("there is room");
@@ -76,9 +77,13 @@ fn read_all(models: &Path, context: &str) -> BTreeMap<String, String> {
     aliases
 }
 
-/// All that an error and those behind it say.
-fn said(error: &dyn Error) -> String {
-    std::iter::successors(Some(error), |&error| error.source()).map(|error| format!("{error}\n")).collect()
+/// An error and those behind it say where, why and what to do.
+fn check_said(error: &RegistryError, place: &Path, why: &str, context: &str) {
+    let behind = std::iter::successors(Some(error as &dyn Error), |&error| error.source());
+    let said: String = behind.map(|error| format!("{error}\n")).collect();
+    for part in [&place.display().to_string(), "make room and do it again", why] {
+        assert!(said.contains(part), "{context}: {said}");
+    }
 }
 
 /// Lets an action run with room for files of each size that makes a difference. Returns how often it was refused.
@@ -91,7 +96,7 @@ fn run_out_of_room(what: &str, models: &Path, action: Action<'_>) -> usize {
     let mut refused = 0;
     for limit in limits {
         let context = format!("{what}, files of at most {limit} bytes of {sizes:?}");
-        let (copy, registry) = copy_of(models);
+        let (copy, registry) = copy_of(models, &std::env::temp_dir());
         limit_files(Some(limit));
         let outcome = action(&registry);
         // Who reads needs no room.
@@ -103,11 +108,7 @@ fn run_out_of_room(what: &str, models: &Path, action: Action<'_>) -> usize {
                 refused += 1;
                 assert!(limit < most, "{context}: {error}");
                 assert_eq!(left, before, "{context}");
-                let said = said(error);
-                let place = copy.path().display().to_string();
-                for part in [&place, "make room and do it again", "File too large"] {
-                    assert!(said.contains(part), "{context}: {said}");
-                }
+                check_said(error, copy.path(), "File too large", &context);
             }
         }
         action(&registry).unwrap_or_else(|error| panic!("{context}, with room again: {error}"));
@@ -153,4 +154,70 @@ fn without_room_writers_are_refused_and_readers_see_what_was() {
     let refused = |line: &str| line.strip_suffix(" times")?.rsplit(' ').next()?.parse::<usize>().ok();
     let refused: Vec<_> = said.lines().filter_map(refused).collect();
     assert!(refused.len() == 6 && refused.iter().all(|times| *times >= 4), "{said}");
+}
+
+const PAGE: usize = 4096;
+/// Not more than a block of any disk.
+const PIECE: usize = 512;
+/// A disk that holds more than that is not filled.
+const MOST_BYTES: u64 = 1 << 24;
+
+/// Fills a disk but for so many pages. Returns the folder of what fills it.
+fn fill(disk: &Path, free: usize) -> tempfile::TempDir {
+    let folder = tempfile::tempdir_in(disk).expect("a folder");
+    let mut file = fs::File::create_new(folder.path().join("large")).expect("a file");
+    let size = |file: &fs::File| file.metadata().expect("its size").len();
+    while file.write_all(&[1; PIECE]).is_ok() {
+        assert!(size(&file) < MOST_BYTES, "{} is no small disk", disk.display());
+    }
+    file.sync_all().expect("it is on the disk");
+    // Where a large file finds no room, small ones may.
+    for number in 0.. {
+        let written = fs::File::create_new(folder.path().join(format!("small-{number}")))
+            .and_then(|mut small| small.write_all(&[1; PIECE]).and_then(|()| small.sync_all()));
+        if written.is_err() {
+            break;
+        }
+    }
+    file.set_len(size(&file).saturating_sub((free * PAGE) as u64)).expect("a shorter file");
+    file.sync_all().expect("it is on the disk");
+    folder
+}
+
+/// Lets an action run with ever more free pages until it is done. Returns how often it was refused.
+fn fill_the_disk(what: &str, models: &Path, disk: &Path, action: Action<'_>) -> usize {
+    let before = read_all(models, what);
+    for free in 0..MOST_BYTES as usize / PAGE {
+        let context = format!("{what}, {free} pages");
+        let (copy, registry) = copy_of(models, disk);
+        let filler = fill(disk, free);
+        let outcome = action(&registry);
+        let left = read_all(copy.path(), &context);
+        filler.close().expect("room again");
+        if let Err(error) = &outcome {
+            assert_eq!(left, before, "{context}");
+            check_said(error, copy.path(), "No space left on device", &context);
+        }
+        action(&registry).unwrap_or_else(|error| panic!("{context}, with room again: {error}"));
+        read_all(copy.path(), &context);
+        if outcome.is_ok() {
+            return free;
+        }
+    }
+    panic!("{what} needs more than the disk has");
+}
+
+#[test]
+fn on_a_full_disk_writers_are_refused_and_readers_see_what_was() {
+    let Some(disk) = std::env::var_os("SHARDWISE_SMALL_DISK") else {
+        eprintln!("skipped: SHARDWISE_SMALL_DISK names no folder on a small disk that may be filled");
+        return;
+    };
+    let models = tempfile::tempdir().expect("a folder");
+    prepare(&Registry::open_or_create(models.path(), NAME).expect("a registry"));
+    for_each_action(|what, action| {
+        let refused = fill_the_disk(what, models.path(), Path::new(&disk), action);
+        assert!(refused > 0, "{what} writes");
+        println!("{what} was refused {refused} times on a full disk");
+    });
 }
