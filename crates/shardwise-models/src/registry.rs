@@ -13,11 +13,16 @@ mod clean_up;
 mod error;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod leftovers;
 mod log;
+mod moves;
+#[cfg(all(test, target_os = "linux"))]
+mod no_room;
+mod reading;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,14 +33,12 @@ use shardwise_types::Timestamp;
 pub use self::clean_up::Garbage;
 pub use self::error::RegistryError;
 pub use self::log::{AliasMove, HistoryEntry};
-use self::log::{Log, State};
-use crate::bundle::{BundleError, MAX_MANIFEST_BYTES, ModelBundle, VERSION_DIGITS, VERSIONS_FOLDER};
+use crate::bundle::{VERSION_DIGITS, VERSIONS_FOLDER};
 use crate::draft::BundleDraft;
-use crate::manifest::{MANIFEST_FILE, Manifest};
-use crate::package::{Package, version_of};
-use crate::signature::{MAX_SIGNATURE_BYTES, SIGNATURES_FOLDER, Signature, SigningKey};
+use crate::manifest::MANIFEST_FILE;
+use crate::package::Package;
+use crate::signature::{SIGNATURES_FOLDER, Signature, SigningKey};
 use crate::store::{Listed, Store};
-use crate::trust::{Refusal, TrustPolicy};
 
 /// The alias of the version that routers serve.
 pub const CHAMPION: &str = "champion";
@@ -47,8 +50,6 @@ pub const PREVIOUS: &str = "previous";
 const MIN_PREFIX_DIGITS: usize = 4;
 const MAX_NAME_BYTES: usize = 64;
 const LOG_FOLDER: &str = "log";
-/// How often a change is tried when others are faster; each time, one of them was done.
-const MAX_ATTEMPTS: usize = 100;
 
 /// The versions and aliases of one model.
 #[derive(Debug, Clone)]
@@ -78,15 +79,6 @@ fn names_in(store: &Store) -> Result<Vec<String>, RegistryError> {
         }
     }
     Ok(found)
-}
-
-/// What the next entry says.
-struct Change {
-    alias: Option<String>,
-    from: Option<String>,
-    to: Option<String>,
-    aliases: BTreeMap<String, String>,
-    removed: BTreeMap<String, i64>,
 }
 
 impl Registry {
@@ -204,260 +196,13 @@ impl Registry {
         Ok(bundle.version().to_owned())
     }
 
-    /// Who claims to have signed a version; whether that is so, only a [`TrustPolicy`] says.
-    ///
-    /// # Errors
-    /// When the version is not there, or a signature cannot be read.
-    pub fn signatures(&self, wanted: &str) -> Result<Vec<Signature>, RegistryError> {
-        let version = self.resolve(wanted)?;
-        let path = self.store.path(&self.version_key(&version, SIGNATURES_FOLDER));
-        let parse = |bytes: &Vec<u8>| {
-            serde_json::from_slice(bytes).map_err(|error| {
-                let problem = format!("a signature cannot be read: {error}");
-                Refusal::Tampered { path: path.clone(), problem }.into()
-            })
-        };
-        self.signature_files(&version)?.values().map(parse).collect()
-    }
-
-    /// Points an alias to a version, which is given by another alias, its name or the beginning of it. When the champion
-    /// moves, [`PREVIOUS`] follows in the same step. Returns whether the alias moved; where it already points there, nothing
-    /// is written.
-    ///
-    /// # Errors
-    /// When the version is not there or cannot be served here, or cannot be written.
-    pub fn set_alias(&self, alias: &str, version: &str, by: &AliasMove) -> Result<bool, RegistryError> {
-        self.move_alias(alias, version, None, by)
-    }
-
-    /// The same, but only while the alias points to `expected`: what was decided against one version must not replace another.
-    ///
-    /// # Errors
-    /// As [`Registry::set_alias`], and when the alias points elsewhere by now.
-    pub fn set_alias_if(
-        &self,
-        alias: &str,
-        version: &str,
-        expected: Option<&str>,
-        by: &AliasMove,
-    ) -> Result<bool, RegistryError> {
-        self.move_alias(alias, version, Some(expected), by)
-    }
-
-    fn move_alias(
-        &self,
-        alias: &str,
-        version: &str,
-        expected: Option<Option<&str>>,
-        by: &AliasMove,
-    ) -> Result<bool, RegistryError> {
-        check_name("an alias", alias)?;
-        let to = self.load(version)?.version().to_owned();
-        self.change(by, |state| {
-            let from = state.aliases.get(alias).cloned();
-            if expected.is_some_and(|expected| expected != from.as_deref()) {
-                return Err(RegistryError::Overtaken { path: self.place(), alias: alias.to_owned(), found: from });
-            }
-            if from.as_ref() == Some(&to) {
-                return Ok(None);
-            }
-            self.check_not_removed(&to, state)?;
-            Ok(Some(moved(state, alias, from, &to)))
-        })
-    }
-
-    /// Makes the champion before the champion again, and the present one the one before. Returns the champion's version.
-    ///
-    /// # Errors
-    /// When there was none before, or it cannot be served here.
-    pub fn roll_back(&self, by: &AliasMove) -> Result<String, RegistryError> {
-        let mut champion = String::new();
-        self.change(by, |state| {
-            let previous = state.aliases.get(PREVIOUS).ok_or_else(|| self.no_such_alias(PREVIOUS))?;
-            self.load(previous)?;
-            self.check_not_removed(previous, state)?;
-            champion.clone_from(previous);
-            Ok(Some(moved(state, CHAMPION, state.aliases.get(CHAMPION).cloned(), previous)))
-        })?;
-        Ok(champion)
-    }
-
-    /// Adds the entry that `next` makes of the newest state, until nobody was faster. `None` is no change.
-    fn change(
-        &self,
-        by: &AliasMove,
-        mut next: impl FnMut(&State) -> Result<Option<Change>, RegistryError>,
-    ) -> Result<bool, RegistryError> {
-        for _ in 0..MAX_ATTEMPTS {
-            let state = self.log().state()?;
-            let Some(Change { alias, from, to, aliases, removed }) = next(&state)? else { return Ok(false) };
-            let AliasMove { at, who, why, metrics } = by.clone();
-            if self.log().append(&state, &HistoryEntry { at, who, why, alias, from, to, aliases, removed, metrics })? {
-                return Ok(true);
-            }
-        }
-        Err(RegistryError::Busy { path: self.place(), attempts: MAX_ATTEMPTS })
-    }
-
-    /// A version may still be seen while it is being removed; one that was published again since may be used.
-    fn check_not_removed(&self, version: &str, state: &State) -> Result<(), RegistryError> {
-        let Some(at) = state.removed.get(version).map(|at| Timestamp::from_nanos(*at)) else { return Ok(()) };
-        let listed = self.list(&format!("{VERSIONS_FOLDER}/{version}"))?;
-        if listed.iter().any(|object| object.name == MANIFEST_FILE && object.written_at > at) {
-            return Ok(());
-        }
-        Err(RegistryError::Removed { path: self.versions_path(), version: version.to_owned(), at })
-    }
-
-    /// All aliases and the versions that they point to, of one moment.
-    ///
-    /// # Errors
-    /// When the newest entry cannot be read or understood.
-    pub fn aliases(&self) -> Result<BTreeMap<String, String>, RegistryError> {
-        Ok(self.log().state()?.aliases)
-    }
-
-    /// The version that an alias points to; none when there is no such alias.
-    ///
-    /// # Errors
-    /// When the newest entry cannot be read or understood.
-    pub fn alias(&self, alias: &str) -> Result<Option<String>, RegistryError> {
-        Ok(self.aliases()?.remove(alias))
-    }
-
-    /// Finds a version by an alias, its name, its digest or the beginning of either.
-    ///
-    /// # Errors
-    /// When nothing or more than one version is meant; says which there are.
-    pub fn resolve(&self, wanted: &str) -> Result<String, RegistryError> {
-        if is_digits(wanted) && wanted.len() >= MIN_PREFIX_DIGITS {
-            return self.resolve_digits(wanted);
-        }
-        if !is_name(wanted) {
-            return Err(self.no_such_version(wanted)?);
-        }
-        let version = self.alias(wanted)?.ok_or_else(|| self.no_such_alias(wanted))?;
-        self.resolve_digits(&version)
-    }
-
-    fn resolve_digits(&self, wanted: &str) -> Result<String, RegistryError> {
-        let digits = &wanted[..wanted.len().min(VERSION_DIGITS)];
-        let mut found = self.versions()?;
-        found.retain(|version| version.starts_with(digits));
-        match found.len() {
-            1 => Ok(found.remove(0)),
-            0 => Err(self.no_such_version(wanted)?),
-            _ => Err(RegistryError::Ambiguous { path: self.versions_path(), wanted: wanted.to_owned(), there: found }),
-        }
-    }
-
-    fn no_such_version(&self, wanted: &str) -> Result<RegistryError, RegistryError> {
-        let (path, there) = (self.versions_path(), self.versions()?);
-        Ok(RegistryError::NoSuchVersion { path, wanted: wanted.to_owned(), there })
-    }
-
-    fn no_such_alias(&self, alias: &str) -> RegistryError {
-        RegistryError::NoSuchAlias { path: self.place(), name: self.name.clone(), alias: alias.to_owned() }
-    }
-
-    /// Loads a version, given as for [`Registry::resolve`].
-    ///
-    /// # Errors
-    /// When it is not there or cannot be served.
-    pub fn load(&self, wanted: &str) -> Result<ModelBundle, RegistryError> {
-        self.load_trusted(wanted, &TrustPolicy::default())
-    }
-
-    /// Loads a version when the policy allows it.
-    ///
-    /// # Errors
-    /// When it is not there, cannot be served, or for which reason it is refused.
-    pub fn load_trusted(&self, wanted: &str, policy: &TrustPolicy) -> Result<ModelBundle, RegistryError> {
-        let version = self.resolve(wanted)?;
-        let place = self.store.path(&self.version_key(&version, ""));
-        let signatures =
-            if *policy == TrustPolicy::default() { BTreeMap::new() } else { self.signature_files(&version)? };
-        let manifest = self.manifest(&version)?;
-        let read = |name: &str, limit: u64| self.read(&version, name, limit);
-        let bundle = policy.admit(&place, &manifest, signatures.values().map(Vec::as_slice), read)?;
-        if bundle.version() != version {
-            return Err(BundleError::Digest { path: place, found: bundle.version().to_owned() }.into());
-        }
-        Ok(bundle)
-    }
-
-    /// All bytes of a version, verified, to take it elsewhere.
-    ///
-    /// # Errors
-    /// When it is not there or cannot be served.
-    pub fn package(&self, wanted: &str) -> Result<Package, RegistryError> {
-        let bundle = self.load(wanted)?;
-        let version = bundle.version();
-        let mut files = BTreeMap::new();
-        for (name, entry) in &bundle.manifest().files {
-            files.insert(name.clone(), self.read(version, name, entry.bytes)?);
-        }
-        Ok(Package { manifest: self.manifest(version)?, files, signatures: self.signature_files(version)? })
-    }
-
-    /// What a version says of itself, even when it cannot be served here; its files are not looked at.
-    ///
-    /// # Errors
-    /// When it is not there, or its manifest is not what the version's name says.
-    pub fn describe(&self, wanted: &str) -> Result<Manifest, RegistryError> {
-        let version = self.resolve(wanted)?;
-        let bytes = self.manifest(&version)?;
-        let path = self.store.path(&self.version_key(&version, MANIFEST_FILE));
-        let found = version_of(&bytes);
-        if found != version {
-            return Err(BundleError::Digest { path, found }.into());
-        }
-        let unreadable = |error: serde_json::Error| BundleError::Manifest { path, problem: error.to_string() };
-        Ok(serde_json::from_slice(&bytes).map_err(unreadable)?)
-    }
-
-    fn manifest(&self, version: &str) -> Result<Vec<u8>, BundleError> {
-        let manifest = self.read(version, MANIFEST_FILE, MAX_MANIFEST_BYTES)?;
-        if manifest.len() as u64 > MAX_MANIFEST_BYTES {
-            let path = self.store.path(&self.version_key(version, MANIFEST_FILE));
-            return Err(BundleError::TooLarge { path, limit: MAX_MANIFEST_BYTES });
-        }
-        Ok(manifest)
-    }
-
-    fn read(&self, version: &str, name: &str, limit: u64) -> Result<Vec<u8>, BundleError> {
-        let key = self.version_key(version, name);
-        let path = || self.store.path(&key);
-        self.store.get(&key, limit).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => BundleError::Missing { path: path() },
-            _ => BundleError::Unreadable { path: path(), source: error },
-        })
-    }
-
-    fn signature_files(&self, version: &str) -> Result<BTreeMap<String, Vec<u8>>, RegistryError> {
-        let folder = format!("{VERSIONS_FOLDER}/{version}/{SIGNATURES_FOLDER}");
-        let read = |object: Listed| {
-            let bytes = self.read(version, &format!("{SIGNATURES_FOLDER}/{}", object.name), MAX_SIGNATURE_BYTES)?;
-            Ok((object.name, bytes))
-        };
-        self.list(&folder)?.into_iter().map(read).collect()
-    }
-
-    /// All changes, the oldest first.
-    ///
-    /// # Errors
-    /// Says which entry cannot be understood.
-    pub fn history(&self) -> Result<Vec<HistoryEntry>, RegistryError> {
-        self.log().entries()
-    }
-
-    fn log(&self) -> Log<'_> {
-        Log { store: &self.store, prefix: format!("{}/{LOG_FOLDER}", self.name) }
-    }
-
     fn list(&self, folder: &str) -> Result<Vec<Listed>, RegistryError> {
-        let key = format!("{}/{folder}", self.name);
+        let key = self.key(folder);
         self.store.list(&key).map_err(|source| self.io(&key, source))
+    }
+
+    fn key(&self, below: &str) -> String {
+        format!("{}/{below}", self.name)
     }
 
     fn version_key(&self, version: &str, file: &str) -> String {
@@ -471,16 +216,6 @@ impl Registry {
     fn io(&self, key: &str, source: io::Error) -> RegistryError {
         RegistryError::Io { path: self.store.path(key), source }
     }
-}
-
-/// The change that points an alias to a version; the champion before is remembered in the same step.
-fn moved(state: &State, alias: &str, from: Option<String>, to: &str) -> Change {
-    let (mut aliases, removed) = (state.aliases.clone(), state.removed.clone());
-    if let (CHAMPION, Some(from)) = (alias, &from) {
-        aliases.insert(PREVIOUS.to_owned(), from.clone());
-    }
-    aliases.insert(alias.to_owned(), to.to_owned());
-    Change { alias: Some(alias.to_owned()), from, to: Some(to.to_owned()), aliases, removed }
 }
 
 /// The version whose manifest this is, below the folder of versions.

@@ -3,11 +3,14 @@
 //! Every object is written whole or not at all, also when the machine stops: that is what object stores promise, and what
 //! [`LocalFileSystem`] makes of a folder by writing aside, synchronising and linking. Left out: what the objects mean.
 
+use std::error::Error;
 use std::fs;
 use std::future::Future;
 use std::io;
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
+use std::time::UNIX_EPOCH;
 
 use futures_util::TryStreamExt;
 use object_store::local::LocalFileSystem;
@@ -39,6 +42,8 @@ pub(crate) struct Listed {
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     objects: Arc<dyn ObjectStore>,
+    /// The same place as a folder, when it is one.
+    folder: Option<PathBuf>,
     prefix: Key,
     /// For messages: the folder or URL.
     place: PathBuf,
@@ -63,7 +68,7 @@ impl Store {
                 return Err(wrong_place(&format!("`{other}` is not supported; take a folder, file, memory or s3")));
             }
         };
-        Ok(Self { objects, prefix, place: models.to_owned() })
+        Ok(Self { objects, folder: None, prefix, place: models.to_owned() })
     }
 
     /// Makes the folder that `models` names, when it names one.
@@ -78,7 +83,7 @@ impl Store {
 
     /// Any other store, which `place` names in messages.
     pub(crate) fn of(objects: Arc<dyn ObjectStore>, place: &str) -> Self {
-        Self { objects, prefix: Key::default(), place: place.into() }
+        Self { objects, folder: None, prefix: Key::default(), place: place.into() }
     }
 
     fn folder(folder: &Path) -> io::Result<Self> {
@@ -86,7 +91,8 @@ impl Store {
         fs::metadata(folder)?;
         let objects = LocalFileSystem::new_with_prefix(folder).map_err(to_io)?;
         let objects = Arc::new(objects.with_fsync(true).with_automatic_cleanup(true));
-        Ok(Self { objects, prefix: Key::default(), place: folder.to_owned() })
+        let place = folder.to_owned();
+        Ok(Self { objects, folder: Some(place.clone()), prefix: Key::default(), place })
     }
 
     /// How messages name a key.
@@ -125,7 +131,10 @@ impl Store {
         self.wait(self.objects.put_opts(&self.key(key), payload, mode.into())).map_err(to_io)?;
         // A store that lost bytes without a word would else be found out by readers.
         if self.get(key, content.len() as u64)? != content {
-            return Err(io::Error::new(io::ErrorKind::WriteZero, "not all bytes were kept; is the disk full?"));
+            return Err(io::Error::new(
+                io::ErrorKind::WriteZero,
+                "not all bytes were kept; make room on the disk and do it again",
+            ));
         }
         Ok(())
     }
@@ -161,14 +170,80 @@ impl Store {
         Ok(names)
     }
 
+    /// Files below a prefix that were written aside and not yet linked to their names, ordered by name. Their writer is at
+    /// work, or was killed. Only folders have them; [`Store::list`] never shows them.
+    pub(crate) fn staged(&self, prefix: &str) -> io::Result<Vec<Listed>> {
+        let mut found = Vec::new();
+        if let Some(folder) = &self.folder {
+            find_staged(&folder.join(prefix), "", &mut found)?;
+        }
+        found.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(found)
+    }
+
+    /// Removes a file that [`Store::staged`] found below a prefix, when it is still older than an instant, and the folders
+    /// that are empty then. A writer that is at work on it after all fails and says so; it cannot link what is not there.
+    pub(crate) fn delete_staged(&self, prefix: &str, name: &str, written_before: Timestamp) -> io::Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let file = folder.join(prefix).join(name);
+        // Somebody may have cleaned up meanwhile, and a writer taken the name that became free.
+        let is_old = if_there(fs::symlink_metadata(&file))?
+            .map(|found| written_at(&found))
+            .transpose()?
+            .is_some_and(|written_at| written_at < written_before);
+        if is_old && is_staged(name) {
+            if_there(fs::remove_file(&file))?;
+            let above = file.ancestors().skip(1).take_while(|above| *above != folder);
+            // The first folder that is not empty stays, and all above it.
+            above.take_while(|above| fs::remove_dir(above).is_ok()).for_each(drop);
+        }
+        Ok(())
+    }
+
     fn key(&self, key: &str) -> Key {
         Key::from(format!("{}/{key}", self.prefix))
     }
 
     fn wait<T>(&self, work: impl Future<Output = T>) -> T {
         #[cfg(feature = "s3")]
-        let _connections = self.place.to_string_lossy().starts_with("s3").then(|| RUNTIME.enter());
+        let _connections = is_s3(&self.place).then(|| RUNTIME.enter());
         futures_executor::block_on(work)
+    }
+}
+
+/// Adds what lies staged in a folder, whose name below the first one is `name`. Links to elsewhere are not followed.
+fn find_staged(folder: &Path, name: &str, found: &mut Vec<Listed>) -> io::Result<()> {
+    for entry in if_there(fs::read_dir(folder))?.into_iter().flatten() {
+        let entry = entry?;
+        // What cannot be spelled was not written here.
+        let Some(name) = entry.file_name().to_str().map(|last| format!("{name}{last}")) else { continue };
+        // Writers finish while this looks: what was listed may be gone.
+        let Some(metadata) = if_there(entry.metadata())? else { continue };
+        if metadata.is_dir() {
+            find_staged(&entry.path(), &format!("{name}/"), found)?;
+        } else if metadata.is_file() && is_staged(&name) {
+            found.push(Listed { name, written_at: written_at(&metadata)? });
+        }
+    }
+    Ok(())
+}
+
+/// Whether [`LocalFileSystem`] names a file so until it has its content: `<name>#<number>`.
+fn is_staged(name: &str) -> bool {
+    let file = name.rsplit('/').next().unwrap_or(name);
+    let number = file.split_once('#').map(|(_, number)| number).unwrap_or_default();
+    !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit())
+}
+
+fn written_at(metadata: &fs::Metadata) -> io::Result<Timestamp> {
+    let since = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(Timestamp::from_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)))
+}
+
+fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
     }
 }
 
@@ -177,6 +252,13 @@ fn open_s3(url: &Url) -> io::Result<(Arc<dyn ObjectStore>, Key)> {
     let (_, prefix) = object_store::ObjectStoreScheme::parse(url).map_err(io::Error::other)?;
     let bucket = object_store::aws::AmazonS3Builder::from_env().with_url(url.as_str());
     Ok((Arc::new(bucket.build().map_err(to_io)?), prefix))
+}
+
+/// Whether a place is a URL of S3; schemes may be spelled in upper case, and folders may begin like them.
+#[cfg(feature = "s3")]
+fn is_s3(place: &Path) -> bool {
+    let scheme = place.to_str().and_then(|text| text.split_once("://")).map(|(scheme, _)| scheme.to_ascii_lowercase());
+    matches!(scheme.as_deref(), Some("s3" | "s3a"))
 }
 
 #[cfg(not(feature = "s3"))]
@@ -188,7 +270,25 @@ fn wrong_place(problem: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, problem)
 }
 
+/// What a store says that is full. The system's own words do not say what to do.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "no room for it: the disk is full, or a quota or a limit on the size of files is reached; make room and do it again"
+)]
+struct NoRoom(#[source] object_store::Error);
+
+/// The kind of the system's error, when that is what is behind it and it says that there is no room.
+fn no_room(error: &object_store::Error) -> Option<io::ErrorKind> {
+    let behind = iter::successors(Some(error as &dyn Error), |&error| error.source());
+    behind.filter_map(|error| error.downcast_ref::<io::Error>()).map(io::Error::kind).find(|kind| {
+        matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge | io::ErrorKind::QuotaExceeded)
+    })
+}
+
 fn to_io(error: object_store::Error) -> io::Error {
+    if let Some(kind) = no_room(&error) {
+        return io::Error::new(kind, NoRoom(error));
+    }
     let kind = match &error {
         object_store::Error::NotFound { .. } => io::ErrorKind::NotFound,
         object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. } => {

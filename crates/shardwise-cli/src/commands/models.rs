@@ -276,13 +276,15 @@ fn collect_garbage(options: &GcArguments, json: bool) -> miette::Result<()> {
     } else {
         registry.garbage(recent, written_before)
     };
-    let Garbage { versions, unfinished } = found.into_diagnostic()?;
+    let Garbage { versions, unfinished, staged } = found.into_diagnostic()?;
     if json {
-        let found = json!({ "deleted": options.delete, "versions": versions, "unfinished": unfinished });
-        return output::print_json(&found);
+        return output::print_json(&json!({
+            "deleted": options.delete, "versions": versions, "unfinished": unfinished, "staged": staged,
+        }));
     }
     let what = if options.delete { "removed" } else { "would be removed by --delete" };
-    println!("{} versions and {} unfinished ones {what}", versions.len(), unfinished.len());
-    versions.iter().chain(&unfinished).for_each(|version| println!("  {version}"));
+    let (finished, broken_off, files) = (versions.len(), unfinished.len(), staged.len());
+    println!("{finished} versions, {broken_off} unfinished ones and {files} files of killed writers {what}");
+    versions.iter().chain(&unfinished).chain(&staged).for_each(|found| println!("  {found}"));
     Ok(())
 }

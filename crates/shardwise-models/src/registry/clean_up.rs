@@ -1,4 +1,4 @@
-//! Removing versions that nothing names any more.
+//! Removing versions that nothing names any more, and what killed writers left.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,8 @@ use shardwise_types::Timestamp;
 
 use super::error::RegistryError;
 use super::log::AliasMove;
-use super::{Change, Registry, finished_version, is_version};
+use super::moves::Change;
+use super::{LOG_FOLDER, Registry, finished_version, is_version};
 use crate::bundle::VERSIONS_FOLDER;
 use crate::manifest::MANIFEST_FILE;
 
@@ -17,11 +18,13 @@ pub struct Garbage {
     pub versions: Vec<String>,
     /// Versions that were never finished.
     pub unfinished: Vec<String>,
+    /// Files that writers left when they were killed, below the model's folder. Nobody reads them.
+    pub staged: Vec<String>,
 }
 
 impl Registry {
     /// What no alias and none of the last `recent` entries of the history names, and was written before an instant: old
-    /// versions, and those that were never finished.
+    /// versions, those that were never finished, and files that were never linked to their names.
     ///
     /// # Errors
     /// Says what cannot be read.
@@ -41,7 +44,18 @@ impl Registry {
             is_version(version) && *written_at < written_before && !named.contains(version)
         });
         let (versions, unfinished) = newest.into_keys().partition(|version| finished.contains(version.as_str()));
-        Ok(Garbage { versions, unfinished })
+        Ok(Garbage { versions, unfinished, staged: self.staged(written_before)? })
+    }
+
+    fn staged(&self, written_before: Timestamp) -> Result<Vec<String>, RegistryError> {
+        let mut staged = Vec::new();
+        for folder in [LOG_FOLDER, VERSIONS_FOLDER] {
+            let key = self.key(folder);
+            let found = self.store.staged(&key).map_err(|source| self.io(&key, source))?;
+            let old = found.into_iter().filter(|file| file.written_at < written_before);
+            staged.extend(old.map(|file| format!("{folder}/{}", file.name)));
+        }
+        Ok(staged)
     }
 
     /// Removes what [`Registry::garbage`] finds. The history says so first, so that nobody promotes what is being removed.
@@ -71,6 +85,10 @@ impl Registry {
                 let key = self.version_key(version, &object.name);
                 self.store.delete(&key).map_err(|source| self.io(&key, source))?;
             }
+        }
+        for file in &garbage.staged {
+            let removed = self.store.delete_staged(&self.name, file, written_before);
+            removed.map_err(|source| self.io(&self.key(file), source))?;
         }
         Ok(garbage)
     }

@@ -31,6 +31,8 @@ enum Fault {
     Short,
     /// Part of the content is written, and the store says that all is well.
     Silent,
+    /// A write is told that somebody else is writing, who then fails; all else works.
+    Conflict,
 }
 
 /// Fails at one of its operations, and works before and after.
@@ -65,8 +67,8 @@ impl Failing {
     fn check(&self) -> Result<bool> {
         match self.next() {
             Some(Fault::After) => Ok(true),
+            Some(Fault::Conflict) | None => Ok(false),
             Some(_) => Err(full()),
-            None => Ok(false),
         }
     }
 }
@@ -77,6 +79,9 @@ impl ObjectStore for Failing {
         let fault = self.next();
         if fault == Some(Fault::Before) {
             return Err(full());
+        }
+        if fault == Some(Fault::Conflict) {
+            return Err(Error::AlreadyExists { path: key.to_string(), source: "a conflicting request".into() });
         }
         let bytes: Vec<u8> = payload.iter().flatten().copied().collect();
         let kept = match fault {
@@ -126,17 +131,35 @@ fn over(store: Arc<dyn ObjectStore>) -> Registry {
 }
 
 /// Three versions, of which the second is champion and the first was; nothing names the third.
-fn start() -> InMemory {
-    let store = Arc::new(InMemory::new());
-    let registry = over(store.clone());
+pub(super) fn prepare(registry: &Registry) {
     let versions = [1, 2, 3].map(|seed| registry.publish(&draft(seed)).expect("a version"));
     for version in &versions[..2] {
         registry.set_alias(CHAMPION, version, &by("train")).expect("a move");
     }
+}
+
+fn start() -> InMemory {
+    let store = Arc::new(InMemory::new());
+    prepare(&over(store.clone()));
     store.fork()
 }
 
-type Action<'a> = &'a dyn Fn(&Registry) -> std::result::Result<(), RegistryError>;
+pub(super) type Action<'a> = &'a dyn Fn(&Registry) -> std::result::Result<(), RegistryError>;
+
+/// All that writes to a registry that was prepared so, one after the other.
+pub(super) fn for_each_action(mut check: impl FnMut(&str, Action<'_>)) {
+    let new = draft(4);
+    let mut signed = draft(5).package().expect("a sound draft");
+    signed.sign(&SigningKey::from_seed([1; 32]), by("").at);
+    let third = draft(3).bundle().expect("a bundle").version().to_owned();
+    let clean_up = AliasMove { at: far_future(), ..by("gc") };
+    check("publish", &|registry| registry.publish(&new).map(drop));
+    check("import", &|registry| registry.publish_package(&signed).map(drop));
+    check("promote", &|registry| registry.set_alias(CHAMPION, &third, &by("operator")).map(drop));
+    check("sign", &|registry| registry.sign(&third, &SigningKey::from_seed([1; 32]), by("").at).map(drop));
+    check("roll back", &|registry| registry.roll_back(&by("operator")).map(drop));
+    check("clean up", &|registry| registry.remove_garbage(5, far_future(), &clean_up).map(drop));
+}
 
 /// Lets an action fail at each of its operations, in each way, and looks at what is left. Returns the operations.
 fn fail_everywhere(what: &str, start: &InMemory, action: Action<'_>) -> usize {
@@ -187,23 +210,29 @@ fn fail_everywhere(what: &str, start: &InMemory, action: Action<'_>) -> usize {
 #[test]
 fn a_failure_at_any_step_leaves_the_old_state_or_the_new() {
     let start = start();
-    let new = draft(4);
-    let mut signed = draft(5).package().expect("a sound draft");
-    signed.sign(&SigningKey::from_seed([1; 32]), by("").at);
-    let third = draft(3).bundle().expect("a bundle").version().to_owned();
-    let clean_up = AliasMove { at: far_future(), ..by("gc") };
-    let actions: [(&str, Action<'_>); 6] = [
-        ("publish", &|registry| registry.publish(&new).map(drop)),
-        ("import", &|registry| registry.publish_package(&signed).map(drop)),
-        ("promote", &|registry| registry.set_alias(CHAMPION, &third, &by("operator")).map(drop)),
-        ("sign", &|registry| registry.sign(&third, &SigningKey::from_seed([1; 32]), by("").at).map(drop)),
-        ("roll back", &|registry| registry.roll_back(&by("operator")).map(drop)),
-        ("clean up", &|registry| registry.remove_garbage(5, far_future(), &clean_up).map(drop)),
-    ];
-    for (what, action) in actions {
+    for_each_action(|what, action| {
         let operations = fail_everywhere(what, &start, action);
         assert!(operations >= 5, "{what}: only {operations} operations");
-    }
+    });
+}
+
+#[test]
+fn whoever_is_told_that_somebody_is_writing_looks_again() {
+    let start = start();
+    let third = draft(3).bundle().expect("a bundle").version().to_owned();
+    let promote = |at| {
+        let store = start.fork();
+        let failing = Arc::new(Failing { store, fault: Fault::Conflict, at, share: 0.0, done: AtomicUsize::new(0) });
+        let registry = over(failing.clone());
+        assert!(registry.set_alias(CHAMPION, &third, &by("operator")).expect("a move"), "operation {at}");
+        let operations = failing.done.load(Relaxed);
+        let history = registry.history().expect("the history");
+        assert!(history.len() == 3 && history[2].to.as_ref() == Some(&third), "operation {at}");
+        operations
+    };
+    let undisturbed = promote(usize::MAX);
+    // Only one of the operations writes.
+    assert_eq!((0..undisturbed).filter(|at| promote(*at) > undisturbed).count(), 1);
 }
 
 const WRITER_FOLDER: &str = "SHARDWISE_TEST_WRITER_FOLDER";
@@ -250,4 +279,16 @@ fn a_killed_writer_leaves_a_registry_that_is_read() {
         entries = history.len();
     }
     assert!(entries > 2 + REPETITIONS, "the writer wrote: {entries} entries");
+    // What the killed left aside is found, and nothing else is.
+    registry.remove_garbage(2, far_future(), &by("gc")).expect("a clean-up");
+    assert_eq!(registry.garbage(2, far_future()).expect("garbage"), Garbage::default());
+    assert_eq!(staged_below(models.path()), Vec::<PathBuf>::new());
+    registry.load(CHAMPION).expect("the champion");
+}
+
+pub(super) fn staged_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    let staged = files.into_iter().filter(|path| path.to_string_lossy().contains('#'));
+    staged.chain(folders.iter().flat_map(|folder| staged_below(folder))).collect()
 }

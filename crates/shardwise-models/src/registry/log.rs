@@ -120,10 +120,13 @@ impl Log<'_> {
         line.push(b'\n');
         match self.store.create(&key, &line) {
             Ok(()) => Ok(true),
-            // A store that tried again by itself may have been first the first time.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                Ok(self.entry(after.next)?.as_ref() == Some(entry))
-            }
+            // A store that tried again by itself may have been first the first time. And S3 says the same while somebody else
+            // is still writing, who may yet fail: then nothing is there, and whoever looks again may be first.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match self.entry(after.next) {
+                Ok(found) => Ok(found.as_ref() == Some(entry)),
+                Err(RegistryError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(false),
+                Err(error) => Err(error),
+            },
             Err(source) => Err(self.io(&key, source)),
         }
     }

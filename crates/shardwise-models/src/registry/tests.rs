@@ -6,14 +6,16 @@ use std::sync::Barrier;
 use object_store::memory::InMemory;
 
 use super::*;
+use crate::bundle::{BundleError, ModelBundle};
+use crate::trust::{Refusal, TrustPolicy};
 
-const NAME: &str = "example";
+pub(super) const NAME: &str = "example";
 
 pub(super) fn draft(seed: u64) -> BundleDraft {
     BundleDraft { seed, ..BundleDraft::example() }
 }
 
-fn registry() -> (tempfile::TempDir, Registry) {
+pub(super) fn registry() -> (tempfile::TempDir, Registry) {
     let models = tempfile::tempdir().expect("a folder");
     let registry = Registry::open_or_create(models.path(), NAME).expect("a registry");
     (models, registry)
@@ -30,7 +32,7 @@ pub(super) fn far_future() -> Timestamp {
     "2200-01-01T00:00:00Z".parse().expect("a time")
 }
 
-fn folder_of(models: &tempfile::TempDir, version: &str) -> PathBuf {
+pub(super) fn folder_of(models: &tempfile::TempDir, version: &str) -> PathBuf {
     models.path().join(NAME).join(VERSIONS_FOLDER).join(version)
 }
 
