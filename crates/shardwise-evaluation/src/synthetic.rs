@@ -4,8 +4,8 @@ use shardwise_types::{Alternative, Confidence, CostTerms, DecidedBy, PlacementRe
 
 use crate::closed_loop::{average, compare};
 use crate::{
-    CdfPoint, Cell, CellKey, ClosedLoop, DatasetFacts, Evidence, ExecScore, Fact, Metrics, ModelFacts, Net,
-    PolicyResult, ReportInput, SampleDecision, SeedResult, TimelinePoint, judge,
+    CdfPoint, Cell, CellKey, ClosedLoop, DatasetFacts, Evidence, ExecScore, Fact, Foretold, Metrics, ModelFacts, Net,
+    PolicyResult, ReportInput, SampleDecision, SeedResult, ShadowTest, TimelinePoint, judge,
 };
 
 /// Plausible figures around a mean latency.
@@ -79,8 +79,11 @@ pub(crate) fn report_input() -> ReportInput {
         ],
         4,
     );
+    let mut shadow = ShadowTest::default();
+    (0..4_000).for_each(|_| shadow.learn(&Foretold { live_ms: 12.0, challenger_ms: 11.0, measured_ms: 10.0 }));
     let verdict = judge(&Evidence {
         closed_loop: &closed_loop,
+        shadow: Some(&shadow),
         candidate_version: "v2-5f0c",
         champion_version: Some("v1-91be"),
         exec_rmse: Some(0.3111),

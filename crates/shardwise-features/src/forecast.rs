@@ -12,6 +12,8 @@ pub struct Forecast {
     pub table_ms: Option<f32>,
     /// That of this router's own measurements.
     pub online_ms: Option<f32>,
+    /// That of a challenger that changes no decision; only simulators hear of it before the request is sent.
+    pub challenger_ms: Option<f32>,
     /// Whether model and table would have chosen the same shard, so that neither speaks of its own pick.
     pub agreed: bool,
     /// What was answered.

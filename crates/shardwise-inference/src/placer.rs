@@ -286,6 +286,7 @@ impl Placer {
             table_ms: context.service_table.filter(|_| is_watched).map(|_| typical_ms(context)),
             online_ms: (is_watched && context.service_table.is_some())
                 .then(|| typical_ms(&DecisionContext { service_table: None, ..*context })),
+            challenger_ms: None,
             agreed: ranking.is_cheapest_without_model(0),
             answer: Some(answer),
         }

@@ -14,6 +14,7 @@ mod nightly;
 mod onnx;
 mod predict;
 mod roster;
+mod shadowed;
 mod train;
 mod validate;
 mod variants;

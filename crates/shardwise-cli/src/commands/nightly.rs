@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use shardwise_datasets::{BuildOptions, DatasetCard, History};
 use shardwise_evaluation::{
     CANDIDATE, CHAMPION as CHAMPION_ROW, ClosedLoop, Contender, DatasetFacts, Evidence, ExecScore, ModelFacts,
-    ReportInput, SampleDecision, SamplePaths, Verdict, judge, run as run_closed_loop, write_report,
+    ReportInput, SampleDecision, SamplePaths, ShadowTest, Verdict, judge, run as run_closed_loop, write_report,
 };
 use shardwise_inference::{Placer, PlacerConfig};
 use shardwise_models::{
@@ -24,6 +24,7 @@ use shardwise_types::{
     FleetSnapshot, HistoryRecord, MarketRecord, PlacementRequest, ShardPrediction, Timestamp, key_of,
 };
 
+use super::shadowed::shadow_test;
 use super::{dataset, files, keys, predict, train};
 use crate::arguments::NightlyArguments;
 use crate::output::{self, Stage};
@@ -46,6 +47,7 @@ struct TrainedVersion {
 #[derive(Serialize, Deserialize)]
 struct Judged {
     closed_loop: ClosedLoop,
+    shadow: Option<ShadowTest>,
     verdict: Verdict,
     champion: Option<String>,
 }
@@ -241,15 +243,19 @@ impl<'a> Night<'a> {
         let key = format!("{key} {}, {} replicates", trained.version, self.options.replicates);
         let still_stands = |judged: &Judged| is_champion || judged.champion == against;
         let judged = self.once("evaluate", &key, still_stands, || {
-            let closed_loop = self.closed_loop(bundle, champion, &end)?;
+            let closed_loop = self.closed_loop(bundle, champion.clone(), &end)?;
+            output::stop_if_interrupted()?;
+            // The champion has nobody to watch.
+            let shadow = (!is_champion).then(|| self.shadow(bundle, champion.as_ref(), &end)).transpose()?;
             let verdict = judge(&Evidence {
                 closed_loop: &closed_loop,
+                shadow: shadow.as_ref(),
                 candidate_version: &trained.version,
                 champion_version: if is_champion { alias.as_deref() } else { against.as_deref() },
                 exec_rmse: Some(trained.metrics.rmse),
                 table_rmse: Some(trained.metrics.table_rmse),
             });
-            Ok(Judged { closed_loop, verdict, champion: against.clone() })
+            Ok(Judged { closed_loop, shadow, verdict, champion: against.clone() })
         })?;
         Ok(Some(judged))
     }
@@ -282,7 +288,7 @@ impl<'a> Night<'a> {
         contenders.extend(
             RIVALS.map(|name| Contender::new(name, move || by_name(name, runtime).expect("rivals are known policies"))),
         );
-        let seeds: Vec<u64> = (FIRST_SEED..FIRST_SEED + self.options.replicates).collect();
+        let seeds = self.seeds();
         let stage = Stage::start(format!(
             "closed loop: {} policies × {} seeds × {} requests",
             contenders.len(),
@@ -295,6 +301,26 @@ impl<'a> Night<'a> {
             run_closed_loop(&paths, &contenders, &progress, output::interrupt_flag()).into_diagnostic()?;
         stage.done("all on the same sample paths");
         Ok(closed_loop)
+    }
+
+    fn seeds(&self) -> Vec<u64> {
+        (FIRST_SEED..FIRST_SEED + self.options.replicates).collect()
+    }
+
+    /// Lets the model watch the champion decide, or its own service table where there is none.
+    fn shadow(
+        &self,
+        bundle: &Arc<ModelBundle>,
+        champion: Option<&Arc<ModelBundle>>,
+        end: &EndOfHistory,
+    ) -> miette::Result<ShadowTest> {
+        let stage = Stage::start("watching decisions beside what serves".to_owned());
+        let seeds = self.seeds();
+        let paths = SamplePaths { world: &end.world, workload: &end.workload, warm_up: end.warm_up, seeds: &seeds };
+        let live = champion.map_or_else(|| Arc::new(bundle.with_exec(None)), Arc::clone);
+        let test = shadow_test(&paths, &live, bundle, placer_config(end.world.timing.runtime()))?;
+        stage.done(format!("{} executions foretold by both", test.compared));
+        Ok(test)
     }
 
     /// Moves the champion alias when the verdict allows; returns whether this version is the champion now.
@@ -374,8 +400,12 @@ fn print(judged: Option<&Judged>, published: bool, prediction: Option<&ShardPred
     }
 }
 
+fn placer_config(runtime: Runtime) -> PlacerConfig {
+    PlacerConfig { cost: SedConfig { runtime, ..SedConfig::default() }, ..PlacerConfig::default() }
+}
+
 fn placer(name: &str, bundle: Arc<ModelBundle>, runtime: Runtime) -> Contender {
-    let config = PlacerConfig { cost: SedConfig { runtime, ..SedConfig::default() }, ..PlacerConfig::default() };
+    let config = placer_config(runtime);
     Contender::new(name, move || Box::new(Placer::with_model(Arc::clone(&bundle)).with_config(config)))
 }
 
