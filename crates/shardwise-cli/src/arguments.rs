@@ -42,6 +42,9 @@ pub(crate) enum Command {
     /// Check the generator of traces.
     #[command(subcommand)]
     Generator(GeneratorCommand),
+    /// Try the gate that decides who goes live.
+    #[command(subcommand)]
+    Gate(GateCommand),
     /// Do the night's work: build, verify, train, evaluate, publish when better, decide.
     Nightly(NightlyArguments),
     /// Send a scenario's events to the simulated fleet or to a running server, each at its time, and measure.
@@ -104,6 +107,26 @@ pub(crate) enum DatasetCommand {
 pub(crate) enum GeneratorCommand {
     /// Print each statistic of generated traces beside its band, and draw both.
     Check(GeneratorCheckArguments),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum GateCommand {
+    /// Offer the gate models that are known to be bad, or better than the champion, in simulated worlds; about twelve of each a
+    /// quarter of an hour.
+    Trial(GateTrialArguments),
+}
+
+#[derive(Args)]
+pub(crate) struct GateTrialArguments {
+    /// Trials with bad models, and as many with better ones.
+    #[arg(long, default_value_t = 200)]
+    pub(crate) trials: usize,
+    /// The first of the worlds' seeds.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Folder for what is needed to resume.
+    #[arg(long, default_value = "target/gate")]
+    pub(crate) out: PathBuf,
 }
 
 /// What simulated and replayed histories have in common.

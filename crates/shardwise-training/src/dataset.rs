@@ -17,10 +17,19 @@ pub(crate) const READ_FOR_EACH_TRAINED: usize = 2;
 /// When the dataset cannot be read or does not match its card, and as [`train_rows`].
 pub fn train(dataset: &Path, options: &TrainOptions, progress: &mut dyn FnMut(&str)) -> Result<Trained, TrainingError> {
     progress("reading the dataset");
+    let (rows, origin) = dataset_rows(dataset, options.max_rows)?;
+    train_rows(&rows, origin, options, progress)
+}
+
+/// The rows of a dataset that a training of at most `max_rows` looks at, and what it takes from the dataset beside them.
+///
+/// # Errors
+/// When the dataset cannot be read or does not match its card.
+pub fn dataset_rows(dataset: &Path, max_rows: usize) -> Result<(Rows, Origin), TrainingError> {
     let card = load_card(dataset)?;
-    let data = training_data(dataset, Some(options.max_rows.saturating_mul(READ_FOR_EACH_TRAINED)))?;
+    let data = training_data(dataset, Some(max_rows.saturating_mul(READ_FOR_EACH_TRAINED)))?;
     let origin = Origin { dataset: source(&card), service_table: load_observations(dataset)?.fit() };
-    train_rows(&rows(data), origin, options, progress)
+    Ok((rows(data), origin))
 }
 
 fn source(card: &DatasetCard) -> DatasetSource {

@@ -19,7 +19,7 @@ mod score_bench;
 mod side;
 mod train;
 
-pub use dataset::train;
+pub use dataset::{dataset_rows, train};
 pub use error::TrainingError;
 pub use latency::{LatencyMetrics, LatencyModels, train_latency, train_latency_rows};
 pub use lightgbm_text::{ConversionError, forest_from_lightgbm_text};

@@ -12,7 +12,7 @@ use shardwise_datasets::{BuildOptions, HistoryWriter};
 use shardwise_features::FeatureGroup;
 use shardwise_models::forest::Forest;
 use shardwise_models::{BundleDraft, HeadMetrics, LatencyColumns, LatencyHead, ModelBundle};
-use shardwise_simulator::{EpisodeOptions, WorldSpec, simulate_episodes, training_episodes};
+use shardwise_simulator::{Episode, EpisodeOptions, WorldSpec, simulate_episodes, training_episodes};
 use shardwise_training::{LatencyMetrics, LatencyModels, TrainOptions, train_latency};
 use shardwise_types::{Timestamp, key_of};
 
@@ -23,15 +23,15 @@ use crate::output::{self, Stage};
 /// Requests of each training episode.
 const REQUESTS: usize = 23_000;
 /// Episodes are weeks apart, so that no model tells them apart by hour or weekday.
-const EVERY_MS: f64 = 7.0 * 86_400_000.0;
+pub(crate) const EVERY_MS: f64 = 7.0 * 86_400_000.0;
 /// Blocks of the service encodings, in minutes: four weeks and so four episodes.
 const BLOCK_MINUTES: u32 = 28 * 1_440;
 /// When the first episode begins: on 2026-01-15 at noon, the day on which a block begins, in ns.
-const START_NS: i64 = 1_768_478_400_000_000_000;
+pub(crate) const START_NS: i64 = 1_768_478_400_000_000_000;
 
 /// Share of the features that each tree of the execution head may look at: on held-out episodes of three fleets the head errs
 /// less with 0.3 than with the usual share, the latency heads more.
-const EXEC_FEATURE_FRACTION: f64 = 0.3;
+pub(crate) const EXEC_FEATURE_FRACTION: f64 = 0.3;
 
 /// What a fleet's own history taught.
 pub(crate) struct FleetModels {
@@ -69,9 +69,8 @@ pub(crate) fn fleet_models(
     fs::create_dir_all(work).into_diagnostic()?;
     let scratch = tempfile::tempdir_in(work).into_diagnostic()?;
     let (history, made) = (scratch.path().join("history"), scratch.path().join("dataset"));
-    simulate(world, fleet_seed, &history)?;
-    let blocks = BuildOptions { candidate_share: 0.0, block_minutes: Some(BLOCK_MINUTES), ..BuildOptions::default() };
-    dataset::build_with(&history, &made, &blocks)?;
+    record(world, &format!("fleet {fleet_seed}"), &training_episodes(), REQUESTS, &history)?;
+    dataset::build_with(&history, &made, &blocks())?;
     output::stop_if_interrupted()?;
     let (draft, mut models) = train(&made, fleet_seed, world.timing.timeout_ms)?;
     keep(&folder, &draft, &models)?;
@@ -97,7 +96,7 @@ fn key(world: &WorldSpec, fleet_seed: u64) -> miette::Result<u64> {
 }
 
 /// Smaller trees than for one fleet that is served: there are many fleets, and each has a few hundred thousand rows.
-fn options(fleet_seed: u64) -> TrainOptions {
+pub(crate) fn options(fleet_seed: u64) -> TrainOptions {
     TrainOptions {
         name: format!("fleet-{fleet_seed}"),
         seed: fleet_seed,
@@ -111,12 +110,23 @@ fn options(fleet_seed: u64) -> TrainOptions {
     }
 }
 
-fn simulate(world: &WorldSpec, fleet_seed: u64, history: &Path) -> miette::Result<()> {
-    let episodes = training_episodes();
-    let stage = Stage::start(format!("fleet {fleet_seed}: simulating {} episodes to learn from", episodes.len()));
+/// How datasets of episodes are made.
+pub(crate) fn blocks() -> BuildOptions {
+    BuildOptions { candidate_share: 0.0, block_minutes: Some(BLOCK_MINUTES), ..BuildOptions::default() }
+}
+
+/// Simulates episodes of so many requests each into a history.
+pub(crate) fn record(
+    world: &WorldSpec,
+    whose: &str,
+    episodes: &[Episode],
+    requests: usize,
+    history: &Path,
+) -> miette::Result<()> {
+    let stage = Stage::start(format!("{whose}: simulating {} episodes to learn from", episodes.len()));
     let mut recording = Recording::new(HistoryWriter::create(history, &world.network, None).into_diagnostic()?, stage);
-    let options = EpisodeOptions { start: Timestamp::from_nanos(START_NS), every_ms: EVERY_MS, requests: REQUESTS };
-    simulate_episodes(world, &episodes, &options, &mut recording).into_diagnostic()?;
+    let options = EpisodeOptions { start: Timestamp::from_nanos(START_NS), every_ms: EVERY_MS, requests };
+    simulate_episodes(world, episodes, &options, &mut recording).into_diagnostic()?;
     let (written, stage) = recording.finish()?;
     stage.done(format!("{} decisions", written.rows["decisions"]));
     Ok(())

@@ -5,6 +5,7 @@ mod bench;
 mod dataset;
 mod files;
 mod fleet_models;
+mod gate;
 mod generator;
 mod history;
 mod keys;
@@ -22,7 +23,7 @@ mod variants;
 use std::process::ExitCode;
 
 use crate::arguments::{
-    Arguments, BenchCommand, Command, DatasetCommand, GeneratorCommand, HistoryCommand, OnnxCommand,
+    Arguments, BenchCommand, Command, DatasetCommand, GateCommand, GeneratorCommand, HistoryCommand, OnnxCommand,
 };
 
 /// Runs the command that was asked for. Done is a success, except for a validation, whose verdict is the exit code.
@@ -38,6 +39,7 @@ pub(crate) fn run(arguments: &Arguments) -> miette::Result<ExitCode> {
         Command::Predict(options) => predict::run(options, json),
         Command::Strategies(options) => predict::strategies(options, json),
         Command::Generator(GeneratorCommand::Check(options)) => generator::check(options, json),
+        Command::Gate(GateCommand::Trial(options)) => gate::trial(options, json),
         Command::Nightly(options) => nightly::run(options, json),
         Command::Arena(options) => arena::run(options, json),
         Command::Loadtest(options) => loadtest::run(options, json),

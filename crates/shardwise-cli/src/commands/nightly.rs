@@ -404,7 +404,7 @@ fn placer_config(runtime: Runtime) -> PlacerConfig {
     PlacerConfig { cost: SedConfig { runtime, ..SedConfig::default() }, ..PlacerConfig::default() }
 }
 
-fn placer(name: &str, bundle: Arc<ModelBundle>, runtime: Runtime) -> Contender {
+pub(crate) fn placer(name: &str, bundle: Arc<ModelBundle>, runtime: Runtime) -> Contender {
     let config = placer_config(runtime);
     Contender::new(name, move || Box::new(Placer::with_model(Arc::clone(&bundle)).with_config(config)))
 }

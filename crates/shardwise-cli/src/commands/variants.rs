@@ -102,12 +102,12 @@ pub(crate) fn variant(
     Some(made.map(|bundle| Placer::with_model(bundle).with_config(config)))
 }
 
-fn scaled(bundle: &ModelBundle, factor: f64) -> Arc<ModelBundle> {
+pub(crate) fn scaled(bundle: &ModelBundle, factor: f64) -> Arc<ModelBundle> {
     Arc::new(bundle.with_exec(bundle.exec().map(|head| head.with_trees_scaled(factor))))
 }
 
 /// Adds nothing to the function's mean, which is the same for all shards.
-fn constant(bundle: &ModelBundle) -> Arc<ModelBundle> {
+pub(crate) fn constant(bundle: &ModelBundle) -> Arc<ModelBundle> {
     let same_for_all = position("function_ln_ms").expect("the feature exists");
     let head = bundle.exec().and_then(|head| {
         let trees = head.with_trees_scaled(0.0).forest().clone();
