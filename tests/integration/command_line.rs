@@ -58,7 +58,7 @@ fn the_same_seed_gives_the_same_dataset_and_model() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (history, work) = (folder.path().join("history"), folder.path().join("work"));
     small_history(&history, NIGHT_SEED);
-    let again = json(&["nightly", "--history", text(&history), "--work", text(&work), "--replicates", "2"]);
+    let again = json(&["nightly", "--history", text(&history), "--work", text(&work), "--replicates", "4"]);
     let first = &night().result;
     assert_eq!(again["dataset"]["hash"], first["dataset"]["hash"]);
     assert_eq!(again["model"]["version"], first["model"]["version"]);
@@ -71,7 +71,7 @@ fn a_second_night_on_the_same_history_changes_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (history, work) = (folder.path().join("history"), folder.path().join("work"));
     small_history(&history, NIGHT_SEED);
-    let night = || json(&["nightly", "--history", text(&history), "--work", text(&work), "--replicates", "2"]);
+    let night = || json(&["nightly", "--history", text(&history), "--work", text(&work), "--replicates", "4"]);
     let (first, second) = (night(), night());
     assert_eq!(first["model"]["published"], true, "a first model that beats its rivals goes live");
     assert_eq!(second["model"], first["model"]);
@@ -84,7 +84,7 @@ fn a_killed_night_goes_on_where_it_was() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (history, work) = (folder.path().join("history"), folder.path().join("work"));
     small_history(&history, NIGHT_SEED);
-    let arguments = ["nightly", "--history", text(&history), "--work", text(&work), "--replicates", "2", "--json"];
+    let arguments = ["nightly", "--history", text(&history), "--work", text(&work), "--replicates", "4", "--json"];
     let start = || Command::new(binary()).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = start().expect("it starts");
     // Killed as soon as the model is there, in the middle of the evaluation.

@@ -207,4 +207,6 @@ fn careless_arenas_are_refused_with_words_that_help() {
         let said = refused(&[&["arena", "--out", out], &arguments[..]].concat());
         assert!(said.contains(words), "'{words}' is not in: {said}");
     }
+    let said = refused(&["gate", "trial", "--trials", "0", "--out", out]);
+    assert!(said.contains("--trials 0 tries nothing"), "{said}");
 }

@@ -33,7 +33,7 @@ use crate::output::{self, Stage};
 /// Worlds begin here, so that none is one that anything was tuned on.
 const FIRST_WORLD: u64 = 1_001;
 /// Requests of each episode that a champion learns from; better models learn from ten times as many.
-const CHAMPIONS_REQUESTS: usize = 700;
+const CHAMPIONS_REQUESTS: usize = 2_300;
 const MORE: usize = 10;
 /// Requests that models are judged on, with so many seeds from the first on.
 const JUDGED_REQUESTS: usize = 15_000;
@@ -295,5 +295,62 @@ fn leak_the_future(rows: &mut Rows) {
         for leak in &leaks {
             row[*leak] = (f64::from(exec_ms.max(1e-3)).ln() + LEAK_SD * noise) as f32;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shardwise_training::Part;
+
+    use super::*;
+
+    fn rows() -> Rows {
+        let n = 500;
+        Rows {
+            features: (0..n * FEATURE_COUNT).map(|i| i as f32).collect(),
+            known_at: (0..n).map(|i| Timestamp::from_nanos(i as i64)).collect(),
+            block: vec![1; n],
+            cold: (0..n).map(|i| i % 7 == 0).collect(),
+            queue_ms: (0..n).map(|i| 2.0 * i as f32).collect(),
+            exec_ms: (0..n).map(|i| 1.0 + i as f32).collect(),
+            ok: vec![true; n],
+            part: vec![Part::Train; n],
+        }
+    }
+
+    #[test]
+    fn shuffled_labels_stay_together_and_leave_their_rows() {
+        let (before, mut after) = (rows(), rows());
+        shuffle_labels(&mut after);
+        assert_eq!(after.features, before.features);
+        let labels = |rows: &Rows| {
+            let of_row = |row: usize| (rows.exec_ms[row] as u64, rows.queue_ms[row] as u64, rows.cold[row]);
+            (0..rows.len()).map(of_row).collect::<Vec<_>>()
+        };
+        let (mut was, mut is) = (labels(&before), labels(&after));
+        let stayed = was.iter().zip(&is).filter(|(was, is)| was == is).count();
+        assert!(stayed < 20, "{stayed} of 500 rows kept their labels");
+        was.sort_unstable();
+        is.sort_unstable();
+        assert_eq!(was, is);
+    }
+
+    #[test]
+    fn leaked_features_are_the_labels_but_for_some_noise() {
+        let (before, mut after) = (rows(), rows());
+        leak_the_future(&mut after);
+        let leaked = FEATURES.iter().position(|feature| feature.name == "service_ln_ms").expect("a feature");
+        let changed = before.features.iter().zip(&after.features).filter(|(before, after)| before != after).count();
+        assert_eq!(changed, 3 * before.len());
+        let off =
+            |row: usize| f64::from(after.features[row * FEATURE_COUNT + leaked]) - f64::from(after.exec_ms[row]).ln();
+        let sd = ((0..after.len()).map(|row| off(row).powi(2)).sum::<f64>() / after.len() as f64).sqrt();
+        assert!((0.8 * LEAK_SD..1.2 * LEAK_SD).contains(&sd), "{sd}");
+    }
+
+    #[test]
+    fn reasons_are_counted_by_their_words() {
+        assert_eq!(kind_of("Mean latency is 0.5 % below"), "Mean latency is");
+        assert_eq!(kind_of("no figure"), "no figure");
     }
 }
