@@ -136,10 +136,11 @@ impl Ranking {
     /// Sorts the first `cut` candidates anew by what the heads just predicted of them.
     pub(crate) fn reprice(&mut self, cut: usize, bundle: &ModelBundle, expected_cold_ms: f64, config: &PlacerConfig) {
         for index in 0..cut {
-            let terms = self.terms(index, bundle, expected_cold_ms, config);
+            let typical_ms = self.predictions.exec_ln_ms[index].exp();
+            let terms = self.terms(index, typical_ms, bundle, expected_cold_ms, config);
             let scored = &mut self.scored[index];
             scored.terms = terms;
-            scored.model_ms = Some(self.predictions.exec_ln_ms[index].exp() as f32);
+            scored.model_ms = Some(typical_ms as f32);
             if config.cold_head && bundle.cold().is_some() {
                 scored.cold_probability = self.predictions.cold[index];
             }
@@ -224,11 +225,17 @@ impl Ranking {
         Ok(())
     }
 
-    /// The terms of a candidate's cost by what the heads just predicted.
-    fn terms(&self, index: usize, bundle: &ModelBundle, expected_cold_ms: f64, config: &PlacerConfig) -> CostTerms {
+    /// The terms of a candidate's cost by what the heads just predicted, and what a typical execution takes by that.
+    fn terms(
+        &self,
+        index: usize,
+        typical_ms: f64,
+        bundle: &ModelBundle,
+        expected_cold_ms: f64,
+        config: &PlacerConfig,
+    ) -> CostTerms {
         let Scored { candidate, terms: plain, .. } = &self.scored[index];
-        let smearing = bundle.exec().map_or(1.0, ExecHead::smearing);
-        let execution_ms = self.predictions.exec_ln_ms[index].exp() * smearing;
+        let execution_ms = typical_ms * bundle.exec().map_or(1.0, ExecHead::smearing);
         let cold_ms = match bundle.cold().is_some() && config.cold_head {
             true => self.predictions.cold[index] * expected_cold_ms,
             false => plain.cold_ms,
