@@ -499,7 +499,7 @@ pub(crate) struct BenchScoreArguments {
     /// Seed of rows and training.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Instead, compare sums with LightGBM's bit by bit on so many rows made to find a difference.
+    /// Instead, compare leaves, and sums bit by bit, with LightGBM on so many rows made to find a difference.
     #[arg(long, value_name = "ROWS")]
     pub(crate) parity: Option<usize>,
 }

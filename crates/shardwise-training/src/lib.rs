@@ -26,6 +26,6 @@ pub use lightgbm_text::{ConversionError, forest_from_lightgbm_text};
 pub use options::TrainOptions;
 pub use rows::{Part, Rows};
 pub use score_bench::{
-    EngineDifference, EngineTime, LeftOut, ScoreBench, ScoreBenchOptions, SumParity, check_sums, score_bench,
+    EngineDifference, EngineTime, LeftOut, Parity, ScoreBench, ScoreBenchOptions, check_parity, score_bench,
 };
 pub use train::{Origin, Trained, train_rows};

@@ -18,7 +18,7 @@ use shardwise_models::forest::Forest;
 
 use self::data::{Decisions, Generator};
 use self::engines::{Contender, contenders};
-pub use self::parity::{SumParity, check_sums};
+pub use self::parity::{Parity, check_parity};
 use crate::grow::Loss;
 use crate::lightgbm_text::forest_from_lightgbm_text;
 use crate::{TrainOptions, TrainingError};

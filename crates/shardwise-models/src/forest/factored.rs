@@ -6,7 +6,8 @@
 //! speed-up document scoring with tree ensembles", SIGIR 2016). Here the tests on shared values are taken once for all rows,
 //! several tests at a time; the others for several rows at a time. Both go tree by tree, with the words in registers.
 //! Measured and left out: sorting the tests of one reading, to end at the first that passes (what early ends save is lost to
-//! loads and stores of words), and dropping the tests that shared ones have made moot (four in five stay).
+//! loads and stores of words), dropping the tests that shared ones have made moot (four in five stay), and trees with as many
+//! tests side by side, so that the processor foresees where loops end (it does anyway).
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -45,20 +46,12 @@ pub struct Factored {
     ends: Vec<usize>,
     /// The values of all leaves, those of one tree side by side, then [`MAX_LEAVES`] that stand for none.
     leaves: Vec<f64>,
-    /// Where each tree is.
-    places: Vec<Place>,
-    // From here on trees with as many tests stand side by side, so that the processor foresees where loops end.
+    /// Where those of each tree begin.
+    first_leaves: Vec<u32>,
     /// All leaves of each tree that some row can reach.
     whole: Vec<u64>,
     shared: SharedTests,
     own: OwnTests,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Place {
-    first_leaf: u32,
-    /// Where its word and its tests are among those of all trees.
-    among_tests: u32,
 }
 
 /// Buffers that a thread keeps between answers.
@@ -216,10 +209,9 @@ impl Factored {
     /// Adds up the leaves of these trees.
     fn sum<const LANES: usize>(&self, trees: Range<usize>, reached: &[[u8; LANES]]) -> [f64; LANES] {
         let mut sums = [0.0; LANES];
-        for place in &self.places[trees] {
-            let leaves = self.leaves[place.first_leaf as usize..].first_chunk();
+        for (first_leaf, reached) in self.first_leaves[trees.clone()].iter().zip(&reached[trees]) {
+            let leaves = self.leaves[*first_leaf as usize..].first_chunk();
             let leaves: &[f64; MAX_LEAVES] = leaves.expect("enough that stand for none follow");
-            let reached = &reached[place.among_tests as usize];
             for (sum, leaf) in sums.iter_mut().zip(reached) {
                 *sum += leaves[usize::from(*leaf) % MAX_LEAVES];
             }

@@ -30,6 +30,24 @@ impl Decisions {
     }
 }
 
+/// Rows in decisions of `n_rows` that share their first `n_shared` values, each drawn for its feature.
+pub(super) fn sharing_rows(
+    count: usize,
+    n_rows: usize,
+    width: usize,
+    n_shared: usize,
+    mut value: impl FnMut(usize) -> f32,
+) -> Vec<f32> {
+    let mut rows: Vec<f32> = Vec::with_capacity(count * width);
+    for row in 0..count {
+        for feature in 0..width {
+            let above = (row % n_rows > 0 && feature < n_shared).then(|| rows[rows.len() - width]);
+            rows.push(above.unwrap_or_else(|| value(feature)));
+        }
+    }
+    rows
+}
+
 /// Draws rows and labels.
 pub(super) struct Generator {
     rng: StdRng,
@@ -51,15 +69,9 @@ impl Generator {
     }
 
     pub(super) fn decisions(&mut self, count: usize, n_rows: usize, n_shared: usize) -> Decisions {
-        let mut rows: Vec<f32> = Vec::with_capacity(count * n_rows * self.width);
-        for row in 0..count * n_rows {
-            for feature in 0..self.width {
-                let above = (row % n_rows > 0 && feature < n_shared).then(|| rows[rows.len() - self.width]);
-                let value = above.unwrap_or_else(|| self.value(feature));
-                rows.push(value);
-            }
-        }
-        Decisions { rows, width: self.width, n_rows, n_shared }
+        let width = self.width;
+        let rows = sharing_rows(count * n_rows, n_rows, width, n_shared, |feature| self.value(feature));
+        Decisions { rows, width, n_rows, n_shared }
     }
 
     /// Four kinds of features take turns: even, skewed, a small count, and one that is mostly zero.

@@ -79,7 +79,7 @@ fn own_ways(forest: &Forest, n_shared: usize) -> Vec<(&'static str, Box<dyn Way>
     ways
 }
 
-fn open_onnx(forest: &Forest) -> Result<OnnxModel, shardwise_models::onnx::OnnxError> {
+pub(super) fn open_onnx(forest: &Forest) -> Result<OnnxModel, shardwise_models::onnx::OnnxError> {
     let runtime = OnnxRuntime::load(&OnnxRuntime::find()?)?;
     OnnxModel::from_bytes(&runtime, &export_forest(forest)?)
 }

@@ -41,18 +41,32 @@ impl RawScores {
 
     /// Answers all rows in one call.
     pub(super) fn matrix(&mut self, rows: &[f32], out: &mut [f64]) -> Result<(), String> {
-        assert_eq!(rows.len(), out.len() * self.width, "rows and answers must match");
+        self.predict(rows, 1, sys::C_API_PREDICT_RAW_SCORE as c_int, out)
+    }
+
+    /// Numbers the leaves that each row reaches, one in each tree.
+    pub(super) fn leaves(&mut self, rows: &[f32], n_trees: usize, out: &mut [f64]) -> Result<(), String> {
+        self.predict(rows, n_trees, sys::C_API_PREDICT_LEAF_INDEX as c_int, out)
+    }
+
+    fn predict(&mut self, rows: &[f32], per_row: usize, kind: c_int, out: &mut [f64]) -> Result<(), String> {
+        let n_rows = rows.len() / self.width;
+        assert_eq!((rows.len(), out.len()), (n_rows * self.width, n_rows * per_row), "rows and answers must match");
+        let mut n_expected = 0;
+        // SAFETY: the booster is loaded, and the count has a place.
+        check(unsafe { sys::LGBM_BoosterCalcNumPredict(self.booster, n_rows as c_int, kind, 0, -1, &mut n_expected) })?;
+        assert_eq!(n_expected, out.len() as i64, "the model gives as many answers as asked for");
         let mut n_out = 0;
-        // SAFETY: rows and answers are as long as the counts say, which was just checked, and the model has one output.
+        // SAFETY: rows and answers are as long as the counts say, which were just checked.
         check(unsafe {
             sys::LGBM_BoosterPredictForMat(
                 self.booster,
                 rows.as_ptr().cast::<c_void>(),
                 sys::C_API_DTYPE_FLOAT32 as c_int,
-                out.len() as i32,
+                n_rows as i32,
                 self.width as i32,
                 1,
-                sys::C_API_PREDICT_RAW_SCORE as c_int,
+                kind,
                 0,
                 -1,
                 PARAMETERS.as_ptr(),

@@ -1,21 +1,26 @@
-//! Whether the served sums are LightGBM's on many rows that were made to find a difference.
+//! Whether the served leaves and their sums are LightGBM's on many rows that were made to find a difference.
 
 use serde::Serialize;
-use shardwise_models::forest::TreeNode;
+use shardwise_models::forest::{Factored, Forest, Scratch, TreeNode};
+use shardwise_models::onnx::OnnxModel;
 
-use super::data::Generator;
+use super::data::{Generator, sharing_rows};
+use super::engines::open_onnx;
 use super::lightgbm::RawScores;
 use super::{Model, ScoreBenchOptions};
 use crate::TrainingError;
+use crate::lightgbm_text::{ConversionError, forest_from_lightgbm_text};
 
+/// Rows that share their first values, as the candidates of one decision do.
+const DECISION: usize = 16;
 /// Rows that are compared at a time.
-const BLOCK: usize = 10_000;
+const BLOCK: usize = 500 * DECISION;
 const ODD_VALUES: [f32; 9] =
     [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, 1e-36, f32::MAX, f32::MIN, f32::MIN_POSITIVE];
 
-/// Sums of leaves compared bit by bit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct SumParity {
+/// Leaves and their sums compared, sums bit by bit, by the walk and by the factored forest where the trees suit it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Parity {
     /// Whether the model was trained with zero taken for missing.
     pub zero_is_missing: bool,
     /// Rows compared.
@@ -26,20 +31,27 @@ pub struct SumParity {
     pub infinite: u64,
     /// Exact thresholds.
     pub thresholds: u64,
-    /// Rows whose sums differ in any bit.
+    /// What was compared.
+    pub ways: Vec<&'static str>,
+    /// Sums that differ in any bit, over all ways.
     pub different: usize,
+    /// Leaves that are not LightGBM's, over all ways.
+    pub different_leaves: usize,
+    /// The largest difference of ONNX Runtime's sums of the exported model; nothing when it is not there or the model cannot
+    /// be exported, which one that takes zero for missing cannot.
+    pub onnx_max_difference: Option<f64>,
 }
 
-/// Trains two models, without and with zero taken for missing, and compares the served sums with LightGBM's on so many rows
-/// of each: values as in training, thresholds and their neighbours, infinities, missing values, zeros.
+/// Trains two models, without and with zero taken for missing, and compares what is served with LightGBM on so many rows of
+/// each: values as in training, thresholds and their neighbours, infinities, missing values, zeros.
 ///
 /// # Errors
 /// When the parameters make no sense or LightGBM fails. Differences are no error, they are counted.
-pub fn check_sums(
+pub fn check_parity(
     options: &ScoreBenchOptions,
     rows: usize,
     progress: &mut dyn FnMut(String),
-) -> Result<Vec<SumParity>, TrainingError> {
+) -> Result<Vec<Parity>, TrainingError> {
     [false, true].into_iter().map(|zero_is_missing| check_model(options, zero_is_missing, rows, progress)).collect()
 }
 
@@ -48,25 +60,127 @@ fn check_model(
     zero_is_missing: bool,
     rows: usize,
     progress: &mut dyn FnMut(String),
-) -> Result<SumParity, TrainingError> {
-    let engine_error = |problem| TrainingError::Engine { engine: "lightgbm", problem };
+) -> Result<Parity, TrainingError> {
     let mut model = Model::train(options, zero_is_missing)?;
-    let width = model.generator.width();
-    let mut lightgbm = RawScores::new(&model.text, width).map_err(engine_error)?;
-    let thresholds = thresholds(&model, width);
-    let mut parity = SumParity { zero_is_missing, rows, nan: 0, infinite: 0, thresholds: 0, different: 0 };
+    let thresholds = thresholds(&model, model.generator.width());
+    let mut checked = Checked::new(&model)?;
+    let mut parity = Parity {
+        zero_is_missing,
+        rows,
+        nan: 0,
+        infinite: 0,
+        thresholds: 0,
+        ways: checked.ways(),
+        different: 0,
+        different_leaves: 0,
+        onnx_max_difference: checked.onnx.is_some().then_some(0.0),
+    };
     for first in (0..rows).step_by(BLOCK) {
         progress(format!("parity of row {first} of {rows}"));
-        let n_rows = BLOCK.min(rows - first);
-        let values: Vec<f32> =
-            (0..n_rows * width).map(|place| telling(&mut model.generator, &thresholds, place % width)).collect();
-        let [mut trained, mut served] = [vec![0.0; n_rows], vec![0.0; n_rows]];
-        lightgbm.matrix(&values, &mut trained).map_err(engine_error)?;
-        model.forest.predict_rows(&values, width, &mut served);
-        parity.count(&values, &thresholds);
-        parity.different += trained.iter().zip(&served).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+        let (generator, width) = (&mut model.generator, thresholds.len());
+        let (count, n_shared) = (BLOCK.min(rows - first), generator.n_shared());
+        let telling = |feature: usize| telling(generator, &thresholds[feature], feature);
+        let values = sharing_rows(count, DECISION, width, n_shared, telling);
+        parity.count_values(&values, &thresholds);
+        checked.compare(&values, &mut parity)?;
     }
     Ok(parity)
+}
+
+/// A model in all the forms that are compared.
+struct Checked {
+    width: usize,
+    lightgbm: RawScores,
+    forest: Forest,
+    /// Trees with the numbers of their leaves in the place of values, each a forest of its own.
+    numbered: Vec<Forest>,
+    /// The forest, and its numbered trees.
+    factored: Option<(Factored, Factored)>,
+    scratch: Scratch,
+    onnx: Option<OnnxModel>,
+}
+
+impl Checked {
+    fn new(model: &Model) -> Result<Self, TrainingError> {
+        let width = model.generator.width();
+        let lightgbm = RawScores::new(&model.text, width).map_err(lightgbm_failed)?;
+        let numbered = forest_from_lightgbm_text(&with_leaf_numbers(&model.text), width)?.to_trees();
+        let numbered: Vec<Forest> = numbered
+            .into_iter()
+            .map(|tree| Forest::new(width, &[tree]))
+            .collect::<Result<_, _>>()
+            .map_err(ConversionError::from)?;
+        let n_shared = model.generator.n_shared();
+        let by_tree: Vec<&Forest> = numbered.iter().collect();
+        let factored = Factored::new(&[&model.forest], n_shared).zip(Factored::new(&by_tree, n_shared));
+        let (forest, onnx) = (model.forest.clone(), open_onnx(&model.forest).ok());
+        Ok(Self { width, lightgbm, forest, numbered, factored, scratch: Scratch::default(), onnx })
+    }
+
+    fn ways(&self) -> Vec<&'static str> {
+        ["walk"].into_iter().chain(self.factored.is_some().then_some("factored")).collect()
+    }
+
+    fn compare(&mut self, rows: &[f32], parity: &mut Parity) -> Result<(), TrainingError> {
+        let (n_rows, n_trees) = (rows.len() / self.width, self.numbered.len());
+        let mut sums = vec![0.0; n_rows];
+        let mut leaves = vec![0.0; n_rows * n_trees];
+        self.lightgbm.matrix(rows, &mut sums).map_err(lightgbm_failed)?;
+        self.lightgbm.leaves(rows, n_trees, &mut leaves).map_err(lightgbm_failed)?;
+        let mut served = vec![0.0; n_rows];
+        self.forest.predict_rows(rows, self.width, &mut served);
+        parity.different += differences(&sums, &served);
+        for (tree, forest) in self.numbered.iter().enumerate() {
+            forest.predict_rows(rows, self.width, &mut served);
+            let expected: Vec<f64> = leaves.iter().skip(tree).step_by(n_trees).copied().collect();
+            parity.different_leaves += differences(&expected, &served);
+        }
+        if let Some((whole, by_tree)) = &self.factored {
+            let decisions = rows.chunks(self.width * DECISION).zip(sums.chunks(DECISION));
+            for ((rows, sums), leaves) in decisions.zip(leaves.chunks(DECISION * n_trees)) {
+                let mut served = vec![0.0; sums.len()];
+                whole.predict_rows(rows, self.width, &mut self.scratch, &mut served);
+                parity.different += differences(sums, &served);
+                let mut served = vec![0.0; leaves.len()];
+                by_tree.predict_rows(rows, self.width, &mut self.scratch, &mut served);
+                // Tree by tree here, row by row there.
+                let expected: Vec<f64> =
+                    (0..leaves.len()).map(|place| leaves[place % sums.len() * n_trees + place / sums.len()]).collect();
+                parity.different_leaves += differences(&expected, &served);
+            }
+        }
+        if let (Some(onnx), Some(most)) = (&mut self.onnx, &mut parity.onnx_max_difference) {
+            let failed = |error: shardwise_models::onnx::OnnxError| TrainingError::Engine {
+                engine: "onnxruntime",
+                problem: error.to_string(),
+            };
+            onnx.predict_rows(rows, &mut served).map_err(failed)?;
+            *most = sums.iter().zip(&served).fold(*most, |most, (a, b)| most.max((a - b).abs()));
+        }
+        Ok(())
+    }
+}
+
+fn lightgbm_failed(problem: String) -> TrainingError {
+    TrainingError::Engine { engine: "lightgbm", problem }
+}
+
+/// Values that differ in any bit.
+fn differences(expected: &[f64], served: &[f64]) -> usize {
+    expected.iter().zip(served).filter(|(a, b)| a.to_bits() != b.to_bits()).count()
+}
+
+/// The same model with the number of each leaf in its tree as its value.
+fn with_leaf_numbers(text: &str) -> String {
+    let numbered = |line: &str| match line.strip_prefix("leaf_value=") {
+        Some(values) => {
+            let numbers: Vec<String> =
+                (0..values.split_ascii_whitespace().count()).map(|number| number.to_string()).collect();
+            format!("leaf_value={}", numbers.join(" "))
+        }
+        None => line.to_owned(),
+    };
+    text.split('\n').map(numbered).collect::<Vec<_>>().join("\n")
 }
 
 /// The thresholds of each feature, sorted.
@@ -82,8 +196,7 @@ fn thresholds(model: &Model, width: usize) -> Vec<Vec<f32>> {
 }
 
 /// Half of the values as in training, the others where a split may go wrong.
-fn telling(generator: &mut Generator, thresholds: &[Vec<f32>], feature: usize) -> f32 {
-    let thresholds = &thresholds[feature];
+fn telling(generator: &mut Generator, thresholds: &[f32], feature: usize) -> f32 {
     match generator.below(10) {
         0..=4 => generator.value(feature),
         5..=8 if !thresholds.is_empty() => {
@@ -94,8 +207,8 @@ fn telling(generator: &mut Generator, thresholds: &[Vec<f32>], feature: usize) -
     }
 }
 
-impl SumParity {
-    fn count(&mut self, rows: &[f32], thresholds: &[Vec<f32>]) {
+impl Parity {
+    fn count_values(&mut self, rows: &[f32], thresholds: &[Vec<f32>]) {
         for row in rows.chunks_exact(thresholds.len()) {
             for (value, thresholds) in row.iter().zip(thresholds) {
                 self.nan += u64::from(value.is_nan());
@@ -110,12 +223,27 @@ impl SumParity {
 mod tests {
     use super::*;
 
+    const OPTIONS: ScoreBenchOptions = ScoreBenchOptions { trees: 30, leaves: 31, features: 12, seed: 5, python: None };
+
     #[test]
-    fn no_sum_differs_from_lightgbm() {
-        let options = ScoreBenchOptions { trees: 30, leaves: 31, features: 12, seed: 5, python: None };
-        for parity in check_sums(&options, 20_000, &mut |_| {}).expect("a comparison") {
-            assert_eq!((parity.rows, parity.different), (20_000, 0), "{parity:?}");
+    fn no_sum_and_no_leaf_differs_from_lightgbm() {
+        for parity in check_parity(&OPTIONS, 20_000, &mut |_| {}).expect("a comparison") {
+            assert_eq!((parity.rows, parity.different, parity.different_leaves), (20_000, 0, 0), "{parity:?}");
+            assert_eq!(parity.ways, ["walk", "factored"]);
             assert!(parity.nan > 1_000 && parity.infinite > 1_000 && parity.thresholds > 1_000, "{parity:?}");
         }
+    }
+
+    #[test]
+    fn wrong_sums_and_leaves_are_counted() {
+        let mut model = Model::train(&OPTIONS, false).expect("a model");
+        let rows = model.generator.decisions(3, DECISION, model.generator.n_shared()).rows;
+        let mut parity = check_parity(&OPTIONS, 0, &mut |_| {}).expect("a comparison of nothing").remove(0);
+        let mut checked = Checked::new(&model).expect("a model to compare");
+        checked.forest = checked.forest.scaled(1.0 + f64::EPSILON);
+        checked.numbered.swap(0, 1);
+        checked.compare(&rows, &mut parity).expect("a comparison");
+        assert!(parity.different > 0 && parity.different <= 3 * DECISION, "only the walk errs: {parity:?}");
+        assert!(parity.different_leaves > 0 && parity.different_leaves <= 2 * 3 * DECISION, "{parity:?}");
     }
 }

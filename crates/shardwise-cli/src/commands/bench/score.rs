@@ -2,7 +2,7 @@
 
 use miette::{IntoDiagnostic, miette};
 use serde_json::json;
-use shardwise_training::{EngineTime, ScoreBench, ScoreBenchOptions, check_sums, score_bench};
+use shardwise_training::{EngineTime, ScoreBench, ScoreBenchOptions, check_parity, score_bench};
 
 use crate::arguments::BenchScoreArguments;
 use crate::output::{self, Stage};
@@ -62,26 +62,38 @@ fn print(measured: &ScoreBench) {
 }
 
 fn compare(options: &ScoreBenchOptions, rows: usize, json: bool) -> miette::Result<()> {
-    let mut stage = Stage::start("comparing sums with LightGBM's");
-    let parities = check_sums(options, rows, &mut |progress| stage.at(progress)).into_diagnostic()?;
+    let mut stage = Stage::start("comparing with LightGBM");
+    let parities = check_parity(options, rows, &mut |progress| stage.at(progress)).into_diagnostic()?;
     let different: usize = parities.iter().map(|parity| parity.different).sum();
-    stage.done(format!("{different} of {} sums differ", rows * parities.len()));
+    let different_leaves: usize = parities.iter().map(|parity| parity.different_leaves).sum();
+    stage.done(format!("{different} sums and {different_leaves} leaves differ"));
     for parity in &parities {
         println!(
-            "{} rows, zero {} missing: {} sums differ in any bit ({} NaN, {} infinite values, {} exact thresholds)",
+            "{} rows, zero {} missing, by {}: {} sums differ in any bit, {} leaves are others ({} NaN, {} infinite values, {} \
+             exact thresholds){}",
             parity.rows,
             if parity.zero_is_missing { "is" } else { "is not" },
+            parity.ways.join(" and "),
             parity.different,
+            parity.different_leaves,
             parity.nan,
             parity.infinite,
             parity.thresholds,
+            parity
+                .onnx_max_difference
+                .map_or(String::new(), |most| format!("; ONNX Runtime differs by at most {most:.1e}")),
         );
     }
     if json {
-        output::print_json(&json!({ "parity": parities, "different": different }))?;
+        output::print_json(
+            &json!({ "parity": parities, "different": different, "different_leaves": different_leaves }),
+        )?;
     }
-    match different {
+    match different + different_leaves {
         0 => Ok(()),
-        _ => Err(miette!("{different} sums are not LightGBM's: this is a bug, do not serve models of this version")),
+        _ => Err(miette!(
+            "{different} sums and {different_leaves} leaves are not LightGBM's: this is a bug, do not serve models of this \
+             version"
+        )),
     }
 }

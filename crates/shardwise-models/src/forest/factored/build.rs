@@ -1,6 +1,6 @@
 //! What a [`Factored`] is made of: forests, tree by tree.
 
-use super::{BANK, Column, Factored, GROUP, Group, HALF, MAX_LEAVES, OwnTests, Place, STEP, SharedTests, Step};
+use super::{BANK, Column, Factored, GROUP, Group, HALF, MAX_LEAVES, OwnTests, STEP, SharedTests, Step};
 use crate::forest::Forest;
 use crate::forest::layout::FlatTree;
 
@@ -63,14 +63,6 @@ struct TreeTests {
     own: [Vec<OwnTest>; 2],
 }
 
-impl TreeTests {
-    /// How often the loops over its tests turn.
-    fn turns(&self) -> [usize; 3] {
-        let [low, high] = &self.own;
-        [self.shared.len().div_ceil(GROUP), low.len().div_ceil(STEP), high.len().div_ceil(STEP)]
-    }
-}
-
 impl Parts {
     /// `None` when a word cannot hold the tree's leaves.
     fn add(&mut self, forest: &Forest, tree: &FlatTree) -> Option<()> {
@@ -84,20 +76,17 @@ impl Parts {
     fn join(self, n_features: usize, ends: Vec<usize>) -> Option<Factored> {
         let Self { mut leaves, shared_columns, own_columns, trees, .. } = self;
         leaves.extend([0.0; MAX_LEAVES]);
-        let mut places: Vec<Place> =
-            trees.iter().map(|tree| Place { first_leaf: tree.first_leaf, among_tests: 0 }).collect();
-        let mut trees: Vec<(usize, TreeTests)> = trees.into_iter().enumerate().collect();
-        trees.sort_by_key(|(_, tests)| tests.turns());
+        let mut first_leaves = Vec::with_capacity(trees.len());
         let mut whole = Vec::with_capacity(trees.len());
         let mut shared = SharedTests { columns: shared_columns, ..SharedTests::default() };
         let mut own = OwnTests { columns: own_columns, ..OwnTests::default() };
-        for (tree, tests) in trees {
-            places[tree].among_tests = whole.len() as u32;
+        for tests in trees {
+            first_leaves.push(tests.first_leaf);
             whole.push(tests.whole & !tests.unreached);
             shared.add_tree(tests.shared)?;
             own.add_tree(tests.own)?;
         }
-        Some(Factored { n_features, ends, leaves, places, whole, shared, own })
+        Some(Factored { n_features, ends, leaves, first_leaves, whole, shared, own })
     }
 
     /// Adds what is at and below a node; returns its leaves.
