@@ -1,6 +1,7 @@
 //! The command line: names and options as users type them.
 
 mod models;
+mod nightly;
 
 use std::path::PathBuf;
 
@@ -9,7 +10,9 @@ use shardwise_simulator::LoadScenario;
 use shardwise_types::Timestamp;
 
 pub(crate) use self::models::*;
+pub(crate) use self::nightly::NightlyArguments;
 use crate::lists::{Decimals, Numbers, Words};
+use crate::output::progress::Progress;
 
 /// Learns where work should run: history of placements in, verified model out, decisions with reasons.
 #[derive(Parser)]
@@ -20,6 +23,9 @@ pub(crate) struct Arguments {
     /// Print one JSON object as the last line of standard output.
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// How progress is shown on standard error.
+    #[arg(long, global = true, value_enum, default_value_t = Progress::Auto)]
+    pub(crate) progress: Progress,
 }
 
 #[derive(Subcommand)]
@@ -317,30 +323,6 @@ pub(crate) struct GeneratorCheckArguments {
     /// The page to write.
     #[arg(long, default_value = "target/generator.html")]
     pub(crate) out: PathBuf,
-}
-
-#[derive(Args)]
-pub(crate) struct NightlyArguments {
-    /// The history.
-    #[arg(long)]
-    pub(crate) history: PathBuf,
-    /// Folder for the dataset, the report and what is needed to resume.
-    #[arg(long)]
-    pub(crate) work: PathBuf,
-    /// The models folder; WORK/models when left out.
-    #[arg(long)]
-    pub(crate) models: Option<PathBuf>,
-    /// The model's name.
-    #[arg(long, default_value = "default")]
-    pub(crate) name: String,
-    /// Seed of the training.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) seed: u64,
-    /// Replicates of the closed loop; seeds 11 and up.
-    #[arg(long, default_value_t = 4)]
-    pub(crate) replicates: u64,
-    #[command(flatten)]
-    pub(crate) signing: SigningArguments,
 }
 
 #[derive(Args)]
