@@ -178,13 +178,29 @@ impl<'a> Night<'a> {
             Ok((end, prediction))
         })?;
         run.write_json("decision.json", &prediction)?;
-        let judged = run.stage("evaluate", || self.evaluate(&key, &trained, &bundle, end))?;
+        let judged = run.stage("evaluate", || {
+            let judged = self.evaluate(&key, &trained, &bundle, end)?;
+            for policy in judged.iter().flat_map(|judged| table(&judged.closed_loop)) {
+                run.figures("evaluate", &policy, &format!("{}.", policy["policy"].as_str().unwrap_or_default()));
+            }
+            Ok(judged)
+        })?;
         let outcome = run.stage("publish", || {
             let outcome = self.publish(&trained, judged.as_ref())?;
             run.figure("publish", "published", u8::from(outcome.is_live()));
             Ok(outcome)
         })?;
-        run.stage("report", || self.conclude(&card, &verified, &trained, judged.as_ref(), outcome, prediction.as_ref()))
+        let done = run.stage("report", || {
+            self.conclude(&card, &verified, &trained, judged.as_ref(), outcome, prediction.as_ref())
+        })?;
+        let champion = self.registry.alias(CHAMPION).into_diagnostic()?;
+        run.finish(&done.result, &done.summary, |state| {
+            state.exit_code = Some(done.exit_code);
+            state.outcome = Some(outcome);
+            state.version = Some(trained.version);
+            state.champion = champion;
+        })?;
+        Ok(done)
     }
 
     /// Builds the dataset, whose finished days are kept, and leaves its card in the run's folder.
@@ -286,7 +302,7 @@ impl<'a> Night<'a> {
         .ok()
     }
 
-    /// Writes the report and the result.
+    /// Writes the report and composes the result.
     fn conclude(
         &self,
         card: &DatasetCard,
@@ -299,9 +315,6 @@ impl<'a> Night<'a> {
         let run = &self.run;
         let report = self.report(card, trained, judged, outcome.is_live(), prediction)?;
         let policies = judged.map_or_else(Vec::new, |judged| table(&judged.closed_loop));
-        for policy in &policies {
-            run.figures("evaluate", policy, &format!("{}.", policy["policy"].as_str().unwrap_or_default()));
-        }
         let peak_memory_mib = output::peak_memory_mib();
         run.figure("report", "peak_memory_mib", peak_memory_mib);
         let RunState { date, key, attempts, .. } = run.state();
@@ -322,7 +335,6 @@ impl<'a> Night<'a> {
             },
         });
         let summary = summary(judged, outcome, prediction, report.as_deref());
-        let exit_code = outcome.exit_code();
         let champion = self.registry.alias(CHAMPION).into_diagnostic()?;
         run.write_json(
             "model.json",
@@ -331,13 +343,7 @@ impl<'a> Night<'a> {
                 "champion": champion,
             }),
         )?;
-        run.finish(&result, &summary, |state| {
-            state.exit_code = Some(exit_code);
-            state.outcome = Some(outcome);
-            state.version = Some(trained.version.clone());
-            state.champion = champion;
-        })?;
-        Ok(Done { result, summary, exit_code })
+        Ok(Done { result, summary, exit_code: outcome.exit_code() })
     }
 
     /// What was asked, for `parameters.json`.
