@@ -107,12 +107,13 @@ fn night(options: &NightlyArguments) -> NightResult<Done> {
         return Ok(done);
     }
     night.run.begin(&night.parameters(), &environment())?;
-    let done = night.work().inspect_err(|failure| night.run.fail(failure))?;
+    let done = night.work().inspect_err(|failure| night.run.fail(failure));
+    // After a failure as well: nights that fail for weeks must not fill the disk.
     let removed = remove_old_runs(&options.work, options.keep_runs);
     if removed > 0 {
         note(format!("{removed} old runs were removed, --keep-runs is {}", options.keep_runs));
     }
-    Ok(done)
+    done
 }
 
 /// The folders of a night and its registry.
