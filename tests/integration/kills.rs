@@ -30,6 +30,14 @@ fn leftovers(work: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Kills a night; whether it was still at work.
+fn is_killed_after(after_ms: f64, history: &Path, work: &Path) -> bool {
+    let mut child = start(history, work);
+    std::thread::sleep(Duration::from_secs_f64(after_ms / 1000.0));
+    child.kill().expect("it can be killed");
+    child.wait().expect("it ends").code().is_none()
+}
+
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a whole night is timed, so that kills fall anywhere in it")]
 fn a_night_killed_at_any_moment_goes_on_to_the_same_bytes() {
@@ -47,16 +55,16 @@ fn a_night_killed_at_any_moment_goes_on_to_the_same_bytes() {
     let night_ms = began.elapsed().as_secs_f64() * 1000.0;
 
     let mut dice = StdRng::seed_from_u64(1);
-    let (mut cut_short, mut said) = (0, String::new());
+    let mut said = String::new();
     for kill in 0..kills {
         let work = folder.path().join(format!("work-{kill}"));
         // One in each part of the night, so that few kills meet more than the training.
-        let after_ms = night_ms * (f64::from(kill) + dice.random::<f64>()) / f64::from(kills);
-        let mut child = start(&history, &work);
-        std::thread::sleep(Duration::from_secs_f64(after_ms / 1000.0));
-        child.kill().expect("it can be killed");
-        let ended = child.wait().expect("it ends");
-        cut_short += u32::from(ended.code().is_none());
+        let mut after_ms = night_ms * (f64::from(kill) + dice.random::<f64>()) / f64::from(kills);
+        while !is_killed_after(after_ms, &history, &work) {
+            // The machine is faster now than when the night was timed.
+            std::fs::remove_dir_all(&work).expect("removable");
+            after_ms /= 2.0;
+        }
         let output = start(&history, &work).wait_with_output().expect("it ends");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(3), "after a kill at {after_ms:.0} ms: {stderr}");
@@ -70,7 +78,5 @@ fn a_night_killed_at_any_moment_goes_on_to_the_same_bytes() {
         said += &format!(" {after_ms:.0}");
         std::fs::remove_dir_all(&work).expect("removable");
     }
-    println!("{cut_short} of {kills} nights of {night_ms:.0} ms were cut short, killed at{said} ms");
-    // A machine that became faster meanwhile may finish before the last kill.
-    assert!(cut_short * 2 > kills, "only {cut_short} of {kills} kills met a night at work");
+    println!("{kills} nights of about {night_ms:.0} ms were killed at{said} ms");
 }

@@ -52,11 +52,8 @@ fn line(path: &str) -> Option<String> {
 /// The first value of a field in a file of the form `name : value`.
 fn field(path: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
-    let value = text.lines().find_map(|line| {
-        let (key, value) = line.split_once(':')?;
-        (key.trim() == name).then(|| value.trim().to_owned())
-    });
-    value
+    let fields = text.lines().filter_map(|line| line.split_once(':'));
+    fields.filter(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().to_owned()).next()
 }
 
 fn kib(name: &str) -> Option<u64> {
