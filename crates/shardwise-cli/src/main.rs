@@ -11,12 +11,13 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let arguments = arguments::Arguments::parse();
+    output::progress::show(arguments.progress);
     output::listen_for_interrupts();
     match commands::run(&arguments) {
         Ok(code) => code,
         Err(report) => {
-            eprintln!("{report:?}");
-            ExitCode::from(if output::is_interrupted() { 130 } else { 1 })
+            output::progress::error(&report);
+            ExitCode::from(if output::is_interrupted() { output::interrupted_code() } else { 1 })
         }
     }
 }

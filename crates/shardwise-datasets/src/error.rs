@@ -278,6 +278,41 @@ impl DatasetError {
         move |error| Self::Unwritable { path: path.to_owned(), problem: error.to_string() }
     }
 
+    /// Whether the history itself is of no use as it is, so that the same call will say the same until somebody brings or
+    /// mends its rows; all else is about the machine, the dataset or the call.
+    #[must_use]
+    pub fn is_of_the_history(&self) -> bool {
+        match self {
+            Self::NoHistory { .. }
+            | Self::EmptyHistory { .. }
+            | Self::MissingTable { .. }
+            | Self::NotADay { .. }
+            | Self::Unreadable { .. }
+            | Self::MissingColumn { .. }
+            | Self::WrongType { .. }
+            | Self::BadValue { .. }
+            | Self::WrongDay { .. }
+            | Self::DuplicateDecision { .. }
+            | Self::DuplicateRow { .. }
+            | Self::ShadowWithoutDecision { .. }
+            | Self::OutcomeWithoutDecision { .. }
+            | Self::UnknownShard { .. }
+            | Self::LoggedShape { .. }
+            | Self::UnknownModel { .. }
+            | Self::Trace { .. } => true,
+            Self::Io { .. }
+            | Self::NotEmpty { .. }
+            | Self::Unwritable { .. }
+            | Self::RouterImage(_)
+            | Self::Interrupted
+            | Self::BadOption { .. }
+            | Self::NotADataset { .. }
+            | Self::OtherFeatures { .. }
+            | Self::Tampered { .. }
+            | Self::SourceChanged { .. } => false,
+        }
+    }
+
     /// The same error, with the place that a caller further out knows.
     #[must_use]
     pub(crate) fn at(mut self, known: &Place) -> Self {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use shardwise_features::{DecisionFeatures, FEATURE_COUNT, FEATURES, FeatureVector, ServiceTable};
-use shardwise_types::{DecisionRecord, HistoryRecord};
+use shardwise_types::{DecisionRecord, HistoryRecord, Timestamp};
 
 use crate::build::build_days;
 use crate::columns::Cell;
@@ -66,7 +66,7 @@ pub fn verify(
     let card = load_card(dataset)?;
     let history = History::open(history)?;
     let mut report = VerifyReport::default();
-    compare_logged(&history, tables, &mut report)?;
+    compare_logged(&history, card.options.to, tables, &mut report)?;
     match changed_source(&history, &card)? {
         Some(path) if report.mismatches == 0 => return Err(DatasetError::SourceChanged { path }),
         Some(_) => {}
@@ -87,12 +87,14 @@ fn changed_source(history: &History, card: &DatasetCard) -> Result<Option<std::p
 
 fn compare_logged(
     history: &History,
+    to: Option<Timestamp>,
     tables: &dyn Fn(&str) -> Option<Arc<ServiceTable>>,
     report: &mut VerifyReport,
 ) -> Result<(), DatasetError> {
     let mut replay = Replay::new(history.network().clone());
     let mut version: Option<String> = None;
-    let mut records = history.records(None, None)?;
+    // What came later is no part of what the dataset was made from.
+    let mut records = history.records(None, to)?;
     while let Some(record) = records.next() {
         let record = record?;
         if let HistoryRecord::Decision(decision) = &record {

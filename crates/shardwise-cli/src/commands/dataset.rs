@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use miette::{IntoDiagnostic, miette};
 use serde_json::json;
-use shardwise_datasets::{BuildOptions, DatasetCard, VerifyReport};
+use shardwise_datasets::{BuildOptions, DatasetCard, DatasetError, VerifyReport};
 use shardwise_features::ServiceTable;
 use shardwise_models::Registry;
 
@@ -14,7 +14,7 @@ use crate::output::{self, Stage};
 
 pub(crate) fn build(options: &BuildArguments, json: bool) -> miette::Result<()> {
     let range = BuildOptions { from: options.from, to: options.to, ..BuildOptions::default() };
-    let card = build_with(&options.history, &options.out, &range)?;
+    let card = build_with(&options.history, &options.out, &range).into_diagnostic()?;
     if json {
         return output::print_json(&json!({
             "dataset": options.out, "rows": card.rows, "decisions": card.decisions,
@@ -33,13 +33,12 @@ pub(crate) fn build(options: &BuildArguments, json: bool) -> miette::Result<()> 
 }
 
 /// Builds with progress.
-pub(crate) fn build_with(history: &Path, out: &Path, options: &BuildOptions) -> miette::Result<DatasetCard> {
+pub(crate) fn build_with(history: &Path, out: &Path, options: &BuildOptions) -> Result<DatasetCard, DatasetError> {
     let mut stage = Stage::start("building the dataset");
     let card = shardwise_datasets::build(history, out, options, &mut |progress| {
-        stage.at(&progress);
+        stage.count(progress.days_done as u64, progress.days as u64, &progress);
         !output::is_interrupted()
-    })
-    .into_diagnostic()?;
+    })?;
     stage.done(format!("{} rows, {} days built, {} kept", card.rows, card.days_built, card.days_reused));
     Ok(card)
 }
@@ -47,7 +46,7 @@ pub(crate) fn build_with(history: &Path, out: &Path, options: &BuildOptions) -> 
 pub(crate) fn verify(options: &VerifyArguments, json: bool) -> miette::Result<()> {
     let open = |models: &PathBuf| Registry::open(models, &options.name);
     let registry = options.models.as_ref().map(open).transpose().into_diagnostic()?;
-    let report = verify_with(&options.history, &options.dataset, registry.as_ref())?;
+    let report = verify_with(&options.history, &options.dataset, registry.as_ref()).into_diagnostic()?;
     if json {
         output::print_json(&json!({ "rows": report.rows, "mismatches": report.mismatches }))?;
     } else {
@@ -57,12 +56,16 @@ pub(crate) fn verify(options: &VerifyArguments, json: bool) -> miette::Result<()
 }
 
 /// Verifies with progress.
-pub(crate) fn verify_with(history: &Path, dataset: &Path, registry: Option<&Registry>) -> miette::Result<VerifyReport> {
+pub(crate) fn verify_with(
+    history: &Path,
+    dataset: &Path,
+    registry: Option<&Registry>,
+) -> Result<VerifyReport, DatasetError> {
     let stage = Stage::start("verifying the dataset");
     let table = |version: &str| -> Option<Arc<ServiceTable>> {
         registry.and_then(|registry| registry.load(version).ok()).map(|bundle| bundle.service_table())
     };
-    let report = shardwise_datasets::verify(history, dataset, &table).into_diagnostic()?;
+    let report = shardwise_datasets::verify(history, dataset, &table)?;
     stage.done(format!("{} rows, {} mismatches", report.rows, report.mismatches));
     Ok(report)
 }

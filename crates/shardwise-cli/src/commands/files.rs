@@ -24,8 +24,14 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> miette::Result<()> {
     let wrong = |error: &dyn std::fmt::Display| miette!("cannot write {}: {error}", path.display());
     let folder = path.parent().ok_or_else(|| wrong(&"it has no folder"))?;
     std::fs::create_dir_all(folder).map_err(|error| wrong(&error))?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|error| wrong(&error))?;
+    let mut builder = tempfile::Builder::new();
+    // Others may read it, as far as the umask lets them; the temporary file alone would be its owner's.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(folder).map_err(|error| wrong(&error))?;
     file.write_all(content).map_err(|error| wrong(&error))?;
+    // After a power cut the new name must not stand for an empty file.
+    file.as_file().sync_all().map_err(|error| wrong(&error))?;
     file.persist(path).map_err(|error| wrong(&error))?;
     Ok(())
 }

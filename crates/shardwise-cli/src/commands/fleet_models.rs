@@ -70,7 +70,7 @@ pub(crate) fn fleet_models(
     let scratch = tempfile::tempdir_in(work).into_diagnostic()?;
     let (history, made) = (scratch.path().join("history"), scratch.path().join("dataset"));
     record(world, &format!("fleet {fleet_seed}"), &training_episodes(), REQUESTS, &history)?;
-    dataset::build_with(&history, &made, &blocks())?;
+    dataset::build_with(&history, &made, &blocks()).into_diagnostic()?;
     output::stop_if_interrupted()?;
     let (draft, mut models) = train(&made, fleet_seed, world.timing.timeout_ms)?;
     keep(&folder, &draft, &models)?;

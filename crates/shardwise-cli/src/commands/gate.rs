@@ -205,7 +205,7 @@ impl Maker<'_> {
         let episodes: Vec<Episode> = training_episodes().into_iter().map(own_seeds).map(change).collect();
         let history = folder.with_extension("history");
         record(self.world, &format!("world {}", self.seed), &episodes, requests, &history)?;
-        dataset::build_with(&history, folder, &fleet_models::blocks())?;
+        dataset::build_with(&history, folder, &fleet_models::blocks()).into_diagnostic()?;
         fs::remove_dir_all(&history).into_diagnostic()?;
         output::stop_if_interrupted()
     }

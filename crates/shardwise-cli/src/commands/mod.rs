@@ -26,7 +26,8 @@ use crate::arguments::{
     Arguments, BenchCommand, Command, DatasetCommand, GateCommand, GeneratorCommand, HistoryCommand, OnnxCommand,
 };
 
-/// Runs the command that was asked for. Done is a success, except for a validation, whose verdict is the exit code.
+/// Runs the command that was asked for. Done is a success, except for a validation and a
+/// night, whose verdicts are exit codes.
 pub(crate) fn run(arguments: &Arguments) -> miette::Result<ExitCode> {
     let json = arguments.json;
     let done = match &arguments.command {
@@ -40,7 +41,7 @@ pub(crate) fn run(arguments: &Arguments) -> miette::Result<ExitCode> {
         Command::Strategies(options) => predict::strategies(options, json),
         Command::Generator(GeneratorCommand::Check(options)) => generator::check(options, json),
         Command::Gate(GateCommand::Trial(options)) => gate::trial(options, json),
-        Command::Nightly(options) => nightly::run(options, json),
+        Command::Nightly(options) => return nightly::run(options, json),
         Command::Arena(options) => arena::run(options, json),
         Command::Loadtest(options) => loadtest::run(options, json),
         Command::Bench(BenchCommand::Decide(options)) => bench::decide(options, json),

@@ -34,7 +34,7 @@ pub(crate) fn run(options: &PredictArguments, json: bool) -> miette::Result<()> 
     if json {
         output::print_json(&prediction)
     } else {
-        print(&prediction);
+        print!("{}", in_words(&prediction));
         Ok(())
     }
 }
@@ -102,10 +102,10 @@ fn latest(request: &PlacementRequest, fleet: &FleetSnapshot) -> Timestamp {
 fn warn_of_the_unseen(bundle: &ModelBundle, request: &PlacementRequest) {
     let table = bundle.service_table();
     if table.function_ln_ms(request).is_none() {
-        eprintln!(
-            "note: function '{}' is not in the model's history; the cost leans on what the request itself says",
+        output::note(format!(
+            "function '{}' is not in the model's history; the cost leans on what the request itself says",
             request.function
-        );
+        ));
     }
     let categories = [
         ("protocol", request.protocol.key(), request.protocol.as_str()),
@@ -113,14 +113,14 @@ fn warn_of_the_unseen(bundle: &ModelBundle, request: &PlacementRequest) {
         ("trading pair", request.trading_pair.key(), request.trading_pair.as_str()),
     ];
     for (what, _, name) in categories.into_iter().filter(|(_, key, _)| table.category_ln_ms(*key).is_none()) {
-        eprintln!("note: {what} '{name}' is not in the model's history; it is taken as unknown");
+        output::note(format!("{what} '{name}' is not in the model's history; it is taken as unknown"));
     }
 }
 
 /// The decision for people.
-pub(crate) fn print(prediction: &ShardPrediction) {
-    println!(
-        "{}  (confidence {:.2}, {:.1} ms expected, load {:.2} per core, model {})",
+pub(crate) fn in_words(prediction: &ShardPrediction) -> String {
+    let mut text = format!(
+        "{}  (confidence {:.2}, {:.1} ms expected, load {:.2} per core, model {})\n",
         prediction.recommended_shard,
         prediction.confidence.value(),
         prediction.expected_latency,
@@ -128,10 +128,11 @@ pub(crate) fn print(prediction: &ShardPrediction) {
         prediction.model_version.as_deref().unwrap_or("none"),
     );
     for reason in &prediction.reasoning() {
-        println!("  · {reason}");
+        text += &format!("  · {reason}\n");
     }
     for other in &prediction.alternative_shards {
         let (cost_ms, best) = (other.cost.total_ms(), other.probability_best.value());
-        println!("  else {}  {cost_ms:.1} ms, best with probability {best:.2}", other.shard);
+        text += &format!("  else {}  {cost_ms:.1} ms, best with probability {best:.2}\n", other.shard);
     }
+    text
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use miette::IntoDiagnostic;
 use serde_json::json;
 use shardwise_models::{AliasMove, CHAMPION, Registry, SigningKey};
-use shardwise_training::{TrainOptions, Trained};
+use shardwise_training::{TrainOptions, Trained, TrainingError};
 
 use super::keys;
 use crate::arguments::TrainArguments;
@@ -13,7 +13,7 @@ use crate::output::{self, Stage};
 
 pub(crate) fn run(options: &TrainArguments, json: bool) -> miette::Result<()> {
     let key = keys::signing_key(&options.signing)?;
-    let trained = train_with(&options.dataset, &options.name, options.seed)?;
+    let trained = train_with(&options.dataset, &options.name, options.seed).into_diagnostic()?;
     let registry = Registry::open_or_create(&options.models, &options.name).into_diagnostic()?;
     let version = publish(&registry, &trained, key.as_ref())?;
     let first = registry.alias(CHAMPION).into_diagnostic()?.is_none();
@@ -51,7 +51,7 @@ pub(crate) fn publish(registry: &Registry, trained: &Trained, key: Option<&Signi
 }
 
 /// Trains with progress.
-pub(crate) fn train_with(dataset: &Path, name: &str, seed: u64) -> miette::Result<Trained> {
+pub(crate) fn train_with(dataset: &Path, name: &str, seed: u64) -> Result<Trained, TrainingError> {
     let mut stage = Stage::start("training");
     // Placeholders instead of paths: where a dataset lies must not change the version of the model made from it.
     let how_to_make_again = format!(
@@ -59,7 +59,7 @@ pub(crate) fn train_with(dataset: &Path, name: &str, seed: u64) -> miette::Resul
          shardwise train --dataset DATASET --models MODELS --name {name} --seed {seed}"
     );
     let options = TrainOptions { name: name.to_owned(), seed, how_to_make_again, ..TrainOptions::default() };
-    let trained = shardwise_training::train(dataset, &options, &mut |progress| stage.at(progress)).into_diagnostic()?;
+    let trained = shardwise_training::train(dataset, &options, &mut |progress| stage.at(progress))?;
     let metrics = &trained.metrics;
     stage.done(format!("rmse {:.4}, the table alone {:.4}", metrics.rmse, metrics.table_rmse));
     Ok(trained)

@@ -10,7 +10,7 @@ use crate::columns::{CheckedFrame, Origin, Values, check_file};
 use crate::files::{names_in, parquet_files, read};
 use crate::history::{Records, TOPOLOGY_FILE, WORLD_FILE};
 use crate::schema::Table;
-use crate::{ColumnSpec, DatasetError, Place};
+use crate::{ColumnSpec, DatasetError, FileSum, Place};
 
 const FILE_COLUMN: &str = "__file";
 const ROW_COLUMN: &str = "__row";
@@ -88,6 +88,17 @@ impl History {
     /// The days, `YYYY-MM-DD`, rising.
     pub fn days(&self) -> &[String] {
         &self.days
+    }
+
+    /// The files that a dataset of what was known before `to` is made from, with their digests: two histories with the same
+    /// sums give the same dataset.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn sources(&self, to: Option<Timestamp>) -> Result<Vec<FileSum>, DatasetError> {
+        let days = self.days.iter().filter(|day| to.is_none_or(|to| day_start(day) < to));
+        let files = days.flat_map(|day| self.files_of(day));
+        std::iter::once(TOPOLOGY_FILE.to_owned()).chain(files).map(|file| FileSum::of(&self.dir, &file)).collect()
     }
 
     /// Rows of each table.

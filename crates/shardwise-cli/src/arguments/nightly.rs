@@ -1,0 +1,48 @@
+//! The options of `shardwise nightly`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use jiff::civil::Date;
+
+use super::SigningArguments;
+
+/// How a night ends, for whoever watches exit codes.
+const EXIT_CODES: &str = "Exit codes:
+  0    done: the model was promoted, is the champion already, or there is no world to judge it in
+  1    failed: see the error; the same command goes on where it was
+  2    the command line makes no sense
+  3    the gate refused the model: it was judged and not shown to be better; all else is done
+  4    the data was refused: the history is empty, broken, too short to train, or has no such day
+  130  stopped by SIGINT, 143 by SIGTERM: what is finished is kept, the same command goes on";
+
+#[derive(Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct NightlyArguments {
+    /// The history.
+    #[arg(long)]
+    pub(crate) history: PathBuf,
+    /// Folder for the dataset, the runs, the report and what is needed to resume.
+    #[arg(long)]
+    pub(crate) work: PathBuf,
+    /// The models folder; WORK/models when left out.
+    #[arg(long)]
+    pub(crate) models: Option<PathBuf>,
+    /// The model's name.
+    #[arg(long, default_value = "default")]
+    pub(crate) name: String,
+    /// The night of this day in UTC, YYYY-MM-DD: nothing that was known later is read. The history's last day when left out.
+    #[arg(long)]
+    pub(crate) date: Option<Date>,
+    /// Seed of the training.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Replicates of the closed loop; seeds 11 and up.
+    #[arg(long, default_value_t = 4)]
+    pub(crate) replicates: u64,
+    /// Ended runs that are kept in WORK/runs; the newest and those that may still go on are kept in any case.
+    #[arg(long, default_value_t = 30)]
+    pub(crate) keep_runs: usize,
+    #[command(flatten)]
+    pub(crate) signing: SigningArguments,
+}

@@ -1,0 +1,228 @@
+//! May the new version go live: the end of the history is played with it and its rivals, judged, and the champion's alias moved.
+
+use std::sync::{Arc, Mutex};
+
+use miette::{IntoDiagnostic, miette};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use shardwise_datasets::DatasetCard;
+use shardwise_evaluation::{
+    CANDIDATE, CHAMPION as CHAMPION_ROW, ClosedLoop, Contender, Evidence, SamplePaths, ShadowTest, Verdict, judge,
+    run as run_closed_loop,
+};
+use shardwise_inference::{Placer, PlacerConfig};
+use shardwise_models::{AliasMove, BundleError, CHAMPION, ModelBundle, RegistryError};
+use shardwise_policies::sed::SedConfig;
+use shardwise_policies::{Runtime, Sed, by_name};
+use shardwise_simulator::{Workload, WorldSpec};
+use shardwise_types::{FleetSnapshot, HistoryRecord, MarketRecord, Timestamp};
+
+use super::failure::{NightFailure, NightResult, history_is_broken, stop_if_interrupted};
+use super::report::table;
+use super::{Night, Outcome, TrainedVersion};
+use crate::commands::files;
+use crate::commands::shadowed::shadow_test;
+use crate::output::{self, Stage, note};
+
+/// Seeds of the closed loop begin here; lower ones are for tuning.
+const FIRST_SEED: u64 = 11;
+/// Routers learn online through this many times the measured period before it begins, where the history is that long.
+const WARM_UP_PERIODS: i64 = 4;
+/// Policies that need no model and are judged beside it.
+const RIVALS: [&str; 5] = ["random", "p2c_in_flight", "least_in_flight", "sed_tab", "sed_tab_lambda"];
+
+/// What the evaluation leaves for the next; `None` when the history has no world to simulate.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Judged {
+    pub(super) closed_loop: ClosedLoop,
+    shadow: Option<ShadowTest>,
+    pub(super) verdict: Verdict,
+    pub(super) champion: Option<String>,
+}
+
+/// The held-out end of the history, to be played again.
+pub(super) struct EndOfHistory {
+    workload: Workload,
+    pub(super) world: WorldSpec,
+    /// Share of the workload before the held-out period.
+    warm_up: f64,
+}
+
+impl Night<'_> {
+    /// Reads the end of the history: arrivals for the closed loop, and the last request and fleet for a decision.
+    pub(super) fn end_of_history(&self, card: &DatasetCard) -> NightResult<Option<EndOfHistory>> {
+        let test_from = card.splits.test.from;
+        let measured_ns = card.to.nanos() - test_from.nanos();
+        let from = Timestamp::from_nanos(test_from.nanos() - WARM_UP_PERIODS * measured_ns).max(card.from);
+        let (mut decisions, mut market, mut reports) = (Vec::new(), Vec::<MarketRecord>::new(), Vec::new());
+        let network = self.history.network();
+        let mut fleet = FleetSnapshot::new(Vec::new(), network.clone(), network.default_region.clone())
+            .map_err(history_is_broken)?;
+        for record in self.history.records(Some(from), Some(self.to))? {
+            match record? {
+                HistoryRecord::Decision(mut decision) => {
+                    // The fleet is kept as the last decision saw it.
+                    reports.drain(..).for_each(|report| fleet.apply_report(&report));
+                    fleet.router_region.clone_from(&decision.router_region);
+                    (decision.logged_shards, decision.logged_features) = (Vec::new(), Vec::new());
+                    decisions.push(*decision);
+                }
+                HistoryRecord::Report(report) => reports.push(*report),
+                HistoryRecord::Market(minute) => market.push(minute),
+                HistoryRecord::Outcome(_) | HistoryRecord::Shadow(_) => {}
+            }
+        }
+        if let Some(last) = decisions.last() {
+            files::write_json(&self.request_file(), &last.request)?;
+            files::write_json(&self.fleet_file(), &fleet)?;
+        }
+        let Some(world) = self.history.world_json() else { return Ok(None) };
+        let world: WorldSpec = serde_json::from_str(world).map_err(history_is_broken)?;
+        world.check().map_err(history_is_broken)?;
+        let workload = Workload::from_decisions(&world, decisions, market, card.from).map_err(history_is_broken)?;
+        let span_ns = (workload.end.nanos() - workload.start.nanos()).max(1);
+        let warm_up = (test_from.nanos() - workload.start.nanos()).max(0) as f64 / span_ns as f64;
+        Ok(Some(EndOfHistory { workload, world, warm_up }))
+    }
+
+    /// Plays the held-out end of the history with the model and its rivals. A version that is champion already was
+    /// judged when it became so, and that judgement stands.
+    pub(super) fn evaluate(
+        &self,
+        key: &str,
+        trained: &TrainedVersion,
+        bundle: &Arc<ModelBundle>,
+        end: Option<EndOfHistory>,
+    ) -> NightResult<Option<Judged>> {
+        let Some(end) = end else {
+            note("the history has no world.json, so there is no closed loop and the model is not promoted");
+            return Ok(None);
+        };
+        let alias = self.registry.alias(CHAMPION).into_diagnostic()?;
+        let is_champion = alias.as_deref() == Some(trained.version.as_str());
+        let champion = if is_champion { None } else { self.champion()? };
+        let against = champion.as_ref().map(|champion| champion.version().to_owned());
+        let key = format!("{key} {}, {} replicates", trained.version, self.options.replicates);
+        let still_stands = |judged: &Judged| is_champion || judged.champion == against;
+        let judged = self.once("evaluate", &key, still_stands, || {
+            let closed_loop = self.closed_loop(bundle, champion.clone(), &end)?;
+            stop_if_interrupted()?;
+            // The champion has nobody to watch.
+            let shadow = (!is_champion).then(|| self.shadow(bundle, champion.as_ref(), &end)).transpose()?;
+            let verdict = judge(&Evidence {
+                closed_loop: &closed_loop,
+                shadow: shadow.as_ref(),
+                candidate_version: &trained.version,
+                champion_version: if is_champion { alias.as_deref() } else { against.as_deref() },
+                exec_rmse: Some(trained.metrics.rmse),
+                table_rmse: Some(trained.metrics.table_rmse),
+            });
+            Ok(Judged { closed_loop, shadow, verdict, champion: against.clone() })
+        })?;
+        Ok(Some(judged))
+    }
+
+    /// The present champion; `None` when there is none, or when it was made for other features, so that no router of this
+    /// version could serve it.
+    fn champion(&self) -> NightResult<Option<Arc<ModelBundle>>> {
+        match self.registry.load(CHAMPION) {
+            Ok(champion) => Ok(Some(Arc::new(champion))),
+            Err(RegistryError::NoSuchAlias { .. }) => Ok(None),
+            Err(RegistryError::Bundle(error @ BundleError::Fingerprint { .. })) => {
+                note(format!("the champion is left out: {error}"));
+                Ok(None)
+            }
+            Err(error) => Err(error).into_diagnostic()?,
+        }
+    }
+
+    fn closed_loop(
+        &self,
+        bundle: &Arc<ModelBundle>,
+        champion: Option<Arc<ModelBundle>>,
+        end: &EndOfHistory,
+    ) -> NightResult<ClosedLoop> {
+        let runtime = end.world.timing.runtime();
+        let mut contenders = vec![placer(CANDIDATE, Arc::clone(bundle), runtime)];
+        contenders.extend(champion.map(|champion| placer(CHAMPION_ROW, champion, runtime)));
+        let table = bundle.service_table();
+        contenders.push(Contender::new("sed_off_lambda", move || Box::new(Sed::offline(Arc::clone(&table), runtime))));
+        contenders.extend(
+            RIVALS.map(|name| Contender::new(name, move || by_name(name, runtime).expect("rivals are known policies"))),
+        );
+        let seeds = self.seeds();
+        let stage = Mutex::new(Stage::start(format!(
+            "closed loop: {} policies × {} seeds × {} requests",
+            contenders.len(),
+            seeds.len(),
+            end.workload.arrivals.len()
+        )));
+        let progress = |policy: &str, done: usize, all: usize| {
+            let mut stage = stage.lock().expect("no holder panics");
+            stage.count(done as u64, all as u64, format!("{done} of {all} runs, last {policy}"));
+        };
+        let paths = SamplePaths { world: &end.world, workload: &end.workload, warm_up: end.warm_up, seeds: &seeds };
+        let closed_loop = run_closed_loop(&paths, &contenders, &progress, output::interrupt_flag())?;
+        stage.into_inner().expect("no holder panics").done("all on the same sample paths");
+        Ok(closed_loop)
+    }
+
+    fn seeds(&self) -> Vec<u64> {
+        (FIRST_SEED..FIRST_SEED + self.options.replicates).collect()
+    }
+
+    /// Lets the model watch the champion decide, or its own service table where there is none.
+    fn shadow(
+        &self,
+        bundle: &Arc<ModelBundle>,
+        champion: Option<&Arc<ModelBundle>>,
+        end: &EndOfHistory,
+    ) -> NightResult<ShadowTest> {
+        let stage = Stage::start("watching decisions beside what serves".to_owned());
+        let seeds = self.seeds();
+        let paths = SamplePaths { world: &end.world, workload: &end.workload, warm_up: end.warm_up, seeds: &seeds };
+        let live = champion.map_or_else(|| Arc::new(bundle.with_exec(None)), Arc::clone);
+        let test = shadow_test(&paths, &live, bundle, placer_config(end.world.timing.runtime()))
+            .map_err(NightFailure::of_stoppable)?;
+        stage.done(format!("{} executions foretold by both", test.compared));
+        Ok(test)
+    }
+
+    /// Moves the champion alias when the verdict allows; returns what became of this version.
+    pub(super) fn publish(&self, trained: &TrainedVersion, judged: Option<&Judged>) -> NightResult<Outcome> {
+        let champion = self.registry.alias(CHAMPION).into_diagnostic()?;
+        if champion.as_deref() == Some(trained.version.as_str()) {
+            return Ok(Outcome::Champion);
+        }
+        let Some(judged) = judged else { return Ok(Outcome::NotJudged) };
+        if !judged.verdict.may_go_live {
+            return Ok(Outcome::Refused);
+        }
+        let why: Vec<String> = judged.verdict.reasons.iter().map(ToString::to_string).collect();
+        let by = AliasMove {
+            at: output::wall_clock(),
+            who: "nightly".to_owned(),
+            why: why.join(" "),
+            metrics: json!({ "exec": trained.metrics, "closed_loop": table(&judged.closed_loop) }),
+        };
+        // Who rolled back or promoted during the night knew more.
+        if judged.champion.is_some() && judged.champion != champion {
+            return Err(miette!(
+                help = "run the same command again to judge against the present one",
+                "the champion was changed while this version was judged"
+            )
+            .into());
+        }
+        self.registry.set_alias_if(CHAMPION, &trained.version, champion.as_deref(), &by).into_diagnostic()?;
+        Ok(Outcome::Promoted)
+    }
+}
+
+fn placer_config(runtime: Runtime) -> PlacerConfig {
+    PlacerConfig { cost: SedConfig { runtime, ..SedConfig::default() }, ..PlacerConfig::default() }
+}
+
+pub(crate) fn placer(name: &str, bundle: Arc<ModelBundle>, runtime: Runtime) -> Contender {
+    let config = placer_config(runtime);
+    Contender::new(name, move || Box::new(Placer::with_model(Arc::clone(&bundle)).with_config(config)))
+}

@@ -1,0 +1,141 @@
+//! What a night leaves to read: the report's pages, the summary on the terminal.
+
+use std::path::{Path, PathBuf};
+
+use miette::IntoDiagnostic;
+use serde_json::{Value, json};
+use shardwise_datasets::DatasetCard;
+use shardwise_evaluation::{
+    ClosedLoop, DatasetFacts, ExecScore, ModelFacts, PolicyResult, ReportInput, SampleDecision, write_report,
+};
+use shardwise_models::HeadMetrics;
+use shardwise_types::{PlacementRequest, ShardPrediction};
+
+use super::evaluate::Judged;
+use super::failure::NightResult;
+use super::{Night, Outcome, TrainedVersion};
+use crate::arguments::NightlyArguments;
+use crate::commands::{files, predict};
+
+impl Night<'_> {
+    pub(super) fn report(
+        &self,
+        card: &DatasetCard,
+        trained: &TrainedVersion,
+        judged: Option<&Judged>,
+        published: bool,
+        prediction: Option<&ShardPrediction>,
+    ) -> NightResult<Option<PathBuf>> {
+        let Some(judged) = judged else { return Ok(None) };
+        let request = PlacementRequest::from_json(&files::read(&self.request_file())?).into_diagnostic()?;
+        let input = ReportInput {
+            title: format!("shardwise · {} · {}", self.options.name, trained.version),
+            command: self.command(),
+            dataset: dataset_facts(card, &trained.metrics, &self.options.history),
+            model: model_facts(&self.options.name, trained, judged, published),
+            closed_loop: judged.closed_loop.clone(),
+            verdict: judged.verdict.clone(),
+            decision: prediction.map(|prediction| SampleDecision::new(&request, prediction)),
+            notes: notes(),
+        };
+        // The last night's page has the same address every day; a run's own stays what it was.
+        write_report(&self.options.work.join("report"), &input)?;
+        let paths = write_report(&self.run.path.join("report"), &input)?;
+        Ok(Some(paths.html))
+    }
+
+    pub(super) fn command(&self) -> String {
+        let Self { options, models, .. } = self;
+        let (history, work, models) = (options.history.display(), options.work.display(), models.display());
+        let date = &self.date;
+        let NightlyArguments { name, seed, replicates, .. } = options;
+        format!(
+            "shardwise nightly --history {history} --work {work} --models {models} --name {name} --seed {seed} \
+             --replicates {replicates} --date {date}"
+        )
+    }
+}
+
+/// The outcome for people.
+pub(super) fn summary(
+    judged: Option<&Judged>,
+    outcome: Outcome,
+    prediction: Option<&ShardPrediction>,
+    report: Option<&Path>,
+) -> String {
+    let mut text = String::new();
+    if let Some(judged) = judged {
+        text += &format!("{:<18}{:>10}{:>10}{:>11}\n", "policy", "mean ms", "p99 ms", "SLO missed");
+        for policy in &judged.closed_loop.policies {
+            let (mean_ms, p99_ms, missed) =
+                (policy.pooled.mean_ms, policy.pooled.p99_ms, policy.pooled.slo_miss * 100.0);
+            text += &format!("{:<18}{mean_ms:>10.1}{p99_ms:>10.1}{missed:>10.2}%\n", policy.name);
+        }
+        for reason in &judged.verdict.reasons {
+            text += &format!("{} {reason}\n", if reason.holds { "✓" } else { "✗" });
+        }
+    }
+    text += match outcome {
+        Outcome::Promoted | Outcome::Champion => "The model is live (champion).\n\n",
+        Outcome::NotJudged | Outcome::Refused => "The model is not live.\n\n",
+    };
+    text += &prediction.map(predict::in_words).unwrap_or_default();
+    if let Some(report) = report {
+        text += &format!("\nreport: {}\n", report.display());
+    }
+    text
+}
+
+/// The rows of the closed loop that the result holds.
+pub(super) fn table(closed_loop: &ClosedLoop) -> Vec<Value> {
+    let row = |policy: &PolicyResult| {
+        json!({
+            "policy": policy.name, "mean_ms": policy.pooled.mean_ms, "p99_ms": policy.pooled.p99_ms,
+            "slo_miss": policy.pooled.slo_miss, "error_rate": policy.pooled.error_rate, "core_use": policy.pooled.core_use,
+        })
+    };
+    closed_loop.policies.iter().map(row).collect()
+}
+
+fn dataset_facts(card: &DatasetCard, metrics: &HeadMetrics, history: &Path) -> DatasetFacts {
+    DatasetFacts {
+        id: card.id.clone(),
+        source: history.display().to_string(),
+        rows: card.rows,
+        earlier_rows: metrics.train_rows,
+        later_rows: metrics.test_rows,
+        from_utc: card.from.to_string(),
+        to_utc: card.to.to_string(),
+        features: card.feature_names.len() as u64,
+        feature_fingerprint: card.feature_fingerprint.clone(),
+        hash: card.content_hash.clone(),
+    }
+}
+
+fn model_facts(name: &str, trained: &TrainedVersion, judged: &Judged, published: bool) -> ModelFacts {
+    let metrics = &trained.metrics;
+    let score = |predictor: &str, rmse: f64, r2: Option<f64>| ExecScore { predictor: predictor.to_owned(), rmse, r2 };
+    ModelFacts {
+        name: name.to_owned(),
+        version: trained.version.clone(),
+        published,
+        champion_version: judged.champion.clone(),
+        exec: Some(score("boosted trees on the service table", metrics.rmse, Some(metrics.r2))),
+        table: Some(score("service table alone", metrics.table_rmse, None)),
+        others: [
+            ("elastic net on 20,000 rows", metrics.elastic_net_rmse),
+            ("random forest on 20,000 rows", metrics.forest_rmse),
+        ]
+        .into_iter()
+        .filter_map(|(name, rmse)| Some(score(name, rmse?, None)))
+        .collect(),
+    }
+}
+
+fn notes() -> Vec<String> {
+    vec![
+        "The closed loop plays the history's held-out arrivals in the simulated world that the history names; service noise, failures and neighbours are drawn anew per seed and are the same for all policies; traced slowness of machines goes on as it was.".to_owned(),
+        "Routers learn online through the traffic before the held-out period, and only that period is measured.".to_owned(),
+        "Confidence is not calibrated yet: it takes the spread of a single execution for the doubt about its mean, and so errs on the low side.".to_owned(),
+    ]
+}
