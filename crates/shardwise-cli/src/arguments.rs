@@ -1,5 +1,6 @@
 //! The command line: names and options as users type them.
 
+mod import;
 mod models;
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use shardwise_simulator::LoadScenario;
 use shardwise_types::Timestamp;
 
+pub(crate) use self::import::*;
 pub(crate) use self::models::*;
 use crate::lists::{Decimals, Numbers, Words};
 
@@ -93,6 +95,8 @@ pub(crate) enum HistoryCommand {
     Simulate(SimulateArguments),
     /// From a simulated fleet under real arrivals, run times, market and machine noise.
     Replay(ReplayArguments),
+    /// From files or a Prometheus that you have, by a mapping file; exit code 4 when too many rows are refused.
+    Import(ImportArguments),
 }
 
 #[derive(Subcommand)]

@@ -82,9 +82,10 @@ impl Target {
             (_, "outcome_known_at") => Otherwise::Computed("known_at plus total_ms"),
             (_, "total_ms") if self == Self::Placements => Otherwise::Computed("outcome_known_at less known_at"),
             (_, "eligible") => Otherwise::Computed("the number of shards that are known"),
-            (Table::ShardReports, "region" | "cores" | "clock_ghz" | "shard_memory_mb" | "hardware" | "max_amount_usd") => {
-                Otherwise::Computed("what [[fleet]] says of the shard")
-            }
+            (
+                Table::ShardReports,
+                "region" | "cores" | "clock_ghz" | "shard_memory_mb" | "hardware" | "max_amount_usd",
+            ) => Otherwise::Computed("what [[fleet]] says of the shard"),
             (_, "event_type" | "protocol" | "trading_pair" | "exchange") => word(""),
             (_, "risk_level" | "urgency") => word("medium"),
             (_, "priority") => word("normal"),
@@ -146,7 +147,8 @@ impl Field {
 pub(crate) fn fields_in_words() -> String {
     let mut page = String::new();
     for target in Target::ALL {
-        page += &format!("\n### {}\n\n| field | type | units | when nothing is said |\n|---|---|---|---|\n", target.name());
+        page +=
+            &format!("\n### {}\n\n| field | type | units | when nothing is said |\n|---|---|---|---|\n", target.name());
         let listed = target.fields().into_iter().filter(|field| field.otherwise != Otherwise::Shared);
         listed.for_each(|field| page += &field.row());
     }

@@ -228,7 +228,9 @@ impl Mapping {
             })?;
             if network.rtt_ms.len() != network.regions.len().pow(2) || !network.rtt_ms.iter().all(|rtt| is_rtt(*rtt)) {
                 let (regions, path) = (network.regions.len(), path.display());
-                return Err(self.wrong(format!("{path} must hold {regions} × {regions} times in rttMs, each 0 or more")));
+                return Err(
+                    self.wrong(format!("{path} must hold {regions} × {regions} times in rttMs, each 0 or more"))
+                );
             }
             return Ok(network);
         }
@@ -252,7 +254,9 @@ impl Mapping {
 
     fn linked(&self, topology: &Topology) -> Result<Network, DatasetError> {
         let Some(default_region) = &topology.default_region else {
-            return Err(self.wrong("[topology] needs file, or default_region (where exchanges that are not listed stand)"));
+            return Err(
+                self.wrong("[topology] needs file, or default_region (where exchanges that are not listed stand)")
+            );
         };
         let ends = topology.links.iter().flat_map(|link| [&link.between.0, &link.between.1]);
         let mut regions: Vec<&String> = ends.chain(self.fleet.iter().map(|shard| &shard.region)).collect();
@@ -284,7 +288,11 @@ impl Mapping {
         Ok(Network {
             regions: regions.iter().map(|region| region.as_str().into()).collect(),
             rtt_ms,
-            exchanges: topology.exchanges.iter().map(|(name, region)| (name.as_str().into(), region.as_str().into())).collect(),
+            exchanges: topology
+                .exchanges
+                .iter()
+                .map(|(name, region)| (name.as_str().into(), region.as_str().into()))
+                .collect(),
             default_region: default_region.as_str().into(),
         })
     }

@@ -59,8 +59,12 @@ impl Plan {
         }
         let is_prometheus = format == Format::Prometheus;
         match (&table.prometheus, is_prometheus) {
-            (None, true) => return Err(mapping.wrong("--from prometheus needs [tables.prometheus] with shard_label and step_s")),
-            (Some(_), false) => return Err(mapping.wrong("[tables.prometheus] is for --from prometheus; remove it, or say from = \"prometheus\" in the table")),
+            (None, true) => {
+                return Err(mapping.wrong("--from prometheus needs [tables.prometheus] with shard_label and step_s"));
+            }
+            (Some(_), false) => return Err(mapping.wrong(
+                "[tables.prometheus] is for --from prometheus; remove it, or say from = \"prometheus\" in the table",
+            )),
             (Some(_), true) if target != Target::ShardReports => {
                 return Err(mapping.wrong(format!("Prometheus can fill shard_reports, not {}", target.name())));
             }
@@ -96,7 +100,8 @@ impl Plan {
             let missing: Vec<&str> = shape.into_iter().filter(|field| !self.has(field)).collect();
             if !missing.is_empty() {
                 let missing = missing.join(", ");
-                return Err(mapping.wrong(format!("shard_reports need {missing}; map them, or describe the shards in [[fleet]]")));
+                return Err(mapping
+                    .wrong(format!("shard_reports need {missing}; map them, or describe the shards in [[fleet]]")));
             }
         }
         Ok(())
@@ -139,7 +144,8 @@ impl Builder<'_> {
             }
         };
         let source = if self.is_prometheus { "query" } else { "column" };
-        let (taken, other) = if self.is_prometheus { (&words.query, &words.column) } else { (&words.column, &words.query) };
+        let (taken, other) =
+            if self.is_prometheus { (&words.query, &words.column) } else { (&words.column, &words.query) };
         if other.is_some() || taken.is_some() == words.constant.is_some() {
             return Err(self.wrong(&field.name, format!("needs either {source} or constant, one of the two")));
         }
@@ -209,9 +215,12 @@ impl Builder<'_> {
 
     fn convert(&self, field: &Field, column: &str, words: FieldWords) -> Result<Convert, DatasetError> {
         let is_time = field.spec.kind == crate::Kind::Time;
-        let says_time = words.format.is_some() || words.zone.is_some() || words.pattern.is_some() || words.ambiguous.is_some();
+        let says_time =
+            words.format.is_some() || words.zone.is_some() || words.pattern.is_some() || words.ambiguous.is_some();
         if says_time && !is_time {
-            return Err(self.wrong(&field.name, "is no time, so format, zone, pattern and ambiguous do not apply; remove them"));
+            return Err(
+                self.wrong(&field.name, "is no time, so format, zone, pattern and ambiguous do not apply; remove them")
+            );
         }
         if words.hash && !matches!(field.name.as_str(), "decision_id") {
             return Err(self.wrong(&field.name, "hash makes numbers of ids that are texts; it is for decision_id only"));
@@ -267,20 +276,35 @@ impl Builder<'_> {
             TimeKind::Rfc3339 | TimeKind::Local if said.unit.is_some() => {
                 Err(wrong("a unit is for format = \"epoch\"; remove it or say that format".to_owned()))
             }
-            TimeKind::Rfc3339 | TimeKind::Epoch if said.zone.is_some() || said.pattern.is_some() || said.ambiguous.is_some() => {
-                Err(wrong("zone, pattern and ambiguous are for format = \"local\"; remove them or say that format".to_owned()))
+            TimeKind::Rfc3339 | TimeKind::Epoch
+                if said.zone.is_some() || said.pattern.is_some() || said.ambiguous.is_some() =>
+            {
+                Err(wrong(
+                    "zone, pattern and ambiguous are for format = \"local\"; remove them or say that format".to_owned(),
+                ))
             }
             TimeKind::Rfc3339 => Ok(TimeFormat::Rfc3339),
             TimeKind::Epoch => {
                 let unit = said.unit.unwrap_or_default();
                 let nanos = nanos_of(&unit);
-                nanos.map(TimeFormat::Epoch).ok_or_else(|| wrong(format!("format = \"epoch\" needs unit = \"ns\", \"us\", \"ms\" or \"s\", not '{unit}'")))
+                nanos.map(TimeFormat::Epoch).ok_or_else(|| {
+                    wrong(format!("format = \"epoch\" needs unit = \"ns\", \"us\", \"ms\" or \"s\", not '{unit}'"))
+                })
             }
             TimeKind::Local => {
-                let name = said.zone.ok_or_else(|| wrong("format = \"local\" needs a zone, such as \"Europe/Berlin\"".to_owned()))?;
-                let zone = TimeZone::get(&name)
-                    .map_err(|_| wrong(format!("'{name}' is no time zone of the IANA list; write one such as \"Europe/Berlin\" or \"UTC\"")))?;
-                Ok(TimeFormat::Local { zone, pattern: said.pattern, ambiguous: said.ambiguous.unwrap_or(Ambiguous::Refuse) })
+                let name = said
+                    .zone
+                    .ok_or_else(|| wrong("format = \"local\" needs a zone, such as \"Europe/Berlin\"".to_owned()))?;
+                let zone = TimeZone::get(&name).map_err(|_| {
+                    wrong(format!(
+                        "'{name}' is no time zone of the IANA list; write one such as \"Europe/Berlin\" or \"UTC\""
+                    ))
+                })?;
+                Ok(TimeFormat::Local {
+                    zone,
+                    pattern: said.pattern,
+                    ambiguous: said.ambiguous.unwrap_or(Ambiguous::Refuse),
+                })
             }
         }
     }

@@ -41,8 +41,9 @@ impl TimeFormat {
             // A Parquet column that knows its zone needs no words about it.
             (Raw::Instant(nanos), _) => *nanos,
             (Raw::Naive(nanos), Self::Local { zone, ambiguous, .. }) => {
-                let civil = jiff::Timestamp::from_nanosecond(*nanos)
-                    .map_err(|_| Refusal::of("is out of range", format!("{nanos} ns since 1970 are beyond all dates")))?;
+                let civil = jiff::Timestamp::from_nanosecond(*nanos).map_err(|_| {
+                    Refusal::of("is out of range", format!("{nanos} ns since 1970 are beyond all dates"))
+                })?;
                 instant(TimeZone::UTC.to_datetime(civil), zone, *ambiguous)?
             }
             (Raw::Naive(_), _) => {
@@ -96,7 +97,9 @@ fn instant(civil: DateTime, zone: &TimeZone, ambiguous: Ambiguous) -> Result<i12
         (AmbiguousOffset::Fold { .. }, Ambiguous::Refuse) => {
             return Err(Refusal::of(
                 "exists twice in its zone",
-                format!("{civil} exists twice in {name}, for clocks were put back; say ambiguous = \"earlier\" or \"later\""),
+                format!(
+                    "{civil} exists twice in {name}, for clocks were put back; say ambiguous = \"earlier\" or \"later\""
+                ),
             ));
         }
         (_, Ambiguous::Later) => found.later(),

@@ -61,9 +61,7 @@ impl Dimension {
         match self {
             Self::Plain => &[],
             Self::Duration => &[("ms", 1.0, 1.0), ("ns", 1.0, 1e6), ("us", 1.0, 1e3), ("s", 1e3, 1.0)],
-            Self::Memory => {
-                &[("mb", 1.0, 1.0), ("bytes", 1.0, KIB * KIB), ("kb", 1.0, KIB), ("gb", KIB, 1.0)]
-            }
+            Self::Memory => &[("mb", 1.0, 1.0), ("bytes", 1.0, KIB * KIB), ("kb", 1.0, KIB), ("gb", KIB, 1.0)],
             Self::Share => &[("share", 1.0, 1.0), ("percent", 1.0, 1e2), ("permille", 1.0, 1e3)],
             Self::BasisPoints => &[("bp", 1.0, 1.0), ("percent", 1e2, 1.0), ("share", 1e4, 1.0)],
             Self::Clock => &[("ghz", 1.0, 1.0), ("mhz", 1.0, 1e3), ("hz", 1.0, 1e9)],
@@ -101,7 +99,11 @@ mod tests {
     fn every_unit_of_one_amount_is_stored_as_the_same_number() {
         let same: [(Dimension, f64, &[(&str, f64)]); 6] = [
             (Dimension::Duration, 1.5, &[("ns", 1_500_000.0), ("us", 1500.0), ("ms", 1.5), ("s", 0.0015)]),
-            (Dimension::Memory, 2048.0, &[("bytes", 2_147_483_648.0), ("kb", 2_097_152.0), ("mb", 2048.0), ("gb", 2.0)]),
+            (
+                Dimension::Memory,
+                2048.0,
+                &[("bytes", 2_147_483_648.0), ("kb", 2_097_152.0), ("mb", 2048.0), ("gb", 2.0)],
+            ),
             (Dimension::Share, 0.25, &[("share", 0.25), ("percent", 25.0), ("permille", 250.0)]),
             (Dimension::BasisPoints, 150.0, &[("bp", 150.0), ("percent", 1.5), ("share", 0.015)]),
             (Dimension::Clock, 3.2, &[("ghz", 3.2), ("mhz", 3200.0), ("hz", 3.2e9)]),
@@ -109,7 +111,10 @@ mod tests {
         ];
         for (dimension, stored, units) in same {
             let named: Vec<&str> = units.iter().map(|(unit, _)| *unit).collect();
-            assert!(dimension.names().iter().all(|name| named.contains(name)), "{dimension:?} has a unit without a test");
+            assert!(
+                dimension.names().iter().all(|name| named.contains(name)),
+                "{dimension:?} has a unit without a test"
+            );
             for (unit, value) in units {
                 let factor = dimension.factor(unit).unwrap();
                 assert_eq!(factor.apply(*value), stored, "{value} {unit}");

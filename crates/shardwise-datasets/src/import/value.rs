@@ -181,7 +181,9 @@ impl Convert {
                 raw => Stored::Text(raw.word().into_owned()),
             },
             Kind::TextList => Stored::Shards(list(raw)?.iter().map(|item| item.word().as_ref().into()).collect()),
-            Kind::F32List => Stored::Floats(list(raw)?.iter().map(|item| self.feature(item)).collect::<Result<_, _>>()?),
+            Kind::F32List => {
+                Stored::Floats(list(raw)?.iter().map(|item| self.feature(item)).collect::<Result<_, _>>()?)
+            }
         };
         check(&self.spec, &stored)?;
         Ok(stored)
@@ -249,7 +251,10 @@ fn flag(raw: &Raw) -> Result<bool, Refusal> {
         (Raw::Bool(value), _) => Ok(*value),
         (_, "true" | "t" | "yes" | "y" | "1") => Ok(true),
         (_, "false" | "f" | "no" | "n" | "0") => Ok(false),
-        _ => Err(Refusal::of("is neither true nor false", format!("{raw} is neither true nor false (nor 1, 0, yes, no)"))),
+        _ => Err(Refusal::of(
+            "is neither true nor false",
+            format!("{raw} is neither true nor false (nor 1, 0, yes, no)"),
+        )),
     }
 }
 
