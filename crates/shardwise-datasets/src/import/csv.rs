@@ -1,12 +1,10 @@
 //! CSV, record by record; a record that is not whole or not UTF-8 is refused by itself.
 
-use std::cell::Cell;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
-use csv::{ByteRecord, Reader, ReaderBuilder};
+use csv_core::{ReadRecordResult, ReaderBuilder};
 
 use super::mapping::CsvWords;
 use super::source::{LONGEST_ROW, Next, Source, bad, missing};
@@ -15,48 +13,75 @@ use crate::DatasetError;
 
 pub(crate) struct CsvSource {
     path: PathBuf,
-    reader: Reader<Bounded>,
-    /// Bytes that were read since the last record.
-    since: Rc<Cell<usize>>,
-    record: ByteRecord,
+    records: Records,
     fields: usize,
     /// Where the columns that were asked for stand in a record.
     wanted: Vec<usize>,
     nulls: Vec<String>,
-    delimiter: u8,
     row: u64,
 }
 
-/// Fails when one record takes more than [`LONGEST_ROW`]: a quote that never closes would take the memory instead.
-struct Bounded {
-    file: File,
-    since: Rc<Cell<usize>>,
+/// The records of a file; the last one is held.
+struct Records {
+    reader: csv_core::Reader,
+    file: BufReader<File>,
+    /// The record as it stands in the file.
+    text: Vec<u8>,
+    /// Its fields without quotes, one behind the other, and where each ends.
+    content: Vec<u8>,
+    ends: Vec<usize>,
+    fields: usize,
 }
 
-impl Read for Bounded {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.since.get() > LONGEST_ROW {
-            return Err(io::Error::other("a row is longer than 64 MiB: is there a quote that never closes?"));
+impl Records {
+    fn open(path: &Path, delimiter: u8) -> std::io::Result<Self> {
+        let reader = ReaderBuilder::new().delimiter(delimiter).build();
+        let file = BufReader::with_capacity(1 << 18, File::open(path)?);
+        Ok(Self { reader, file, text: Vec::new(), content: vec![0; 1024], ends: vec![0; 64], fields: 0 })
+    }
+
+    /// Reads the next record; says whether there was one.
+    fn advance(&mut self) -> std::io::Result<bool> {
+        self.text.clear();
+        let (mut written, mut ended) = (0, 0);
+        loop {
+            let input = self.file.fill_buf()?;
+            let (result, read, wrote, ends) =
+                self.reader.read_record(input, &mut self.content[written..], &mut self.ends[ended..]);
+            self.text.extend_from_slice(&input[..read]);
+            self.file.consume(read);
+            written += wrote;
+            ended += ends;
+            match result {
+                ReadRecordResult::InputEmpty => {}
+                ReadRecordResult::OutputFull => self.content.resize(self.content.len() * 2, 0),
+                ReadRecordResult::OutputEndsFull => self.ends.resize(self.ends.len() * 2, 0),
+                ReadRecordResult::Record => {
+                    self.fields = ended;
+                    return Ok(true);
+                }
+                ReadRecordResult::End => return Ok(false),
+            }
+            // A quote that never closes would take the memory of the whole file.
+            if self.text.len() > LONGEST_ROW {
+                return Err(std::io::Error::other("it is longer than 64 MiB; is there a quote that never closes?"));
+            }
         }
-        let n = self.file.read(buffer)?;
-        self.since.set(self.since.get() + n);
-        Ok(n)
+    }
+
+    fn field(&self, n: usize) -> &[u8] {
+        let start = if n == 0 { 0 } else { self.ends[n - 1] };
+        &self.content[start..self.ends[n]]
     }
 }
 
 impl CsvSource {
     pub(crate) fn open(path: &Path, columns: &[String], words: &CsvWords) -> Result<Self, DatasetError> {
-        let file = File::open(path).map_err(DatasetError::io("open", path))?;
-        let since = Rc::new(Cell::new(0));
         // Mappings allow ASCII only.
-        let delimiter = words.delimiter as u8;
-        let mut reader = ReaderBuilder::new()
-            .delimiter(delimiter)
-            .flexible(true)
-            .from_reader(Bounded { file, since: Rc::clone(&since) });
-        let header = reader.byte_headers().map_err(|error| bad(path, error))?.clone();
-        let names: Option<Vec<String>> =
-            header.iter().map(|name| std::str::from_utf8(name).ok().map(|name| name.trim().to_owned())).collect();
+        let mut records = Records::open(path, words.delimiter as u8).map_err(DatasetError::io("open", path))?;
+        records.advance().map_err(|error| bad(path, format!("has a header that cannot be read: {error}")))?;
+        let name = |n| std::str::from_utf8(records.field(n)).ok().map(|name| name.trim().to_owned());
+        let names: Option<Vec<String>> = (0..records.fields).map(name).collect();
         let Some(names) = names else {
             return Err(bad(
                 path,
@@ -79,12 +104,12 @@ impl CsvSource {
             }
         };
         let wanted = columns.iter().map(position).collect::<Result<_, _>>()?;
-        let (fields, record, nulls) = (names.len(), ByteRecord::new(), words.nulls.clone());
-        Ok(Self { path: path.to_owned(), reader, since, record, fields, wanted, nulls, delimiter, row: 0 })
+        let (fields, nulls) = (names.len(), words.nulls.clone());
+        Ok(Self { path: path.to_owned(), records, fields, wanted, nulls, row: 0 })
     }
 
     fn value(&self, column: usize) -> Result<Raw, Refusal> {
-        let text = std::str::from_utf8(&self.record[column]).map_err(|_| {
+        let text = std::str::from_utf8(self.records.field(column)).map_err(|_| {
             Refusal::of(
                 "row is not UTF-8",
                 "the row is not UTF-8; save the file as UTF-8, such as by iconv -f latin1 -t UTF-8",
@@ -96,15 +121,13 @@ impl CsvSource {
 
 impl Source for CsvSource {
     fn next(&mut self) -> Result<Next, DatasetError> {
-        let there = self.reader.read_byte_record(&mut self.record);
-        // What the reader holds beyond this record was read for the next ones, and is small.
-        self.since.set(0);
-        if !there.map_err(|error| bad(&self.path, format!("row {}: {error}", self.row + 1)))? {
+        let there = self.records.advance();
+        if !there.map_err(|error| bad(&self.path, format!("cannot be read in row {}: {error}", self.row + 1)))? {
             return Ok(Next::End);
         }
         self.row += 1;
-        if self.record.len() != self.fields {
-            let (found, fields) = (self.record.len(), self.fields);
+        if self.records.fields != self.fields {
+            let (found, fields) = (self.records.fields, self.fields);
             return Ok(Next::Broken(Refusal::of(
                 "row has another number of columns than the header",
                 format!("the row has {found} columns, the header {fields}"),
@@ -119,9 +142,6 @@ impl Source for CsvSource {
     }
 
     fn text(&self) -> String {
-        let mut writer = csv::WriterBuilder::new().delimiter(self.delimiter).from_writer(Vec::new());
-        let written = writer.write_byte_record(&self.record).and_then(|()| Ok(writer.flush()?));
-        let bytes = written.ok().and_then(|()| writer.into_inner().ok()).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\r']).to_owned()
+        String::from_utf8_lossy(self.records.text.trim_ascii()).into_owned()
     }
 }
