@@ -96,7 +96,7 @@ pub(crate) enum HistoryCommand {
     /// From a simulated fleet under real arrivals, run times, market and machine noise.
     Replay(ReplayArguments),
     /// From files or a Prometheus that you have, by a mapping file; exit code 4 when too many rows are refused.
-    Import(ImportArguments),
+    Import(HistoryImportArguments),
 }
 
 #[derive(Subcommand)]

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use shardwise_types::Timestamp;
 
 #[derive(Args)]
-pub(crate) struct ImportArguments {
+pub(crate) struct HistoryImportArguments {
     /// What the input is written in.
     #[arg(long, value_enum)]
     pub(crate) from: ImportFormat,

@@ -24,6 +24,7 @@ pub(crate) enum Target {
 }
 
 impl Target {
+    #[cfg(test)]
     pub(crate) const ALL: [Self; 5] =
         [Self::Placements, Self::Decisions, Self::Outcomes, Self::ShardReports, Self::Market];
 
@@ -125,39 +126,41 @@ pub(crate) struct Field {
     pub(crate) otherwise: Otherwise,
 }
 
-impl Field {
-    fn row(&self) -> String {
-        let units = match self.spec.kind {
-            Kind::Time => "time".to_owned(),
-            _ => self.dimension.names().join(", "),
-        };
-        let otherwise = match &self.otherwise {
-            Otherwise::Needed => "**needed**".to_owned(),
-            Otherwise::Is(Stored::Null) => "null".to_owned(),
-            Otherwise::Is(Stored::Text(text)) => format!("\"{text}\""),
-            Otherwise::Is(value) => value.cell().to_string(),
-            Otherwise::Computed(words) => (*words).to_owned(),
-            Otherwise::Shared => unreachable!("shared fields are not listed"),
-        };
-        format!("| `{}` | {} | {units} | {otherwise} |\n", self.name, self.spec.kind.name())
-    }
-}
-
-/// The tables of fields as IMPORT.md shows them.
-pub(crate) fn fields_in_words() -> String {
-    let mut page = String::new();
-    for target in Target::ALL {
-        page +=
-            &format!("\n### {}\n\n| field | type | units | when nothing is said |\n|---|---|---|---|\n", target.name());
-        let listed = target.fields().into_iter().filter(|field| field.otherwise != Otherwise::Shared);
-        listed.for_each(|field| page += &field.row());
-    }
-    page
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Field {
+        fn row(&self) -> String {
+            let units = match self.spec.kind {
+                Kind::Time => "time".to_owned(),
+                _ => self.dimension.names().join(", "),
+            };
+            let otherwise = match &self.otherwise {
+                Otherwise::Needed => "**needed**".to_owned(),
+                Otherwise::Is(Stored::Null) => "null".to_owned(),
+                Otherwise::Is(Stored::Text(text)) => format!("\"{text}\""),
+                Otherwise::Is(value) => value.cell().to_string(),
+                Otherwise::Computed(words) => (*words).to_owned(),
+                Otherwise::Shared => unreachable!("shared fields are not listed"),
+            };
+            format!("| `{}` | {} | {units} | {otherwise} |\n", self.name, self.spec.kind.name())
+        }
+    }
+
+    /// The tables of fields as IMPORT.md shows them.
+    fn fields_in_words() -> String {
+        let mut page = String::new();
+        for target in Target::ALL {
+            page += &format!(
+                "\n### {}\n\n| field | type | units | when nothing is said |\n|---|---|---|---|\n",
+                target.name()
+            );
+            let listed = target.fields().into_iter().filter(|field| field.otherwise != Otherwise::Shared);
+            listed.for_each(|field| page += &field.row());
+        }
+        page
+    }
 
     const BEGIN: &str = "<!-- fields: written by a test, do not edit -->\n";
 

@@ -197,12 +197,8 @@ impl Run<'_> {
                 writer.cells(row.table, Timestamp::from_nanos(row.known_at), cells)?;
             }
             None if self.first.len() < SHOWN => {
-                let shown = row
-                    .table
-                    .specs()
-                    .iter()
-                    .zip(&row.cells)
-                    .map(|(spec, cell)| (spec.name.to_owned(), shown(spec, cell)));
+                let specs = row.table.specs();
+                let shown = specs.iter().zip(&row.cells).map(|(spec, cell)| (spec.name.to_owned(), shown(spec, cell)));
                 self.first.push((name, shown.collect()));
             }
             None => {}

@@ -41,6 +41,7 @@ const KIB: f64 = 1024.0;
 type Units = &'static [(&'static str, f64, f64)];
 
 impl Dimension {
+    #[cfg(test)]
     pub(crate) const ALL: [Self; 7] =
         [Self::Plain, Self::Duration, Self::Memory, Self::Share, Self::BasisPoints, Self::Clock, Self::Money];
 
