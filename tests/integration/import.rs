@@ -323,3 +323,47 @@ fn ndjson_of(columns: &[String], rows: Vec<Vec<Value>>) -> String {
     };
     rows.into_iter().map(line).collect()
 }
+
+/// The example with many rows, so that an import takes a while.
+fn long() -> Changed {
+    let many = |csv: String| {
+        let (header, first) = (csv.lines().next().expect("a header"), csv.lines().nth(1).expect("a row"));
+        let rows = (0..600_000).map(|n| first.replace("req-0000", &format!("req-{n}")));
+        let lines: Vec<String> = [header.to_owned()].into_iter().chain(rows).collect();
+        lines.join("\n").into_bytes()
+    };
+    Changed::new(|map| map, many)
+}
+
+/// Starts an import, waits until it has begun to write, and sends a signal; returns how it ended.
+fn stopped_by(signal: &str, changed: &Changed) -> std::process::ExitStatus {
+    let out = changed.out();
+    let mut running = std::process::Command::new(crate::support::binary())
+        .args(import("csv", &changed.map, &changed.input, &out))
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("the binary starts");
+    let has_begun = || names(changed.folder.path()).iter().any(|name| name.starts_with(".history.new-"));
+    while !has_begun() {
+        assert_eq!(running.try_wait().expect("a process"), None, "it ended before it began");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    let id = running.id().to_string();
+    let sent = std::process::Command::new("kill").args([signal, &id]).status().expect("kill runs");
+    assert!(sent.success());
+    running.wait().expect("it ends")
+}
+
+#[test]
+fn an_import_that_is_stopped_or_killed_leaves_no_half_history() {
+    let changed = long();
+    let before = names(changed.folder.path());
+    assert_eq!(stopped_by("-INT", &changed).code(), Some(130), "Ctrl-C is heard");
+    assert_eq!(names(changed.folder.path()), before, "left over");
+    assert_eq!(stopped_by("-KILL", &changed).code(), None, "killed");
+    assert!(!changed.out().exists(), "half a history");
+    let result = json(&import("csv", &changed.map, &changed.input, &changed.out()));
+    assert_eq!(result["rows"], 600_000);
+    let after: Vec<String> = names(changed.folder.path()).into_iter().filter(|name| name.starts_with('.')).collect();
+    assert!(after.is_empty(), "the next import clears what a killed one left: {after:?}");
+}

@@ -30,7 +30,7 @@ pub(crate) fn rows(frame: &DataFrame) -> (Vec<String>, Vec<Vec<Value>>) {
 /// Writes a frame as Parquet, its columns renamed to `my_…`.
 pub(crate) fn write_renamed(mut frame: DataFrame, file: &Path) {
     let names: Vec<String> = frame.get_column_names().into_iter().map(|name| format!("my_{name}")).collect();
-    frame.set_column_names(names).expect("as many names");
+    frame.set_column_names(&names).expect("as many names");
     ParquetWriter::new(File::create(file).expect("writable")).finish(&mut frame).expect("written");
 }
 

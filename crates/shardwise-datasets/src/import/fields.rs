@@ -4,8 +4,8 @@ use serde::Deserialize;
 
 use super::units::Dimension;
 use super::value::Stored;
+use crate::ColumnSpec;
 use crate::schema::Table;
-use crate::{ColumnSpec, Kind};
 
 /// What the rows of a source are. In this order they are read: what a decision needs is known before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -129,6 +129,7 @@ pub(crate) struct Field {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Kind;
 
     impl Field {
         fn row(&self) -> String {
