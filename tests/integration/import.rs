@@ -87,7 +87,7 @@ fn the_page_shows_the_example_and_the_example_becomes_a_dataset() {
     else {
         unreachable!()
     };
-    assert_eq!(first.request.amount_usd.map(|amount| amount.usd()), Some(8612.68));
+    assert_eq!(first.request.amount_usd.map(shardwise_types::UsdAmount::usd), Some(8612.68));
     assert_eq!((first.request.function.as_str(), first.shard.as_str(), first.eligible), ("price", "worker-b", 2));
     let outcomes = || records.iter().filter_map(|r| if let HistoryRecord::Outcome(o) = r { Some(o) } else { None });
     let first_outcome = outcomes().next().expect("one");
@@ -97,7 +97,8 @@ fn the_page_shows_the_example_and_the_example_becomes_a_dataset() {
         first_outcome.known_at.millis_since(first.known_at),
         f64::from(33.503_f32).mul_add(1e6, 0.0).round() / 1e6
     );
-    let errors: Vec<&str> = outcomes().filter_map(|o| o.response.error.map(|error| error.as_str())).collect();
+    let errors: Vec<&str> =
+        outcomes().filter_map(|o| o.response.error.map(shardwise_types::ErrorClass::as_str)).collect();
     assert_eq!(errors, ["timeout", "failed"]);
 
     let built = json(&["dataset", "build", "--history", text(&history), "--out", text(&dataset)]);

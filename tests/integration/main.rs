@@ -6,6 +6,7 @@ mod command_line;
 mod decisions;
 mod import;
 mod import_prometheus;
+mod import_rows;
 mod judge;
 mod models;
 mod onnx;

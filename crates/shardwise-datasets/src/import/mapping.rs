@@ -206,7 +206,7 @@ impl Mapping {
             if shard.shard.is_empty() || shard.region.is_empty() {
                 return Err(self.wrong("[[fleet]] has a shard without a name or a region; both must not be empty"));
             }
-            let classes = shardwise_types::HardwareClass::ALL.map(|class| class.as_str());
+            let classes = shardwise_types::HardwareClass::ALL.map(shardwise_types::HardwareClass::as_str);
             if !classes.contains(&shard.hardware.as_str()) {
                 let (hardware, known) = (&shard.hardware, classes.join(", "));
                 return Err(self.wrong(format!("[[fleet]] says hardware = \"{hardware}\"; it must be one of {known}")));

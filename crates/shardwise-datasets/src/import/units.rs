@@ -98,7 +98,8 @@ mod tests {
 
     #[test]
     fn every_unit_of_one_amount_is_stored_as_the_same_number() {
-        let same: [(Dimension, f64, &[(&str, f64)]); 6] = [
+        type Same = (Dimension, f64, &'static [(&'static str, f64)]);
+        let same: [Same; 6] = [
             (Dimension::Duration, 1.5, &[("ns", 1_500_000.0), ("us", 1500.0), ("ms", 1.5), ("s", 0.0015)]),
             (
                 Dimension::Memory,
