@@ -73,7 +73,9 @@ impl Plan {
         let mut builder = Builder { mapping, target, is_prometheus, columns: Vec::new() };
         let mut parts: Vec<(Table, Vec<Slot>)> = target.tables().iter().map(|table| (*table, Vec::new())).collect();
         for field in fields {
-            let words = builder.words(&field, table.fields.get(&field.name))?;
+            // What both halves of a wide row share is the decision's: its column says nothing of an outcome.
+            let said = table.fields.get(&field.name).filter(|_| field.otherwise != Otherwise::Shared);
+            let words = builder.words(&field, said)?;
             let slot = builder.slot(field, words)?;
             let part = parts.iter_mut().find(|(table, _)| *table == slot.field.table);
             part.expect("a field's table is among the target's").1.push(slot);
