@@ -1,5 +1,6 @@
 //! The command line: names and options as users type them.
 
+mod import;
 mod models;
 mod nightly;
 mod trials;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use shardwise_types::Timestamp;
 
+pub(crate) use self::import::*;
 pub(crate) use self::models::*;
 pub(crate) use self::nightly::NightlyArguments;
 pub(crate) use self::trials::*;
@@ -100,6 +102,8 @@ pub(crate) enum HistoryCommand {
     Simulate(SimulateArguments),
     /// From a simulated fleet under real arrivals, run times, market and machine noise.
     Replay(ReplayArguments),
+    /// From files or a Prometheus that you have, by a mapping file; exit code 4 when too many rows are refused.
+    Import(HistoryImportArguments),
 }
 
 #[derive(Subcommand)]

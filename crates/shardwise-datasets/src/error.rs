@@ -237,6 +237,25 @@ pub enum DatasetError {
         /// The file.
         path: PathBuf,
     },
+    /// A mapping file that cannot be followed.
+    #[error("mapping {}: {problem}", path.display())]
+    Mapping {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// An input of an import that cannot be used as a whole.
+    #[error("{input} {problem}")]
+    Input {
+        /// The file or server.
+        input: String,
+        /// What is wrong and what to do, as the rest of a sentence.
+        problem: String,
+    },
+    /// The caller asked an import to stop.
+    #[error("stopped as asked; nothing was written, so the same import begins anew")]
+    ImportStopped,
     /// A real trace that cannot be used.
     #[error("trace {}: {problem}", path.display())]
     Trace {

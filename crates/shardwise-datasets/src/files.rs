@@ -48,6 +48,11 @@ impl StagedDir {
         &self.content
     }
 
+    /// A folder beside the content that vanishes with it, whatever becomes of the content.
+    pub(crate) fn scratch(&self) -> &Path {
+        self.holder.path()
+    }
+
     /// Moves what is there so far to another place beside the target, replacing what stands there.
     pub(crate) fn park(self, at: &Path) -> Result<(), DatasetError> {
         if at.exists() {

@@ -21,6 +21,7 @@ mod day;
 mod error;
 mod files;
 mod history;
+mod import;
 mod replay;
 mod rows;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use card::{Blocks, DatasetCard, DayCard, FileSum, Splits, TimeRange, load_ca
 pub use columns::{ColumnSpec, Kind, Rule};
 pub use error::{DatasetError, Place};
 pub use history::{History, HistorySummary, HistoryWriter, Records};
+pub use import::{Format, ImportOptions, ImportProgress, ImportReport, RefusedRow, import};
 pub use replay::{Answered, Replay, ReplayImage};
 pub use rows::dataset_columns;
 pub use schema::{TABLES, TableDoc, history_page};

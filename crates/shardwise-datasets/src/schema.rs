@@ -178,6 +178,17 @@ impl Table {
         }
     }
 
+    /// Where a column stands.
+    pub(crate) fn column(self, name: &str) -> Option<usize> {
+        match self {
+            Self::Decisions => DECISIONS.iter().position(|source| source.spec.name == name),
+            Self::Shadow => SHADOW.iter().position(|source| source.spec.name == name),
+            Self::Outcomes => OUTCOMES.iter().position(|source| source.spec.name == name),
+            Self::ShardReports => SHARD_REPORTS.iter().position(|source| source.spec.name == name),
+            Self::Market => MARKET.iter().position(|source| source.spec.name == name),
+        }
+    }
+
     /// The columns by which its rows are ordered: the total order, then what tells rows of one instant apart.
     pub(crate) fn order(self) -> [&'static str; 4] {
         match self {

@@ -8,6 +8,7 @@ mod fleet_models;
 mod gate;
 mod generator;
 mod history;
+mod import;
 mod keys;
 mod loadtest;
 mod models;
@@ -26,13 +27,14 @@ use crate::arguments::{
     Arguments, BenchCommand, Command, DatasetCommand, GateCommand, GeneratorCommand, HistoryCommand, OnnxCommand,
 };
 
-/// Runs the command that was asked for. Done is a success, except for a validation and a
-/// night, whose verdicts are exit codes.
+/// Runs the command that was asked for. Done is a success, except for a validation and a night, whose verdicts are exit codes,
+/// and an import, which may find that the data is to be refused.
 pub(crate) fn run(arguments: &Arguments) -> miette::Result<ExitCode> {
     let json = arguments.json;
     let done = match &arguments.command {
         Command::History(HistoryCommand::Simulate(options)) => history::simulate(options, json),
         Command::History(HistoryCommand::Replay(options)) => history::replay(options, json),
+        Command::History(HistoryCommand::Import(options)) => return import::run(options, json),
         Command::Dataset(DatasetCommand::Build(options)) => dataset::build(options, json),
         Command::Dataset(DatasetCommand::Verify(options)) => dataset::verify(options, json),
         Command::Train(options) => train::run(options, json),

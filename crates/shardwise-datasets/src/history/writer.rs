@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use polars::prelude::*;
-use shardwise_types::{HistoryRecord, Network};
+use shardwise_types::{HistoryRecord, Network, Timestamp};
 
 use crate::columns::{Cell, TableBuffer, schema_of};
 use crate::files::{StagedDir, create_dir, is_free, size, write};
@@ -79,14 +79,28 @@ impl HistoryWriter {
     #[expect(clippy::needless_pass_by_value, reason = "a recorder gives its records away")]
     pub fn record(&mut self, record: HistoryRecord) -> Result<(), DatasetError> {
         let table = Table::of(&record);
-        let cells = cells(&record);
-        self.check(table, &cells)?;
         let (known_at, _) = record.order();
+        self.cells(table, known_at, cells(&record))
+    }
+
+    /// Adds a row by its cells, in the order of the table's columns.
+    pub(crate) fn cells(
+        &mut self,
+        table: Table,
+        known_at: Timestamp,
+        cells: Vec<Cell<'_>>,
+    ) -> Result<(), DatasetError> {
+        self.check(table, &cells)?;
         let part = self.part_for(table, &known_at.date_utc())?;
         part.add(cells)?;
         *self.rows.entry(table.name()).or_default() += 1;
         self.records += 1;
         Ok(())
+    }
+
+    /// A folder that lives as long as the writer, for files that belong to the same work.
+    pub(crate) fn scratch(&self) -> &Path {
+        self.staged.scratch()
     }
 
     /// Writes what is held and moves the history to its place.
