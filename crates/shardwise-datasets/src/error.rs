@@ -324,6 +324,9 @@ impl DatasetError {
             | Self::Unwritable { .. }
             | Self::RouterImage(_)
             | Self::Interrupted
+            | Self::Mapping { .. }
+            | Self::Input { .. }
+            | Self::ImportStopped
             | Self::BadOption { .. }
             | Self::NotADataset { .. }
             | Self::OtherFeatures { .. }

@@ -43,5 +43,5 @@ pub use results::{
     CANDIDATE, CHAMPION, CdfPoint, ClosedLoop, Comparison, Fact, METRICS, Metric, Metrics, PolicyResult, Replicate,
     SeedResult, TimelinePoint, Unit,
 };
-pub use shadow_test::{ENOUGH, Foretold, ShadowTest};
+pub use shadow_test::{Foretold, REQUIRED_CAPITAL, ShadowTest};
 pub use verdict::{BASELINES, Evidence, Reason, STANDARD, TOLERANCE, Verdict, judge};

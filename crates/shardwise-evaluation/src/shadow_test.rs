@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 const SHARES: [f64; 9] = [0.5, 0.25, 0.125, 0.0625, 0.031_25, 0.015_625, 0.007_812_5, 0.003_906_25, 0.001_953_125];
 
 /// Capital from which the challenger is taken to be better: by chance at most once in this many challengers.
-pub const ENOUGH: f64 = 100.0;
+pub const REQUIRED_CAPITAL: f64 = 100.0;
 
 /// What is foretold of one execution, and what came, in ms.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -66,7 +66,7 @@ impl ShadowTest {
 
     /// Whether it is shown that the challenger foretells better.
     pub fn is_better(&self) -> bool {
-        self.capital_on_challenger() >= ENOUGH
+        self.capital_on_challenger() >= REQUIRED_CAPITAL
     }
 }
 
@@ -116,7 +116,10 @@ mod tests {
             let (better, _) = test(&mut rng, 5_000, 0.25, 0.15);
             assert!(better.is_better() && better.mean_difference > 0.0 && better.capital_on_live() < 1.0, "{better:?}");
             let (worse, ever_better) = test(&mut rng, 5_000, 0.15, 0.25);
-            assert!(!ever_better && worse.capital_on_live() >= ENOUGH && worse.mean_difference < 0.0, "{worse:?}");
+            assert!(
+                !ever_better && worse.capital_on_live() >= REQUIRED_CAPITAL && worse.mean_difference < 0.0,
+                "{worse:?}"
+            );
         }
     }
 

@@ -17,7 +17,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::numbers::{change_percent, millis};
-use crate::{CHAMPION, ClosedLoop, Comparison, ENOUGH, ShadowTest};
+use crate::{CHAMPION, ClosedLoop, Comparison, REQUIRED_CAPITAL, ShadowTest};
 
 /// How much the mean may lie above a baseline that must not be beaten: half a percent, which is below what another
 /// draw of seeds changes and below what anybody feels.
@@ -138,13 +138,17 @@ fn watched(evidence: &Evidence<'_>) -> Reason {
     let rival = if evidence.champion_version.is_some() && !is_champion { CHAMPION } else { "the service table" };
     match evidence.shadow {
         Some(test) => {
-            let how = if test.mean_difference > 0.0 { "nearer" } else { "not nearer" };
+            let nearer = test.mean_difference > 0.0;
+            let (how, on, stake) = match nearer {
+                true => ("nearer", "it", test.capital_on_challenger()),
+                false => ("farther off", rival, test.capital_on_live()),
+            };
             let sentence = format!(
-                "On {} decisions that it only watched it foretold warm executions {how} than {rival}: by {:.4} in ln on \
-                 average; a stake of 1 on it became {} ({ENOUGH} is asked).",
+                "On {} decisions that it only watched it foretold warm executions {how} than {rival}, by {:.4} in ln on \
+                 average; a stake of 1 on {on} became {} ({REQUIRED_CAPITAL} shows it).",
                 test.compared,
                 test.mean_difference.abs(),
-                capital(test.capital_on_challenger()),
+                capital(stake),
             );
             reason(test.is_better(), sentence)
         }

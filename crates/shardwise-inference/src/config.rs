@@ -1,7 +1,7 @@
 //! What a placer can be told: hard limits, the cost, exploration, and every guard with its own switch.
 
-use shardwise_policies::Rules;
 use shardwise_policies::sed::SedConfig;
+use shardwise_policies::{Rules, Runtime};
 
 /// All settings of a [`Placer`](crate::Placer). The defaults were tuned on simulated fleets of seeds 1 to 9.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -40,6 +40,13 @@ impl Default for PlacerConfig {
             guards: Guards::default(),
             seed: 0,
         }
+    }
+}
+
+impl PlacerConfig {
+    /// The defaults, for a runtime with these times.
+    pub fn for_runtime(runtime: Runtime) -> Self {
+        Self { cost: SedConfig { runtime, ..SedConfig::default() }, ..Self::default() }
     }
 }
 

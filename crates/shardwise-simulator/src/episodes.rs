@@ -79,8 +79,7 @@ pub fn simulate_episodes(
     for (number, episode) in (0_u64..).zip(episodes) {
         let world = world_of(world, number, episode.routers);
         let start = options.start.plus_millis(options.every_ms * number as f64);
-        let traffic = WorkloadOptions::new(start, PROBE_MS, episode.load);
-        let workload = workload_of_requests(&world, episode.seed, &traffic, options.requests)?;
+        let workload = workload_of_requests(&world, episode.seed, start, episode.load, options.requests)?;
         let policies = world.routers.iter().map(|_| (episode.policy)(world.timing.runtime())).collect();
         numbered.first_id = number << EPISODE_BITS;
         summaries.push(simulate(&world, &workload, episode.seed, policies, &mut numbered)?);
@@ -102,20 +101,20 @@ fn world_of(world: &WorldSpec, number: u64, routers: usize) -> WorldSpec {
     world
 }
 
-/// Generates about so many requests: the rate is measured on the traffic that the options ask for, and their duration
-/// replaced by what it takes.
+/// Generates about so many requests at an offered load: their rate is measured first, on some seconds of the same traffic.
 ///
 /// # Errors
 /// As [`Workload::generate`].
 pub fn workload_of_requests(
     world: &WorldSpec,
     seed: u64,
-    options: &WorkloadOptions,
+    start: Timestamp,
+    load: f64,
     requests: usize,
 ) -> Result<Workload, WorldError> {
-    let probe = Workload::generate(world, seed, options)?;
-    let duration_ms = options.duration_ms * requests as f64 / probe.arrivals.len().max(1) as f64;
-    Workload::generate(world, seed, &WorkloadOptions { duration_ms, ..*options })
+    let probe = Workload::generate(world, seed, &WorkloadOptions::new(start, PROBE_MS, load))?;
+    let duration_ms = PROBE_MS * requests as f64 / probe.arrivals.len().max(1) as f64;
+    Workload::generate(world, seed, &WorkloadOptions::new(start, duration_ms, load))
 }
 
 /// Adds to every decision id where the episode's ids begin.
@@ -205,8 +204,7 @@ mod tests {
     #[test]
     fn as_many_requests_come_as_were_asked_for() {
         for load in [0.5, 0.95] {
-            let traffic = WorkloadOptions::new(options().start, PROBE_MS, load);
-            let workload = workload_of_requests(&world(), 3, &traffic, 20_000).unwrap();
+            let workload = workload_of_requests(&world(), 3, options().start, load, 20_000).unwrap();
             assert!((17_000..23_000).contains(&workload.arrivals.len()), "{}", workload.arrivals.len());
             assert!((workload.offered_load(&world()) - load).abs() < 0.1 * load);
         }

@@ -9,20 +9,15 @@ use std::sync::Arc;
 use miette::{IntoDiagnostic, miette};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use shardwise_evaluation::{
-    CANDIDATE, CHAMPION, Contender, Evidence, STANDARD, SamplePaths, Verdict, judge, run as run_closed_loop,
-};
+use shardwise_evaluation::{BASELINES, Evidence, SamplePaths, Verdict, judge, run as run_closed_loop};
 use shardwise_features::{FEATURE_COUNT, FEATURES};
-use shardwise_inference::PlacerConfig;
 use shardwise_models::ModelBundle;
-use shardwise_policies::sed::SedConfig;
-use shardwise_policies::{Policy, Runtime, Sed, by_name};
-use shardwise_simulator::{
-    Episode, FleetOptions, Workload, WorkloadOptions, WorldSpec, training_episodes, workload_of_requests,
-};
+use shardwise_policies::{Policy, Runtime, by_name};
+use shardwise_simulator::{Episode, FleetOptions, Workload, WorldSpec, training_episodes, workload_of_requests};
 use shardwise_training::{Rows, TrainOptions, Trained, dataset_rows, train_rows};
 use shardwise_types::{Timestamp, key_of};
 
+use super::contenders::contenders;
 use super::fleet_models::{self, START_NS, record};
 use super::shadowed::shadow_test;
 use super::variants::{constant, scaled};
@@ -30,8 +25,8 @@ use super::{dataset, files};
 use crate::arguments::GateTrialArguments;
 use crate::output::{self, Stage};
 
-/// Worlds begin here, so that none is one that anything was tuned on.
-const FIRST_WORLD: u64 = 1_001;
+/// Worlds begin behind this, so that none is one that anything was tuned on.
+const FIRST_WORLD: u64 = 1_000;
 /// Requests of each episode that a champion learns from; better models learn from ten times as many.
 const CHAMPIONS_REQUESTS: usize = 2_300;
 const MORE: usize = 10;
@@ -40,8 +35,6 @@ const JUDGED_REQUESTS: usize = 15_000;
 const JUDGED_SEEDS: u64 = 8;
 const FIRST_SEED: u64 = 11;
 const JUDGED_LOAD: f64 = 0.7;
-/// How much traffic tells the rate of requests, in ms.
-const PROBE_MS: f64 = 10_000.0;
 /// Standard deviation of what is added to a leaked label, in ln: the leak need not be exact to be the best feature.
 const LEAK_SD: f64 = 0.05;
 
@@ -91,18 +84,19 @@ pub(crate) fn trial(options: &GateTrialArguments, json: bool) -> miette::Result<
     let mut by_kind: BTreeMap<Bad, Count> = BTreeMap::new();
     let mut refusals: BTreeMap<String, usize> = BTreeMap::new();
     for number in 0..options.trials.div_ceil(BAD.len()) as u64 {
-        let result = world_result(options, options.seed + number)?;
+        let world = FIRST_WORLD + options.seed + number;
+        let result = world_result(options, world)?;
         for (kind, verdict) in result.bad.iter().take(options.trials - bad.trials) {
             bad.add(verdict);
             by_kind.entry(*kind).or_default().add(verdict);
             if verdict.may_go_live {
-                eprintln!("world {}: a model that is {kind:?} was promoted", options.seed + number);
+                eprintln!("world {world}: a model that is {kind:?} was promoted");
             }
         }
         for verdict in result.good.iter().take(options.trials - good.trials) {
             good.add(verdict);
             for reason in verdict.reasons.iter().filter(|reason| !reason.holds) {
-                eprintln!("world {}: a better model was refused: {reason}", options.seed + number);
+                eprintln!("world {world}: a better model was refused: {reason}");
                 *refusals.entry(kind_of(&reason.sentence)).or_default() += 1;
             }
         }
@@ -129,15 +123,14 @@ fn kind_of(sentence: &str) -> String {
 }
 
 /// Tries the models of one world, or takes what an earlier run of this program found.
-fn world_result(options: &GateTrialArguments, number: u64) -> miette::Result<WorldResult> {
-    let key = key_of(&format!("{number} {:?}", files::this_program()));
-    let file = options.out.join(format!("world-{number}-{key:016x}.json"));
+fn world_result(options: &GateTrialArguments, seed: u64) -> miette::Result<WorldResult> {
+    let key = key_of(&format!("{seed} {:?}", files::this_program()));
+    let file = options.out.join(format!("world-{seed}-{key:016x}.json"));
     if let Some(result) = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
         return Ok(result);
     }
     fs::create_dir_all(&options.out).into_diagnostic()?;
     let scratch = tempfile::tempdir_in(&options.out).into_diagnostic()?;
-    let seed = FIRST_WORLD + number;
     let world = WorldSpec::generate(seed, &FleetOptions { routers: 4, ..FleetOptions::default() });
     let maker = Maker { world: &world, seed, folder: scratch.path() };
     let result = maker.try_models()?;
@@ -232,8 +225,7 @@ impl<'a> Judging<'a> {
     fn new(world: &'a WorldSpec, number: u64) -> miette::Result<Self> {
         let start = Timestamp::from_nanos(START_NS).plus_millis(100.0 * fleet_models::EVERY_MS);
         let seed = FIRST_SEED + number;
-        let options = WorkloadOptions::new(start, PROBE_MS, JUDGED_LOAD);
-        let workload = workload_of_requests(world, seed, &options, JUDGED_REQUESTS).into_diagnostic()?;
+        let workload = workload_of_requests(world, seed, start, JUDGED_LOAD, JUDGED_REQUESTS).into_diagnostic()?;
         let seeds = (0..JUDGED_SEEDS).map(|replicate| seed + 10 * replicate).collect();
         Ok(Self { world, workload, seeds })
     }
@@ -244,22 +236,11 @@ impl<'a> Judging<'a> {
         model: &Arc<ModelBundle>,
         [exec_rmse, table_rmse]: [f64; 2],
     ) -> miette::Result<Verdict> {
-        let runtime = self.world.timing.runtime();
-        let config = PlacerConfig { cost: SedConfig { runtime, ..SedConfig::default() }, ..PlacerConfig::default() };
         let paths = SamplePaths { world: self.world, workload: &self.workload, warm_up: 0.2, seeds: &self.seeds };
-        let mut contenders: Vec<Contender> = [(CANDIDATE, model), (CHAMPION, champion)]
-            .map(|(name, bundle)| super::nightly::placer(name, Arc::clone(bundle), runtime))
-            .into();
-        let table = model.service_table();
-        contenders.push(Contender::new(STANDARD, move || Box::new(Sed::offline(Arc::clone(&table), runtime))));
-        contenders.extend(
-            shardwise_evaluation::BASELINES.map(|name| {
-                Contender::new(name, move || by_name(name, runtime).expect("baselines are known policies"))
-            }),
-        );
+        let contenders = contenders(model, Some(champion), &BASELINES, self.world.timing.runtime());
         let closed_loop =
             run_closed_loop(&paths, &contenders, &|_, _, _| (), output::interrupt_flag()).into_diagnostic()?;
-        let shadow = shadow_test(&paths, champion, model, config)?;
+        let shadow = shadow_test(&paths, champion, model)?;
         Ok(judge(&Evidence {
             closed_loop: &closed_loop,
             candidate_version: "candidate",
@@ -271,7 +252,7 @@ impl<'a> Judging<'a> {
     }
 }
 
-/// Gives each row the labels of another, of the same part.
+/// Gives each row the labels of another.
 fn shuffle_labels(rows: &mut Rows) {
     for place in (1..rows.len()).rev() {
         let other = (key_of(&format!("shuffle {place}")) % (place as u64 + 1)) as usize;

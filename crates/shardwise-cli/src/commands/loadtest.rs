@@ -7,7 +7,6 @@ use serde_json::json;
 use shardwise_evaluation::{HttpOptions, drive_http};
 use shardwise_inference::{Placer, PlacerConfig};
 use shardwise_models::{CHAMPION, ModelBundle, Registry};
-use shardwise_policies::sed::SedConfig;
 use shardwise_policies::{NAMES, Policy, Runtime, by_name};
 use shardwise_simulator::{
     Arrival, FleetOptions, LoadEvent, LoadParameters, LoadResult, LoadRun, LoadSample, ShardLoad, Workload,
@@ -113,7 +112,7 @@ fn policy(options: &LoadtestArguments, runtime: Runtime) -> miette::Result<MakeP
     let name = options.policy.clone();
     if name == MODEL_POLICY {
         let bundle = model(options)?;
-        let config = PlacerConfig { cost: SedConfig { runtime, ..SedConfig::default() }, ..PlacerConfig::default() };
+        let config = PlacerConfig::for_runtime(runtime);
         return Ok(Box::new(move || Box::new(Placer::with_model(Arc::clone(&bundle)).with_config(config))));
     }
     if !NAMES.contains(&name.as_str()) {

@@ -2,6 +2,7 @@
 
 mod arena;
 mod bench;
+mod contenders;
 mod dataset;
 mod files;
 mod fleet_models;

@@ -7,7 +7,6 @@ use miette::{IntoDiagnostic, miette};
 use shardwise_features::{DecisionContext, RouterState};
 use shardwise_inference::{Placer, PlacerConfig};
 use shardwise_models::{CHAMPION, ModelBundle, Registry};
-use shardwise_policies::sed::SedConfig;
 use shardwise_policies::{Runtime, Strategies, StrategiesConfig};
 use shardwise_types::{FleetSnapshot, InvalidInput, MarketSnapshot, PlacementRequest, ShardPrediction, Timestamp};
 
@@ -65,8 +64,7 @@ pub(crate) fn decide(
         service_table: None,
     };
     // Whoever asks once wants the best, not a draw that teaches.
-    let cost = SedConfig { runtime, ..SedConfig::default() };
-    let config = PlacerConfig { cost, exploration: None, ..PlacerConfig::default() };
+    let config = PlacerConfig { exploration: None, ..PlacerConfig::for_runtime(runtime) };
     let strategies = Strategies::new(strategies).into_diagnostic()?;
     let placer = Placer::with_model(bundle).with_config(config).with_strategies(strategies);
     placer.predict_optimal_shard(&context).map_err(|refusal| {

@@ -8,7 +8,6 @@ use shardwise_evaluation::{ArenaPlan, CANDIDATE, LowestLatency, Roster, specimen
 use shardwise_features::FeatureGroup;
 use shardwise_inference::{Placer, PlacerConfig};
 use shardwise_models::{CHAMPION, LatencyHead, ModelBundle, Registry};
-use shardwise_policies::sed::SedConfig;
 use shardwise_policies::{Policy, Runtime, Sed, by_name};
 use shardwise_simulator::{Player, WorldSpec};
 
@@ -85,23 +84,21 @@ impl FleetRoster {
             "sed_off_lambda" => Box::new(Sed::offline(table, runtime)),
             "end_to_end_model" => Box::new(LowestLatency::end_to_end(latency(0)?, table)),
             "spec_feature_model" => Box::new(LowestLatency::specification(latency(1)?, table)),
-            CANDIDATE => Box::new(Placer::with_model(Arc::clone(&models.bundle)).with_config(config(runtime))),
+            CANDIDATE => {
+                Box::new(Placer::with_model(Arc::clone(&models.bundle)).with_config(PlacerConfig::for_runtime(runtime)))
+            }
             other if let Some(group) = blind_to(other) => {
                 let blind = models.blind.get(&group).ok_or_else(missing)?;
-                Box::new(Placer::with_model(Arc::clone(blind)).with_config(config(runtime)))
+                Box::new(Placer::with_model(Arc::clone(blind)).with_config(PlacerConfig::for_runtime(runtime)))
             }
             other => {
                 let next = self.by_fleet.range(fleet + 1..).next().or_else(|| self.by_fleet.range(..fleet).next());
                 let others = next.map(|(_, models)| &models.bundle);
-                let made = variant(other, config(runtime), &models.bundle, others);
+                let made = variant(other, PlacerConfig::for_runtime(runtime), &models.bundle, others);
                 Box::new(made.ok_or_else(|| format!("there is no policy '{other}'"))??)
             }
         })
     }
-}
-
-fn config(runtime: Runtime) -> PlacerConfig {
-    PlacerConfig { cost: SedConfig { runtime, ..SedConfig::default() }, ..PlacerConfig::default() }
 }
 
 impl Roster for FleetRoster {
@@ -116,7 +113,8 @@ impl Roster for FleetRoster {
         let has_model = with_model && self.by_fleet.contains_key(&fleet);
         match policy {
             CANDIDATE if !has_model => {
-                let policy: Box<dyn Policy> = Box::new(Placer::without_model().with_config(config(runtime)));
+                let policy: Box<dyn Policy> =
+                    Box::new(Placer::without_model().with_config(PlacerConfig::for_runtime(runtime)));
                 Ok(Some(policy.into()))
             }
             _ if !with_model => Ok(None),

@@ -23,8 +23,8 @@ pub(crate) fn shadow_test(
     paths: &SamplePaths<'_>,
     live: &Arc<ModelBundle>,
     challenger: &Arc<ModelBundle>,
-    config: PlacerConfig,
 ) -> miette::Result<ShadowTest> {
+    let config = PlacerConfig::for_runtime(paths.world.timing.runtime());
     let play = |&seed: &u64| {
         output::stop_if_interrupted()?;
         let (sender, foretold) = channel();

@@ -37,8 +37,7 @@ pub struct Parity {
     pub different: usize,
     /// Leaves that are not LightGBM's, over all ways.
     pub different_leaves: usize,
-    /// The largest difference of ONNX Runtime's sums of the exported model; nothing when it is not there or the model cannot
-    /// be exported, which one that takes zero for missing cannot.
+    /// The largest difference of ONNX Runtime's sums of the exported model; nothing when it is not there.
     pub onnx_max_difference: Option<f64>,
 }
 

@@ -6,20 +6,15 @@ use miette::{IntoDiagnostic, miette};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shardwise_datasets::DatasetCard;
-use shardwise_evaluation::{
-    CANDIDATE, CHAMPION as CHAMPION_ROW, ClosedLoop, Contender, Evidence, SamplePaths, ShadowTest, Verdict, judge,
-    run as run_closed_loop,
-};
-use shardwise_inference::{Placer, PlacerConfig};
+use shardwise_evaluation::{ClosedLoop, Evidence, SamplePaths, ShadowTest, Verdict, judge, run as run_closed_loop};
 use shardwise_models::{AliasMove, BundleError, CHAMPION, ModelBundle, RegistryError};
-use shardwise_policies::sed::SedConfig;
-use shardwise_policies::{Runtime, Sed, by_name};
 use shardwise_simulator::{Workload, WorldSpec};
 use shardwise_types::{FleetSnapshot, HistoryRecord, MarketRecord, Timestamp};
 
 use super::failure::{NightFailure, NightResult, history_is_broken, stop_if_interrupted};
 use super::report::table;
 use super::{Night, Outcome, TrainedVersion};
+use crate::commands::contenders::contenders;
 use crate::commands::files;
 use crate::commands::shadowed::shadow_test;
 use crate::output::{self, Stage, note};
@@ -28,7 +23,7 @@ use crate::output::{self, Stage, note};
 const FIRST_SEED: u64 = 11;
 /// Routers learn online through this many times the measured period before it begins, where the history is that long.
 const WARM_UP_PERIODS: i64 = 4;
-/// Policies that need no model and are judged beside it.
+/// Policies that need no model and play beside it; the verdict asks for the last two.
 const RIVALS: [&str; 5] = ["random", "p2c_in_flight", "least_in_flight", "sed_tab", "sed_tab_lambda"];
 
 /// What the evaluation leaves for the next; `None` when the history has no world to simulate.
@@ -105,7 +100,7 @@ impl Night<'_> {
         let key = format!("{key} {}, {} replicates", trained.version, self.options.replicates);
         let still_stands = |judged: &Judged| is_champion || judged.champion == against;
         let judged = self.once("evaluate", &key, still_stands, || {
-            let closed_loop = self.closed_loop(bundle, champion.clone(), &end)?;
+            let closed_loop = self.closed_loop(bundle, champion.as_ref(), &end)?;
             stop_if_interrupted()?;
             // The champion has nobody to watch.
             let shadow = (!is_champion).then(|| self.shadow(bundle, champion.as_ref(), &end)).transpose()?;
@@ -139,17 +134,10 @@ impl Night<'_> {
     fn closed_loop(
         &self,
         bundle: &Arc<ModelBundle>,
-        champion: Option<Arc<ModelBundle>>,
+        champion: Option<&Arc<ModelBundle>>,
         end: &EndOfHistory,
     ) -> NightResult<ClosedLoop> {
-        let runtime = end.world.timing.runtime();
-        let mut contenders = vec![placer(CANDIDATE, Arc::clone(bundle), runtime)];
-        contenders.extend(champion.map(|champion| placer(CHAMPION_ROW, champion, runtime)));
-        let table = bundle.service_table();
-        contenders.push(Contender::new("sed_off_lambda", move || Box::new(Sed::offline(Arc::clone(&table), runtime))));
-        contenders.extend(
-            RIVALS.map(|name| Contender::new(name, move || by_name(name, runtime).expect("rivals are known policies"))),
-        );
+        let contenders = contenders(bundle, champion, &RIVALS, end.world.timing.runtime());
         let seeds = self.seeds();
         let stage = Mutex::new(Stage::start(format!(
             "closed loop: {} policies × {} seeds × {} requests",
@@ -182,8 +170,7 @@ impl Night<'_> {
         let seeds = self.seeds();
         let paths = SamplePaths { world: &end.world, workload: &end.workload, warm_up: end.warm_up, seeds: &seeds };
         let live = champion.map_or_else(|| Arc::new(bundle.with_exec(None)), Arc::clone);
-        let test = shadow_test(&paths, &live, bundle, placer_config(end.world.timing.runtime()))
-            .map_err(NightFailure::of_stoppable)?;
+        let test = shadow_test(&paths, &live, bundle).map_err(NightFailure::of_stoppable)?;
         stage.done(format!("{} executions foretold by both", test.compared));
         Ok(test)
     }
@@ -216,13 +203,4 @@ impl Night<'_> {
         self.registry.set_alias_if(CHAMPION, &trained.version, champion.as_deref(), &by).into_diagnostic()?;
         Ok(Outcome::Promoted)
     }
-}
-
-fn placer_config(runtime: Runtime) -> PlacerConfig {
-    PlacerConfig { cost: SedConfig { runtime, ..SedConfig::default() }, ..PlacerConfig::default() }
-}
-
-pub(crate) fn placer(name: &str, bundle: Arc<ModelBundle>, runtime: Runtime) -> Contender {
-    let config = placer_config(runtime);
-    Contender::new(name, move || Box::new(Placer::with_model(Arc::clone(&bundle)).with_config(config)))
 }

@@ -25,7 +25,6 @@ use shardwise_policies::{Runtime, StrategiesConfig};
 use shardwise_types::{ShardPrediction, Timestamp, key_of};
 
 use self::environment::environment;
-pub(crate) use self::evaluate::placer;
 use self::evaluate::{EndOfHistory, Judged};
 use self::failure::{Kind, NightFailure, NightResult};
 use self::lock::WorkLock;

@@ -1,0 +1,33 @@
+//! Who plays in a closed loop: a model, the one that it would replace, and what a router does without one.
+
+use std::sync::Arc;
+
+use shardwise_evaluation::{CANDIDATE, CHAMPION, Contender, STANDARD};
+use shardwise_inference::{Placer, PlacerConfig};
+use shardwise_models::ModelBundle;
+use shardwise_policies::{Runtime, Sed, by_name};
+
+/// A model, the champion if there is one, the model's service table alone, and policies that need neither.
+pub(crate) fn contenders(
+    model: &Arc<ModelBundle>,
+    champion: Option<&Arc<ModelBundle>>,
+    rivals: &[&'static str],
+    runtime: Runtime,
+) -> Vec<Contender> {
+    let placer = |name, bundle: &Arc<ModelBundle>| {
+        let bundle = Arc::clone(bundle);
+        let make = move || Placer::with_model(Arc::clone(&bundle)).with_config(PlacerConfig::for_runtime(runtime));
+        Contender::new(name, move || Box::new(make()))
+    };
+    let table = model.service_table();
+    let mut contenders = vec![placer(CANDIDATE, model)];
+    contenders.extend(champion.map(|champion| placer(CHAMPION, champion)));
+    contenders.push(Contender::new(STANDARD, move || Box::new(Sed::offline(Arc::clone(&table), runtime))));
+    contenders.extend(
+        rivals
+            .iter()
+            .copied()
+            .map(|name| Contender::new(name, move || by_name(name, runtime).expect("a known policy"))),
+    );
+    contenders
+}
