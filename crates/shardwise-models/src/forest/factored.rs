@@ -38,7 +38,7 @@ const BANK: usize = 32;
 /// Own columns that a test may name: it cannot name one beyond.
 const MAX_OWN_COLUMNS: usize = 1 << u8::BITS;
 
-/// Several forests that answer the same rows in one pass, bit for bit as [`Forest::predict`] does.
+/// Several forests that answer the same rows in one pass, bit for bit as [`Forest::predict`](super::Forest::predict) does.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Factored {
     n_features: usize,

@@ -3,6 +3,9 @@ use crate::forest::Forest;
 use crate::forest::tests::{Dice, MISSING};
 
 const N_FEATURES: usize = 20;
+/// Miri takes a thousand times as long.
+const SEEDS: u64 = if cfg!(miri) { 1 } else { 40 };
+const DECISIONS: usize = if cfg!(miri) { 2 } else { 200 };
 /// With their readings more columns than a bank holds.
 const N_SHARED: usize = 12;
 
@@ -30,7 +33,7 @@ fn factored(forests: &[Forest]) -> Factored {
 
 #[test]
 fn answers_are_those_of_the_walk_bit_for_bit() {
-    for seed in 0..40 {
+    for seed in 0..SEEDS {
         let mut dice = dice(seed);
         let forests = some_forests(&mut dice);
         let factored = factored(&forests);
@@ -54,7 +57,7 @@ fn every_processor_answers_the_same() {
     let mut dice = dice(7);
     let forests = some_forests(&mut dice);
     let factored = factored(&forests);
-    for _ in 0..200 {
+    for _ in 0..DECISIONS {
         let rows = candidates(&mut dice, FEW, N_FEATURES);
         let mut scratch = Scratch::default();
         let mut expected = vec![f64::NAN; FEW * forests.len()];
