@@ -33,6 +33,8 @@ pub struct ShadowTest {
     /// Mean of |ln measured − ln foretold| of what serves less that of the challenger, each difference cut to ±1: above 0
     /// when the challenger is nearer.
     pub mean_difference: f64,
+    /// Mean of (ln measured − ln foretold)² of the challenger.
+    pub mean_square: f64,
     ln_better: [f64; SHARES.len()],
     ln_worse: [f64; SHARES.len()],
 }
@@ -42,12 +44,15 @@ impl ShadowTest {
     pub fn learn(&mut self, foretold: &Foretold) {
         let Foretold { live_ms, challenger_ms, measured_ms } = *foretold;
         let error = |ms: f64| (measured_ms / ms).ln().abs();
-        let difference = (error(live_ms) - error(challenger_ms)).clamp(-1.0, 1.0);
+        let (live, challenger) = (error(live_ms), error(challenger_ms));
+        let difference = (live - challenger).clamp(-1.0, 1.0);
         if difference.is_nan() {
             return;
         }
         self.compared += 1;
-        self.mean_difference += (difference - self.mean_difference) / self.compared as f64;
+        let new = 1.0 / self.compared as f64;
+        self.mean_difference += new * (difference - self.mean_difference);
+        self.mean_square += new * (challenger * challenger - self.mean_square);
         for ((better, worse), share) in self.ln_better.iter_mut().zip(&mut self.ln_worse).zip(SHARES) {
             *better += (share * difference).ln_1p();
             *worse += (-share * difference).ln_1p();
@@ -62,6 +67,12 @@ impl ShadowTest {
     /// What a stake of 1 on what serves has become.
     pub fn capital_on_live(&self) -> f64 {
         average(&self.ln_worse)
+    }
+
+    /// Root mean square of ln measured − ln foretold of the challenger, which its error on held-out rows promises; `None`
+    /// when nothing was compared.
+    pub fn challenger_rmse(&self) -> Option<f64> {
+        (self.compared > 0).then(|| self.mean_square.sqrt())
     }
 
     /// Whether it is shown that the challenger foretells better.

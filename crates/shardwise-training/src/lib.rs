@@ -28,4 +28,4 @@ pub use rows::{Part, Rows};
 pub use score_bench::{
     EngineDifference, EngineTime, LeftOut, Parity, ScoreBench, ScoreBenchOptions, check_parity, score_bench,
 };
-pub use train::{Origin, Trained, train_rows};
+pub use train::{Origin, Trained, measure_exec, train_rows};

@@ -84,6 +84,15 @@ fn how_to_make_again(options: &TrainOptions, dataset: &str) -> String {
     how_to_make_again.clone()
 }
 
+/// Measures an execution head on test rows that it was not trained on, beside the service table.
+///
+/// # Errors
+/// When there are too few rows.
+pub fn measure_exec(head: &ExecHead, rows: &Rows, max_rows: usize) -> Result<HeadMetrics, TrainingError> {
+    let samples = ExecSamples::choose(rows, max_rows)?;
+    Ok(measure(head, &Offset::of(&samples.train), &samples))
+}
+
 /// Measures the head and the service table on the test rows.
 fn measure(head: &ExecHead, offset: &Offset, samples: &ExecSamples) -> HeadMetrics {
     let (train, test) = (&samples.train, &samples.test);

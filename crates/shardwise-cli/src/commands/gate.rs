@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shardwise_evaluation::{BASELINES, Evidence, SamplePaths, Verdict, judge, run as run_closed_loop};
 use shardwise_features::{FEATURE_COUNT, FEATURES};
-use shardwise_models::ModelBundle;
+use shardwise_models::{HeadMetrics, ModelBundle};
 use shardwise_policies::{Policy, Runtime, by_name};
 use shardwise_simulator::{Episode, FleetOptions, Workload, WorldSpec, training_episodes, workload_of_requests};
-use shardwise_training::{Rows, TrainOptions, Trained, dataset_rows, train_rows};
+use shardwise_training::{Rows, TrainOptions, Trained, dataset_rows, measure_exec, train_rows};
 use shardwise_types::{Timestamp, key_of};
 
 use super::contenders::contenders;
@@ -35,6 +35,8 @@ const JUDGED_REQUESTS: usize = 15_000;
 const JUDGED_SEEDS: u64 = 8;
 const FIRST_SEED: u64 = 11;
 const JUDGED_LOAD: f64 = 0.7;
+/// Weeks from the first episode to the traffic that models are judged on; the last two episodes are held out.
+const JUDGED_WEEK: f64 = 11.0;
 /// Standard deviation of what is added to a leaked label, in ln: the leak need not be exact to be the best feature.
 const LEAK_SD: f64 = 0.05;
 
@@ -159,8 +161,8 @@ impl Maker<'_> {
         for (number, (kind, champion)) in (0_u64..).zip(BAD.into_iter().zip(&champions)) {
             let judging = Judging::new(self.world, number)?;
             let (model, metrics_of_it) = match kind {
-                Bad::Inverted => (scaled(&better, -1.0), metrics),
-                Bad::Constant => (constant(&better), metrics),
+                Bad::Inverted => self.measured(scaled(&better, -1.0), &much)?,
+                Bad::Constant => self.measured(constant(&better), &much)?,
                 Bad::ShuffledLabels => self.learned(&much, shuffle_labels)?,
                 Bad::LeakedFuture => self.learned(&much, leak_the_future)?,
                 Bad::GreedyLogs => {
@@ -210,8 +212,22 @@ impl Maker<'_> {
         change(&mut rows);
         let options = TrainOptions { feature_fraction: fleet_models::EXEC_FEATURE_FRACTION, ..options };
         let Trained { draft, metrics } = train_rows(&rows, origin, &options, &mut |_| ()).into_diagnostic()?;
-        Ok((Arc::new(draft.bundle().into_diagnostic()?), [metrics.rmse, metrics.table_rmse]))
+        Ok((Arc::new(draft.bundle().into_diagnostic()?), errors(metrics)))
     }
+
+    /// A model with its errors on the held-out rows of a dataset.
+    fn measured(&self, model: Arc<ModelBundle>, dataset: &Path) -> miette::Result<(Arc<ModelBundle>, [f64; 2])> {
+        let options = fleet_models::options(self.seed);
+        let (rows, _) = dataset_rows(dataset, options.max_rows).into_diagnostic()?;
+        let head = model.exec().expect("it was trained with one");
+        let metrics = measure_exec(head, &rows, options.max_rows).into_diagnostic()?;
+        Ok((model, errors(metrics)))
+    }
+}
+
+/// Errors of an execution head and of the service table on held-out rows.
+fn errors(metrics: HeadMetrics) -> [f64; 2] {
+    [metrics.rmse, metrics.table_rmse]
 }
 
 /// Traffic that no model of the world has seen.
@@ -223,7 +239,8 @@ struct Judging<'a> {
 
 impl<'a> Judging<'a> {
     fn new(world: &'a WorldSpec, number: u64) -> miette::Result<Self> {
-        let start = Timestamp::from_nanos(START_NS).plus_millis(100.0 * fleet_models::EVERY_MS);
+        // A week after the last row that is trained on, and not later: no placer trusts a model that is older.
+        let start = Timestamp::from_nanos(START_NS).plus_millis(JUDGED_WEEK * fleet_models::EVERY_MS);
         let seed = FIRST_SEED + number;
         let workload = workload_of_requests(world, seed, start, JUDGED_LOAD, JUDGED_REQUESTS).into_diagnostic()?;
         let seeds = (0..JUDGED_SEEDS).map(|replicate| seed + 10 * replicate).collect();
