@@ -122,8 +122,8 @@ pub(crate) enum GeneratorCommand {
 
 #[derive(Subcommand)]
 pub(crate) enum GateCommand {
-    /// Offer the gate models that are known to be bad, or better than the champion, in simulated worlds; about twelve of each a
-    /// quarter of an hour.
+    /// Offer the gate models that are known to be bad, or better than the champion, in simulated worlds; five of each in
+    /// some two and a half minutes on two cores.
     Trial(GateTrialArguments),
 }
 
