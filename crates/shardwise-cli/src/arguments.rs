@@ -125,6 +125,9 @@ pub(crate) enum GateCommand {
     /// Offer the gate models that are known to be bad, or better than the champion, in simulated worlds; five of each in
     /// some two and a half minutes on two cores.
     Trial(GateTrialArguments),
+    /// Weeks in fast motion: every day the live model places, every night a model is trained, judged and perhaps made live, while
+    /// the world drifts, a shard joins, the market crashes and a day is lost.
+    Nights(GateNightsArguments),
 }
 
 #[derive(Args)]
@@ -137,6 +140,31 @@ pub(crate) struct GateTrialArguments {
     pub(crate) seed: u64,
     /// Folder for what is needed to resume.
     #[arg(long, default_value = "target/gate")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct GateNightsArguments {
+    /// Days, each with its night.
+    #[arg(long, default_value_t = 14)]
+    pub(crate) days: u64,
+    /// Seed of the fleet: shards, functions, distances.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) fleet_seed: u64,
+    /// Seed of traffic and training; each day's is one more.
+    #[arg(long, default_value_t = 101)]
+    pub(crate) seed: u64,
+    /// Requests of a day, about.
+    #[arg(long, default_value_t = 24_000)]
+    pub(crate) requests: usize,
+    /// Replicates of each night's closed loop.
+    #[arg(long, default_value_t = 8)]
+    pub(crate) replicates: u64,
+    /// Parquet: one-minute bars of a real market, whose wildest hour is the day of the crash; a generated one when left out.
+    #[arg(long)]
+    pub(crate) market: Option<PathBuf>,
+    /// Folder for history, models, runs, and what is needed to resume.
+    #[arg(long, default_value = "target/nights")]
     pub(crate) out: PathBuf,
 }
 

@@ -75,13 +75,12 @@ pub fn simulate_episodes(
     recorder: &mut dyn Recorder,
 ) -> Result<Vec<RunSummary>, SimulationError> {
     let mut summaries = Vec::with_capacity(episodes.len());
-    let mut numbered = Numbered { recorder, first_id: 0, stopped: false };
     for (number, episode) in (0_u64..).zip(episodes) {
         let world = world_of(world, number, episode.routers);
         let start = options.start.plus_millis(options.every_ms * number as f64);
         let workload = workload_of_requests(&world, episode.seed, start, episode.load, options.requests)?;
         let policies = world.routers.iter().map(|_| (episode.policy)(world.timing.runtime())).collect();
-        numbered.first_id = number << EPISODE_BITS;
+        let mut numbered = Numbered::new(recorder, number);
         summaries.push(simulate(&world, &workload, episode.seed, policies, &mut numbered)?);
         if numbered.stopped {
             break;
@@ -118,10 +117,17 @@ pub fn workload_of_requests(
 }
 
 /// Adds to every decision id where the episode's ids begin.
-struct Numbered<'a> {
+pub struct Numbered<'a> {
     recorder: &'a mut dyn Recorder,
     first_id: u64,
     stopped: bool,
+}
+
+impl<'a> Numbered<'a> {
+    /// Records an episode that has this number, from 0 on, among all in a history.
+    pub fn new(recorder: &'a mut dyn Recorder, number: u64) -> Self {
+        Self { recorder, first_id: number << EPISODE_BITS, stopped: false }
+    }
 }
 
 impl Recorder for Numbered<'_> {

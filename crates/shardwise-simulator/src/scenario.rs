@@ -133,8 +133,8 @@ impl Scenario {
                 shard.faults.push(fault((0.0, 0.5), FaultKind::Absent));
                 world.shards.push(shard);
             }
-            Self::Drift => drift(world, fleet_seed, fleet, 1),
-            Self::StaleModel => (1..=7).for_each(|day| drift(world, fleet_seed, fleet, day)),
+            Self::Drift => world.drift(fleet_seed, fleet, 1),
+            Self::StaleModel => (1..=7).for_each(|day| world.drift(fleet_seed, fleet, day)),
             Self::ReportLoss => world.timing.report_loss = 0.5,
             Self::ClockSkew => {
                 for (index, shard) in world.shards.iter_mut().step_by(3).enumerate() {
@@ -169,23 +169,26 @@ fn largest(world: &WorldSpec) -> usize {
     ordinary.unwrap_or(0)
 }
 
-/// A day of change: some functions cost more or less, and some shards are other machines of the same size.
-fn drift(world: &mut WorldSpec, fleet_seed: u64, fleet: &FleetOptions, day: u64) {
-    let mut rng = stream(fleet_seed, Purpose::Scenario, day);
-    for function in &mut world.functions {
-        let (drifts, normal) = (rng.random_bool(DRIFTING), rng.sample::<f64, _>(StandardNormal));
-        if drifts {
-            function.base_ms = (function.base_ms * (DRIFT_SIGMA * normal).exp()).clamp(0.5, 1_000.0);
+impl WorldSpec {
+    /// A day of change, which its number draws: some functions cost more or less, and some shards are other machines of the
+    /// same size.
+    pub fn drift(&mut self, fleet_seed: u64, fleet: &FleetOptions, day: u64) {
+        let mut rng = stream(fleet_seed, Purpose::Scenario, day);
+        for function in &mut self.functions {
+            let (drifts, normal) = (rng.random_bool(DRIFTING), rng.sample::<f64, _>(StandardNormal));
+            if drifts {
+                function.base_ms = (function.base_ms * (DRIFT_SIGMA * normal).exp()).clamp(0.5, 1_000.0);
+            }
         }
-    }
-    for shard in 0..RESPEEDED.min(world.shards.len()) {
-        let other = WorldSpec::generate(fleet_seed.wrapping_add(1_000 * day), fleet);
-        let place = rng.random_range(shard..world.shards.len());
-        let speed = &other.shards[place.min(other.shards.len() - 1)].speed;
-        let specialities = std::mem::take(&mut world.shards[place].speed.specialities);
-        let speciality = world.shards[place].speed.speciality;
-        world.shards[place].speed = speed.clone();
-        (world.shards[place].speed.specialities, world.shards[place].speed.speciality) = (specialities, speciality);
+        for shard in 0..RESPEEDED.min(self.shards.len()) {
+            let other = WorldSpec::generate(fleet_seed.wrapping_add(1_000 * day), fleet);
+            let place = rng.random_range(shard..self.shards.len());
+            let speed = &other.shards[place.min(other.shards.len() - 1)].speed;
+            let specialities = std::mem::take(&mut self.shards[place].speed.specialities);
+            let speciality = self.shards[place].speed.speciality;
+            self.shards[place].speed = speed.clone();
+            (self.shards[place].speed.specialities, self.shards[place].speed.speciality) = (specialities, speciality);
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use rand::RngExt;
 use rand_distr::{Exp1, Geometric, StandardNormal};
 use rustc_hash::FxHashMap;
 use shardwise_types::{
-    DecisionRecord, Exchange, MarketRecord, PlacementRequest, Priority, Region, RiskLevel, Timestamp, Urgency,
-    UsdAmount,
+    DecisionRecord, Exchange, MarketBar, MarketRecord, PlacementRequest, Priority, Region, RiskLevel, Timestamp,
+    Urgency, UsdAmount,
 };
 
 use crate::constants::*;
@@ -103,12 +103,25 @@ impl Workload {
     /// # Errors
     /// When the world is not sound or an option is out of range.
     pub fn generate(world: &WorldSpec, seed: u64, options: &WorkloadOptions) -> Result<Self, WorldError> {
-        world.check()?;
         check_options(options)?;
         let minutes = (options.duration_ms / 6e4).ceil() as usize + 1;
-        let bars = generate_bars(seed, VOLATILITY_MINUTES + 1 + minutes);
+        Self::generate_on(world, seed, options, &generate_bars(seed, VOLATILITY_MINUTES + 1 + minutes))
+    }
+
+    /// The same on a market of one's own: minute bars, of which the 62nd is the first minute of the traffic.
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate).
+    pub fn generate_on(
+        world: &WorldSpec,
+        seed: u64,
+        options: &WorkloadOptions,
+        bars: &[MarketBar],
+    ) -> Result<Self, WorldError> {
+        world.check()?;
+        check_options(options)?;
         let first_end = Timestamp::from_nanos(options.start.nanos() - VOLATILITY_MINUTES as i64 * MINUTE_NS);
-        let market = records_of_bars(&bars, first_end, world.timing.market_delay_ms, "BTC-PERP");
+        let market = records_of_bars(bars, first_end, world.timing.market_delay_ms, "BTC-PERP");
         let end = options.start.plus_millis(options.duration_ms);
         // The minute before the start is known by then; later ones when they have ended.
         let earliest = Timestamp::from_nanos(options.start.nanos() - MINUTE_NS);

@@ -14,6 +14,7 @@ mod keys;
 mod loadtest;
 mod models;
 mod nightly;
+mod nights;
 mod onnx;
 mod predict;
 mod roster;
@@ -44,6 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> miette::Result<ExitCode> {
         Command::Strategies(options) => predict::strategies(options, json),
         Command::Generator(GeneratorCommand::Check(options)) => generator::check(options, json),
         Command::Gate(GateCommand::Trial(options)) => gate::trial(options, json),
+        Command::Gate(GateCommand::Nights(options)) => nights::nights(options, json),
         Command::Nightly(options) => return nightly::run(options, json),
         Command::Arena(options) => arena::run(options, json),
         Command::Loadtest(options) => loadtest::run(options, json),

@@ -69,10 +69,11 @@ struct TrainedVersion {
 }
 
 /// A night that got to its end.
-struct Done {
-    result: Value,
+pub(crate) struct Done {
+    /// The machine-readable last line.
+    pub(crate) result: Value,
     summary: String,
-    exit_code: u8,
+    pub(crate) exit_code: u8,
 }
 
 pub(crate) fn run(options: &NightlyArguments, json: bool) -> miette::Result<ExitCode> {
@@ -98,7 +99,8 @@ pub(crate) fn run(options: &NightlyArguments, json: bool) -> miette::Result<Exit
     }
 }
 
-fn night(options: &NightlyArguments) -> NightResult<Done> {
+/// A whole night.
+pub(crate) fn night(options: &NightlyArguments) -> NightResult<Done> {
     let _lock = WorkLock::take(&options.work)?;
     let history = History::open(&options.history)?;
     let night = Night::new(options, history)?;
@@ -327,6 +329,7 @@ impl<'a> Night<'a> {
             "model": { "version": trained.version, "published": outcome.is_live() },
             "heads": { "exec": trained.metrics },
             "closed_loop": policies,
+            "verdict": judged.map(|judged| &judged.verdict),
             "decision": prediction,
             "report": report,
             "peak_memory_mib": peak_memory_mib,
