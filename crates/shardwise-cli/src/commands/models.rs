@@ -6,7 +6,8 @@ use std::fs::File;
 use miette::{IntoDiagnostic, miette};
 use serde_json::{Value, json};
 use shardwise_models::{
-    AliasMove, CHAMPION, Garbage, HistoryEntry, Manifest, PREVIOUS, Package, Registry, RegistryError, model_names,
+    AliasMove, CHAMPION, Garbage, HistoryEntry, Judgement, Manifest, PREVIOUS, Package, Registry, RegistryError,
+    model_names,
 };
 use shardwise_types::Timestamp;
 
@@ -40,7 +41,7 @@ fn by(who: &WhoArguments, why: &str, metrics: Value) -> miette::Result<AliasMove
         return Err(miette!("--why is empty; say in a sentence why, those who read the history will ask"));
     }
     let who = who.who.clone().or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "operator".to_owned());
-    Ok(AliasMove { at: output::wall_clock(), who, why: why.to_owned(), metrics })
+    Ok(AliasMove { at: output::wall_clock(), who, why: why.to_owned(), metrics, ..AliasMove::default() })
 }
 
 fn aliases_of<'a>(aliases: &'a BTreeMap<String, String>, version: &str) -> Vec<&'a str> {
@@ -106,7 +107,10 @@ fn show(options: &ShowArguments, json: bool) -> miette::Result<()> {
     let signatures = registry.signatures(&version).into_diagnostic()?;
     let aliases = registry.aliases().into_diagnostic()?;
     let aliases = aliases_of(&aliases, &version);
-    let names = |entry: &HistoryEntry| [&entry.from, &entry.to].contains(&&Some(version.clone()));
+    let names = |entry: &HistoryEntry| {
+        let judged = entry.judgement.as_ref().map(|judgement| &judgement.version);
+        [entry.from.as_ref(), entry.to.as_ref(), judged].contains(&Some(&version))
+    };
     let history: Vec<_> = registry.history().into_diagnostic()?.into_iter().filter(names).collect();
     if json {
         return output::print_json(&json!({
@@ -125,9 +129,14 @@ fn show(options: &ShowArguments, json: bool) -> miette::Result<()> {
     for signature in &signatures {
         println!("  signed by {} at {}", signature.key, signature.signed_at);
     }
-    for HistoryEntry { at, who, why, alias, from, to, .. } in &history {
+    for HistoryEntry { at, who, why, alias, from, to, judgement, forced, .. } in &history {
+        if let Some(Judgement { may_go_live, .. }) = judgement {
+            println!("  {at}  {} by {who}: {why}", if *may_go_live { "let pass" } else { "refused" });
+            continue;
+        }
         let [alias, from, to] = [alias, from, to].map(|name| name.as_deref().unwrap_or("none"));
-        println!("  {at}  {alias}: {from} → {to}, by {who}: {why}");
+        let how = if forced.is_empty() { String::new() } else { format!(", in spite of: {}", forced.join(" ")) };
+        println!("  {at}  {alias}: {from} → {to}, by {who}: {why}{how}");
     }
     Ok(())
 }
@@ -213,21 +222,45 @@ fn verify(options: &VerifyModelsArguments, json: bool) -> miette::Result<()> {
     if refused.is_empty() { Ok(()) } else { Err(miette!("{}", refused.join("\n"))) }
 }
 
-fn promote(options: &PromoteArguments, json: bool) -> miette::Result<()> {
+pub(crate) fn promote(options: &PromoteArguments, json: bool) -> miette::Result<()> {
     let registry = open(&options.place)?;
     let key = keys::signing_key(&options.signing)?;
     let bundle = registry.load_trusted(&options.version, &keys::policy(&options.trust)?).into_diagnostic()?;
     let version = bundle.version();
-    let by = by(&options.who, &options.why, json!({ "heads": bundle.manifest().heads }))?;
+    let mut by = by(&options.who, &options.why, json!({ "heads": bundle.manifest().heads }))?;
+    let against = objections(&registry, &options.alias, version)?;
+    if !options.force && !against.is_empty() {
+        let help = "let `shardwise nightly` judge it, or put it live all the same with --force --why \"…\", which the \
+                    history keeps";
+        return Err(miette!(help = help, "version {version} may not go live: {}", against.join(" ")));
+    }
     if let Some(key) = key {
         registry.sign(version, &key, by.at).into_diagnostic()?;
     }
+    by.forced = against;
     let moved = registry.set_alias(&options.alias, version, &by).into_diagnostic()?;
+    let forced = moved && !by.forced.is_empty();
     if json {
-        return output::print_json(&json!({ "alias": options.alias, "version": version, "moved": moved }));
+        let PromoteArguments { alias, .. } = options;
+        return output::print_json(&json!({ "alias": alias, "version": version, "moved": moved, "forced": forced }));
     }
-    println!("{} {} {version}", options.alias, if moved { "is now" } else { "was already" });
+    let how = if forced { ", by force" } else { "" };
+    println!("{} {} {version}{how}", options.alias, if moved { "is now" } else { "was already" });
     Ok(())
+}
+
+/// What speaks against letting a version go live; nothing does where the alias is not one that leads there, or points to the
+/// version already.
+fn objections(registry: &Registry, alias: &str, version: &str) -> miette::Result<Vec<String>> {
+    // Rolling back makes `previous` the champion, and asks nothing.
+    if ![CHAMPION, PREVIOUS].contains(&alias) || registry.alias(alias).into_diagnostic()?.as_deref() == Some(version) {
+        return Ok(Vec::new());
+    }
+    Ok(match registry.last_judgement(version).into_diagnostic()? {
+        Some(Judgement { may_go_live: true, .. }) => Vec::new(),
+        Some(Judgement { reasons, .. }) => reasons,
+        None => vec!["It was never judged here.".to_owned()],
+    })
 }
 
 fn roll_back(options: &RollbackArguments, json: bool) -> miette::Result<()> {
