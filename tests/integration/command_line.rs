@@ -85,7 +85,7 @@ fn a_killed_night_goes_on_where_it_was() {
     let (history, work) = (folder.path().join("history"), folder.path().join("work"));
     small_history(&history, NIGHT_SEED);
     let arguments = ["nightly", "--history", text(&history), "--work", text(&work), "--replicates", "4", "--json"];
-    let start = || Command::new(binary()).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let start = || command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = start().expect("it starts");
     // Killed as soon as the model is there, in the middle of the evaluation.
     let mut waits = 0;

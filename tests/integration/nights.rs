@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{binary, contents, json, night, refused, shardwise, text};
+use crate::support::{command, contents, json, night, refused, shardwise, text};
 
 /// A small history and a whole night on it, which tests of other nights are held against. One replicate shows nothing, so the
 /// gate refuses the model.
@@ -65,8 +65,7 @@ pub(crate) fn arguments<'a>(history: &'a Path, work: &'a Path) -> [&'a str; 8] {
 }
 
 pub(crate) fn start(history: &Path, work: &Path) -> Child {
-    let mut command = Command::new(binary());
-    command.args(arguments(history, work)).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts")
+    command(&arguments(history, work)).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts")
 }
 
 fn last_line(output: &Output) -> Value {

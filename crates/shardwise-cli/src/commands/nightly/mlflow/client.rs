@@ -6,8 +6,9 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
+use ureq::http::{Response, StatusCode};
 use ureq::typestate::WithBody;
-use ureq::{Agent, RequestBuilder};
+use ureq::{Agent, Body, RequestBuilder};
 use url::Url;
 
 use super::Target;
@@ -84,21 +85,25 @@ impl Client {
         }
         let within = self.left()?.min(REQUEST);
         let answer = request.config().timeout_global(Some(within)).build().call();
-        read(path, within, answer)
+        let (status, body) = receive(path, within, answer)?;
+        object(path, status, &body)
     }
 
     /// Tells `api/2.0/mlflow/PATH`.
     pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value, Problem> {
         let request = self.agent.post(format!("{}/api/2.0/mlflow/{path}", self.base));
         let within = self.left()?.min(REQUEST);
-        self.send(path, request, "application/json", body.to_string().as_bytes(), within)
+        let (status, body) = self.send(path, request, "application/json", body.to_string().as_bytes(), within)?;
+        object(path, status, &body)
     }
 
     /// Sends a file to the server's store of artefacts; it may take all the time that is left.
     pub(super) fn put(&self, path: &str, content_type: &str, content: &[u8]) -> Result<(), Problem> {
         let request = self.agent.put(format!("{}/api/2.0/mlflow-artifacts/artifacts/{path}", self.base));
         let within = self.left()?;
-        self.send(path, request, content_type, content, within).map(drop)
+        let (status, body) = self.send(path, request, content_type, content, within)?;
+        // It has nothing to say when all is well.
+        if status.is_success() && body.is_empty() { Ok(()) } else { object(path, status, &body).map(drop) }
     }
 
     fn send(
@@ -108,12 +113,12 @@ impl Client {
         content_type: &str,
         content: &[u8],
         within: Duration,
-    ) -> Result<Value, Problem> {
+    ) -> Result<(StatusCode, Vec<u8>), Problem> {
         if let Some(authorization) = &self.authorization {
             request = request.header("Authorization", authorization);
         }
         let request = request.content_type(content_type).config().timeout_global(Some(within)).build();
-        read(path, within, request.send(content))
+        receive(path, within, request.send(content))
     }
 
     fn left(&self) -> Result<Duration, Problem> {
@@ -129,12 +134,12 @@ impl Client {
     }
 }
 
-/// The object that a server answered with.
-fn read(
+/// The status and body of an answer.
+fn receive(
     path: &str,
     within: Duration,
-    answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
-) -> Result<Value, Problem> {
+    answer: Result<Response<Body>, ureq::Error>,
+) -> Result<(StatusCode, Vec<u8>), Problem> {
     let failed = |error: ureq::Error| match error {
         ureq::Error::Timeout(_) => Problem::new(
             format!("did not answer {path} within {:.1} s", within.as_secs_f64()),
@@ -149,12 +154,17 @@ fn read(
     let mut answer = answer.map_err(failed)?;
     let status = answer.status();
     let body = answer.body_mut().with_config().limit(LARGEST_ANSWER).read_to_vec().map_err(failed)?;
-    let object = serde_json::from_slice::<Value>(&body).ok().filter(Value::is_object);
+    Ok((status, body))
+}
+
+/// The object that a server answered with.
+fn object(path: &str, status: StatusCode, body: &[u8]) -> Result<Value, Problem> {
+    let object = serde_json::from_slice::<Value>(body).ok().filter(Value::is_object);
     let code = object.as_ref().and_then(|object| object["error_code"].as_str()).unwrap_or_default().to_owned();
     let said = match object {
         Some(object) if status.is_success() && code.is_empty() => return Ok(object),
         Some(object) if !code.is_empty() => object["message"].as_str().unwrap_or(&code).to_owned(),
-        _ => String::from_utf8_lossy(&body).into_owned(),
+        _ => String::from_utf8_lossy(body).into_owned(),
     };
     let (status, said) = (status.as_u16(), in_short(&said));
     let help = match status {
