@@ -1,11 +1,11 @@
 //! The command line as a contract: names, options, JSON fields, and the night as a whole.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{NIGHT_SEED, binary, json, night, root, shardwise, skipped, small_history, text};
+use crate::support::{NIGHT_SEED, command, json, night, root, shardwise, skipped, small_history, text};
 
 fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("{value} is not a number"))

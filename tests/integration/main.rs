@@ -12,6 +12,7 @@ mod import_rows;
 mod judge;
 mod kills;
 mod mlflow;
+mod mlflow_server;
 mod models;
 mod nights;
 mod onnx;
