@@ -26,7 +26,10 @@ impl Request {
     fn read(stream: &mut TcpStream) -> Option<Self> {
         let (mut bytes, mut chunk) = (Vec::new(), [0; 65_536]);
         let mut more = |bytes: &mut Vec<u8>| match stream.read(&mut chunk) {
-            Ok(n) if n > 0 => Some(bytes.extend_from_slice(&chunk[..n])),
+            Ok(n) if n > 0 => {
+                bytes.extend_from_slice(&chunk[..n]);
+                Some(())
+            }
             _ => None,
         };
         let end = loop {

@@ -241,15 +241,17 @@ fn what_a_server_lost_or_somebody_removed_is_told_anew() {
     assert_eq!((runs, run_id), (2, "1".into()));
     assert!(server.known().artifacts.contains_key("1/1/artifacts/report/report.html"));
 
-    // Parameters of another attempt cannot be changed, and are no error.
+    // Another attempt is told as the same run; its parameters cannot be changed, which is no error.
     let parameters = told.run().join("parameters.json");
     let other = std::fs::read_to_string(&parameters).expect("read").replace("\"keep_runs\": 30", "\"keep_runs\": 31");
     std::fs::write(&parameters, other).expect("writable");
     let mut state = told.state();
-    (state["complete"], state["figures"]) = (false.into(), false.into());
+    state["attempt"] = 0.into();
     std::fs::write(told.run().join("mlflow.json"), state.to_string()).expect("writable");
     assert_eq!(warnings(&told.tell(&server.url())), 0);
-    assert_eq!(server.known().runs[1].params["keep_runs"], "30");
+    let known = server.known();
+    assert_eq!((known.runs.len(), known.versions.len(), known.runs[1].batches), (2, 1, 6));
+    assert_eq!(known.runs[1].params["keep_runs"], "30");
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub(crate) struct Run {
     pub(crate) params: BTreeMap<String, String>,
     pub(crate) tags: BTreeMap<String, String>,
     pub(crate) metrics: BTreeMap<String, f64>,
-    /// Largest batch so far of params, tags and metrics.
+    /// Requests with parameters, tags or metrics.
     pub(crate) batches: usize,
 }
 

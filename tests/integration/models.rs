@@ -117,6 +117,9 @@ fn what_the_gate_refused_or_never_saw_goes_live_by_force_only() {
         json(&[&["models", "rollback"], &at[..]].concat());
         assert_eq!(registry.alias(CHAMPION).expect("aliases").as_ref(), Some(&two), "one command back");
     }
+    let shown = shardwise(&[&["models", "show", &one], &at[..]].concat());
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("refused by test") && shown.contains("champion: none"), "{shown}");
     // Force that was not needed is none.
     let moved = json(&[&["models", "promote", &two, "--force", "--why", "x"], &at[..]].concat());
     assert_eq!((&moved["moved"], &moved["forced"]), (&false.into(), &false.into()));

@@ -1,20 +1,21 @@
 //! `shardwise models …`: versions, aliases, signatures, and moving versions about.
 
+mod moves;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 
 use miette::{IntoDiagnostic, miette};
 use serde_json::{Value, json};
-use shardwise_models::{
-    AliasMove, CHAMPION, Garbage, HistoryEntry, Judgement, Manifest, PREVIOUS, Package, Registry, RegistryError,
-    model_names,
-};
+use shardwise_models::{Garbage, HistoryEntry, Manifest, Package, Registry, RegistryError, model_names};
 use shardwise_types::Timestamp;
 
+pub(crate) use self::moves::promote;
+use self::moves::{by, roll_back};
 use super::{files, keys};
 use crate::arguments::{
     DiffArguments, ExportArguments, GcArguments, ImportArguments, ListArguments, ModelsCommand, PlaceArguments,
-    PromoteArguments, RollbackArguments, ShowArguments, VerifyModelsArguments, WhoArguments,
+    ShowArguments, VerifyModelsArguments,
 };
 use crate::output::{self, Stage};
 
@@ -34,14 +35,6 @@ pub(crate) fn run(command: &ModelsCommand, json: bool) -> miette::Result<()> {
 
 fn open(place: &PlaceArguments) -> miette::Result<Registry> {
     Registry::open(&place.models, &place.name).into_diagnostic()
-}
-
-fn by(who: &WhoArguments, why: &str, metrics: Value) -> miette::Result<AliasMove> {
-    if why.trim().is_empty() {
-        return Err(miette!("--why is empty; say in a sentence why, those who read the history will ask"));
-    }
-    let who = who.who.clone().or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "operator".to_owned());
-    Ok(AliasMove { at: output::wall_clock(), who, why: why.to_owned(), metrics, ..AliasMove::default() })
 }
 
 fn aliases_of<'a>(aliases: &'a BTreeMap<String, String>, version: &str) -> Vec<&'a str> {
@@ -129,9 +122,9 @@ fn show(options: &ShowArguments, json: bool) -> miette::Result<()> {
     for signature in &signatures {
         println!("  signed by {} at {}", signature.key, signature.signed_at);
     }
-    for HistoryEntry { at, who, why, alias, from, to, judgement, forced, .. } in &history {
-        if let Some(Judgement { may_go_live, .. }) = judgement {
-            println!("  {at}  {} by {who}: {why}", if *may_go_live { "let pass" } else { "refused" });
+    for HistoryEntry { at, who, why, alias, from, to, forced, .. } in &history {
+        if alias.is_none() {
+            println!("  {at}  refused by {who}: {why}");
             continue;
         }
         let [alias, from, to] = [alias, from, to].map(|name| name.as_deref().unwrap_or("none"));
@@ -220,58 +213,6 @@ fn verify(options: &VerifyModelsArguments, json: bool) -> miette::Result<()> {
         output::print_json(&json!({ "versions": versions }))?;
     }
     if refused.is_empty() { Ok(()) } else { Err(miette!("{}", refused.join("\n"))) }
-}
-
-pub(crate) fn promote(options: &PromoteArguments, json: bool) -> miette::Result<()> {
-    let registry = open(&options.place)?;
-    let key = keys::signing_key(&options.signing)?;
-    let bundle = registry.load_trusted(&options.version, &keys::policy(&options.trust)?).into_diagnostic()?;
-    let version = bundle.version();
-    let mut by = by(&options.who, &options.why, json!({ "heads": bundle.manifest().heads }))?;
-    let against = objections(&registry, &options.alias, version)?;
-    if !options.force && !against.is_empty() {
-        let help = "let `shardwise nightly` judge it, or put it live all the same with --force --why \"…\", which the \
-                    history keeps";
-        return Err(miette!(help = help, "version {version} may not go live: {}", against.join(" ")));
-    }
-    if let Some(key) = key {
-        registry.sign(version, &key, by.at).into_diagnostic()?;
-    }
-    by.forced = against;
-    let moved = registry.set_alias(&options.alias, version, &by).into_diagnostic()?;
-    let forced = moved && !by.forced.is_empty();
-    if json {
-        let PromoteArguments { alias, .. } = options;
-        return output::print_json(&json!({ "alias": alias, "version": version, "moved": moved, "forced": forced }));
-    }
-    let how = if forced { ", by force" } else { "" };
-    println!("{} {} {version}{how}", options.alias, if moved { "is now" } else { "was already" });
-    Ok(())
-}
-
-/// What speaks against letting a version go live; nothing does where the alias is not one that leads there, or points to the
-/// version already.
-fn objections(registry: &Registry, alias: &str, version: &str) -> miette::Result<Vec<String>> {
-    // Rolling back makes `previous` the champion, and asks nothing.
-    if ![CHAMPION, PREVIOUS].contains(&alias) || registry.alias(alias).into_diagnostic()?.as_deref() == Some(version) {
-        return Ok(Vec::new());
-    }
-    Ok(match registry.last_judgement(version).into_diagnostic()? {
-        Some(Judgement { may_go_live: true, .. }) => Vec::new(),
-        Some(Judgement { reasons, .. }) => reasons,
-        None => vec!["It was never judged here.".to_owned()],
-    })
-}
-
-fn roll_back(options: &RollbackArguments, json: bool) -> miette::Result<()> {
-    let registry = open(&options.place)?;
-    let champion = registry.roll_back(&by(&options.who, &options.why, Value::Null)?).into_diagnostic()?;
-    let previous = registry.alias(PREVIOUS).into_diagnostic()?;
-    if json {
-        return output::print_json(&json!({ CHAMPION: champion, PREVIOUS: previous }));
-    }
-    println!("{CHAMPION} is {champion} again; {PREVIOUS} is {}", previous.as_deref().unwrap_or("none"));
-    Ok(())
 }
 
 fn export(options: &ExportArguments, json: bool) -> miette::Result<()> {

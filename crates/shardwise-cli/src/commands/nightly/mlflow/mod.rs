@@ -106,8 +106,11 @@ impl Night<'_> {
             }
             Err(Problem { words, help, .. }) => {
                 let help = if help.is_empty() { help } else { format!("{help}; ") };
-                let again = "the night is done all the same, and the same command with this --date tells the rest";
-                let message = format!("MLflow at {server} {words}; {help}{again}");
+                let message = format!(
+                    "MLflow at {server} {words}; {help}the night is done all the same, and the same command with --date {} \
+                     tells the rest",
+                    self.date
+                );
                 progress::warn(&message);
                 ("failed", Some(message))
             }
