@@ -1,11 +1,11 @@
 //! The command line as a contract: names, options, JSON fields, and the night as a whole.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{NIGHT_SEED, binary, json, night, root, shardwise, skipped, small_history, text};
+use crate::support::{NIGHT_SEED, command, json, night, root, shardwise, skipped, small_history, text};
 
 fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("{value} is not a number"))
@@ -85,7 +85,7 @@ fn a_killed_night_goes_on_where_it_was() {
     let (history, work) = (folder.path().join("history"), folder.path().join("work"));
     small_history(&history, NIGHT_SEED);
     let arguments = ["nightly", "--history", text(&history), "--work", text(&work), "--replicates", "4", "--json"];
-    let start = || Command::new(binary()).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let start = || command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = start().expect("it starts");
     // Killed as soon as the model is there, in the middle of the evaluation.
     let mut waits = 0;

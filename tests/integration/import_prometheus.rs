@@ -1,7 +1,6 @@
 //! Reports of shards out of Prometheus: a real one where there is one, and answers that go wrong.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -9,6 +8,7 @@ use std::time::Duration;
 
 use shardwise_types::Timestamp;
 
+use crate::http::{Answer, get, serve};
 use crate::support::{json, refused, skipped, text};
 
 const MAPPING: &str = r#"
@@ -46,41 +46,6 @@ const METRICS: &str = "shard_cpu_percent{shard=\"worker-a\"} 25\nshard_cpu_perce
     shard_memory_share{shard=\"worker-a\"} 0.5\nshard_memory_share{shard=\"worker-b\"} 1.5\n\
     shard_queue{shard=\"worker-a\"} 2.4\nshard_queue{shard=\"worker-b\"} 7\n\
     shard_latency_seconds{shard=\"worker-a\"} 0.0125\nshard_latency_seconds{shard=\"worker-b\"} 0.02\n";
-
-/// Answers every request of a server that lives as long as the test: by the path that was asked for, a status and a body.
-fn serve(answer: impl Fn(&str) -> (u16, String) + Send + 'static) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { continue };
-            let (mut request, mut chunk) = (Vec::new(), [0; 4096]);
-            while !request.windows(4).any(|end| end == b"\r\n\r\n") {
-                match stream.read(&mut chunk) {
-                    Ok(n) if n > 0 => request.extend_from_slice(&chunk[..n]),
-                    _ => break,
-                }
-            }
-            let request = String::from_utf8_lossy(&request).into_owned();
-            let (status, body) = answer(request.split_whitespace().nth(1).unwrap_or_default());
-            let head = format!(
-                "HTTP/1.1 {status} -\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-                body.len()
-            );
-            // A client that went away is no concern of the server's.
-            let _ = stream.write_all((head + &body).as_bytes());
-        }
-    });
-    port
-}
-
-fn get(port: u16, path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    Some(answer)
-}
 
 /// The binary that the environment names, or that is on the path.
 fn prometheus() -> Option<PathBuf> {
@@ -136,7 +101,7 @@ fn a_real_prometheus_gives_the_reports() {
         return;
     };
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let metrics = serve(|_| (200, METRICS.to_owned()));
+    let metrics = serve(|_| Answer::Reply(200, METRICS.to_owned()));
     let config = folder.path().join("prometheus.yml");
     let scrape = format!(
         "global:\n  scrape_interval: 1s\nscrape_configs:\n  - job_name: shards\n    static_configs:\n      - targets: ['127.0.0.1:{metrics}']\n"
@@ -152,8 +117,9 @@ fn a_real_prometheus_gives_the_reports() {
         .stderr(Stdio::null())
         .spawn();
     let _running = Running(started.unwrap_or_else(|error| panic!("{}: {error}", binary.display())));
+    let address = format!("127.0.0.1:{port}");
     let has_samples = || {
-        let answer = get(port, "/api/v1/query?query=count_over_time(shard_queue[1m])").unwrap_or_default();
+        let answer = get(&address, "/api/v1/query?query=count_over_time(shard_queue[1m])").unwrap_or_default();
         answer.contains("\"3\"") || answer.contains("\"4\"") || answer.contains("\"5\"")
     };
     let mut waited = 0;
@@ -166,7 +132,7 @@ fn a_real_prometheus_gives_the_reports() {
     // Four hours of seconds: more points than one answer may hold.
     let until = now();
     let (since, until) = (until.plus_millis(-4.0 * 3.6e6).to_string(), until.to_string());
-    let whole = get(port, &format!("/api/v1/query_range?query=shard_queue&start={since}&end={until}&step=1"));
+    let whole = get(&address, &format!("/api/v1/query_range?query=shard_queue&start={since}&end={until}&step=1"));
     assert!(whole.expect("an answer").contains("11,000"), "the range must be too long for one query");
     let (map, out) = (folder.path().join("mapping.toml"), folder.path().join("history"));
     std::fs::write(&map, MAPPING).expect("writable");
@@ -215,7 +181,7 @@ fn what_a_server_does_wrong_is_told_in_words() {
         (200, matrix(&twice), &["several series of shard 'worker-a'", "sum by (shard)"]),
         (200, matrix(""), &["has nothing for 'shard_cpu_percent'"]),
     ] {
-        let port = serve(move |_| (status, body.clone()));
+        let port = serve(move |_| Answer::Reply(status, body.clone()));
         let said = refused(&arguments(&map, &format!("http://127.0.0.1:{port}"), &out, since, until));
         words.iter().for_each(|word| assert!(said.contains(word), "'{word}' is not in: {said}"));
         assert!(said.contains("127.0.0.1"), "{said}");

@@ -2,31 +2,41 @@
 
 use std::path::{Path, PathBuf};
 
-use shardwise_models::{AliasMove, BundleDraft, CHAMPION, Registry};
+use shardwise_models::{AliasMove, BundleDraft, CHAMPION, Judgement, Registry};
 use tempfile::TempDir;
 
 use crate::support::{json, refused, shardwise, text};
 
 const NAME: &str = "default";
 
-/// Two versions, of which the second is champion and the first was.
+/// Two versions that a gate let pass, of which the second is champion and the first was.
 fn models() -> (TempDir, PathBuf, [String; 2]) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let models = folder.path().join("models");
     let registry = Registry::open_or_create(&models, NAME).expect("a registry");
     let versions = [1, 2].map(|seed| {
-        let draft = BundleDraft { name: NAME.to_owned(), seed, ..BundleDraft::example() };
-        let version = registry.publish(&draft).expect("a version");
-        let by = AliasMove {
-            at: "2026-01-05T02:00:00Z".parse().expect("a time"),
-            who: "test".to_owned(),
-            why: "it is better".to_owned(),
-            metrics: serde_json::Value::Null,
-        };
-        registry.set_alias(CHAMPION, &version, &by).expect("a move");
+        let version = publish(&registry, seed);
+        registry.set_alias(CHAMPION, &version, &judged(&version, &[])).expect("a move");
         version
     });
     (folder, models, versions)
+}
+
+fn publish(registry: &Registry, seed: u64) -> String {
+    let draft = BundleDraft { name: NAME.to_owned(), seed, ..BundleDraft::example() };
+    registry.publish(&draft).expect("a version")
+}
+
+/// What a gate says of a version, and what speaks against it.
+fn judged(version: &str, reasons: &[&str]) -> AliasMove {
+    let (version, may_go_live) = (version.to_owned(), reasons.is_empty());
+    let reasons = reasons.iter().map(ToString::to_string).collect();
+    AliasMove {
+        who: "test".to_owned(),
+        why: "it is better".to_owned(),
+        judgement: Some(Judgement { version, may_go_live, reasons }),
+        ..AliasMove::default()
+    }
 }
 
 /// A key that signs, and the file of those that are trusted, which holds it.
@@ -67,6 +77,52 @@ fn aliases_move_forth_and_back_with_reasons() {
     let whys: Vec<_> = history.iter().map(|entry| entry.why.as_str()).collect();
     assert_eq!(whys, ["it is better", "it is better", "a test", "no good", "try it"]);
     assert_eq!(history[2].who, "me");
+}
+
+#[test]
+fn what_the_gate_refused_or_never_saw_goes_live_by_force_only() {
+    let (_folder, models, [one, two]) = models();
+    let registry = Registry::open(&models, NAME).expect("a registry");
+    let at = ["--models", text(&models)];
+    let unknown = publish(&registry, 3);
+    // The last word counts: it passed once.
+    registry.record_judgement(&judged(&one, &["p99 is 12 % above.", "It errs more."])).expect("an entry");
+    for (version, against) in [(&one, "p99 is 12 % above. It errs more."), (&unknown, "It was never judged here.")] {
+        for alias in ["champion", "previous"] {
+            // `previous` points to it already.
+            if (version, alias) == (&one, "previous") {
+                continue;
+            }
+            let said = refused(&[&["models", "promote", version, "--alias", alias, "--why", "x"], &at[..]].concat());
+            let words = format!("version {version} may not go live: {against}");
+            assert!(said.contains(&words) && said.contains("--force --why"), "{said}");
+        }
+        let no_why = shardwise(&[&["models", "promote", version, "--force"], &at[..]].concat());
+        assert_eq!(no_why.status.code(), Some(2), "--force needs a reason");
+        assert!(refused(&[&["promote", version, "--force", "--why", ""], &at[..]].concat()).contains("--why is empty"));
+        assert_eq!(registry.alias(CHAMPION).expect("aliases").as_ref(), Some(&two));
+        // Whoever tries a challenger puts nothing live.
+        let tried = json(&[&["models", "promote", version, "--alias", "challenger", "--why", "x"], &at[..]].concat());
+        assert_eq!(tried["forced"], false);
+
+        let by_force = ["--force", "--why", "the fleet is new", "--who", "me"];
+        let moved = json(&[&["promote", version], &by_force[..], &at].concat());
+        assert_eq!((&moved["moved"], &moved["forced"]), (&true.into(), &true.into()));
+        let last = registry.history().expect("a history").pop().expect("an entry");
+        assert_eq!((last.who.as_str(), last.why.as_str(), last.to.as_ref()), ("me", "the fleet is new", Some(version)));
+        assert_eq!(last.forced.join(" "), against);
+        let shown = shardwise(&[&["models", "show", version], &at[..]].concat());
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        assert!(shown.contains(&format!("by me: the fleet is new, in spite of: {against}")), "{shown}");
+        json(&[&["models", "rollback"], &at[..]].concat());
+        assert_eq!(registry.alias(CHAMPION).expect("aliases").as_ref(), Some(&two), "one command back");
+    }
+    let shown = shardwise(&[&["models", "show", &one], &at[..]].concat());
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("refused by test") && shown.contains("champion: none"), "{shown}");
+    // Force that was not needed is none.
+    let moved = json(&[&["models", "promote", &two, "--force", "--why", "x"], &at[..]].concat());
+    assert_eq!((&moved["moved"], &moved["forced"]), (&false.into(), &false.into()));
 }
 
 #[test]

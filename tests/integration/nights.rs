@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{binary, contents, json, night, shardwise, text};
+use crate::support::{command, contents, json, night, refused, shardwise, text};
 
 /// A small history and a whole night on it, which tests of other nights are held against. One replicate shows nothing, so the
 /// gate refuses the model.
@@ -65,8 +65,7 @@ pub(crate) fn arguments<'a>(history: &'a Path, work: &'a Path) -> [&'a str; 8] {
 }
 
 pub(crate) fn start(history: &Path, work: &Path) -> Child {
-    let mut command = Command::new(binary());
-    command.args(arguments(history, work)).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts")
+    command(&arguments(history, work)).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts")
 }
 
 fn last_line(output: &Output) -> Value {
@@ -134,6 +133,10 @@ fn a_run_leaves_all_that_it_did_in_its_folder() {
         assert_eq!(names, ["started", "finished"], "{stage}");
         assert!(of_stage[1]["seconds"].is_number() && of_stage.iter().all(|event| event["at"].is_string()));
     }
+    // Nobody puts live by mistake what the gate refused.
+    let (models, version) = (reference.work().join("models"), result["model"]["version"].as_str().expect("a version"));
+    let said = refused(&["models", "promote", version, "--models", text(&models), "--why", "x"]);
+    assert!(said.contains("may not go live: ") && !said.contains("never judged"), "{said}");
     let metrics = json_lines(&read(&folder.join("metrics.ndjson")));
     let mut figures: Vec<(&str, &str)> =
         metrics.iter().map(|line| (line["stage"].as_str().expect("s"), line["figure"].as_str().expect("f"))).collect();
@@ -198,7 +201,8 @@ fn a_promoted_model_that_was_rolled_back_is_not_promoted_again() {
     let dataset = work.join("dataset");
     let other = json(&["train", "--dataset", text(&dataset), "--models", text(&models), "--seed", "2"]);
     let other = other["version"].as_str().expect("a version");
-    json(&["models", "promote", "--models", text(&models), other, "--why", "A test rolls back."]);
+    // No gate saw it.
+    json(&["models", "promote", "--models", text(&models), other, "--force", "--why", "A test rolls back."]);
     let again = shardwise(&arguments);
     assert_eq!(again.status.code(), Some(0));
     assert!(String::from_utf8_lossy(&again.stderr).contains(&format!("version {version} was live and is no longer")));

@@ -27,9 +27,16 @@ pub(crate) fn skipped(why: &str) {
     let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }
 
+/// A call of `shardwise` that tells no tracking server of whoever runs the tests.
+pub(crate) fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command.args(arguments).env_remove("MLFLOW_TRACKING_URI");
+    command
+}
+
 /// Runs `shardwise`.
 pub(crate) fn shardwise(arguments: &[&str]) -> Output {
-    Command::new(binary()).args(arguments).output().expect("the binary starts")
+    command(arguments).output().expect("the binary starts")
 }
 
 /// Runs `shardwise … --json` and reads the last line of its output. A night whose model the gate refuses is a whole night.

@@ -12,7 +12,7 @@ use shardwise_types::Timestamp;
 
 pub(crate) use self::import::*;
 pub(crate) use self::models::*;
-pub(crate) use self::nightly::NightlyArguments;
+pub(crate) use self::nightly::{MlflowArguments, NightlyArguments};
 pub(crate) use self::trials::*;
 use crate::lists::Numbers;
 use crate::output::progress::Progress;
@@ -44,6 +44,8 @@ pub(crate) enum Command {
     /// Look after the versions of models: list, verify, promote, roll back, move about.
     #[command(subcommand)]
     Models(ModelsCommand),
+    /// The same as `models promote`.
+    Promote(PromoteArguments),
     /// Decide one request.
     Predict(PredictArguments),
     /// Print the defaults of the specification's strategies as TOML, or check a file of them.

@@ -35,7 +35,7 @@ fn registry(models: &Path, with_challenger: bool) -> [String; 2] {
         at: "2026-01-05T12:00:00Z".parse().expect("a time"),
         who: "test".to_owned(),
         why: "To be followed.".to_owned(),
-        metrics: serde_json::Value::Null,
+        ..AliasMove::default()
     };
     registry.set_alias(CHAMPION, &champion, &by).expect("an alias");
     if with_challenger {

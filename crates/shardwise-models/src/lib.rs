@@ -42,7 +42,7 @@ pub use manifest::{
 };
 pub use package::{Package, PackageError};
 pub use registry::{
-    AliasMove, CHALLENGER, CHAMPION, Garbage, HistoryEntry, PREVIOUS, Registry, RegistryError, model_names,
+    AliasMove, CHALLENGER, CHAMPION, Garbage, HistoryEntry, Judgement, PREVIOUS, Registry, RegistryError, model_names,
 };
 pub use scorer::Predictions;
 pub use side_head::{SideHead, SideTarget};

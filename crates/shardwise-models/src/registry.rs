@@ -7,12 +7,13 @@
 //! ```
 //! `<models>` is a folder or a URL: `s3://bucket/prefix` (with the feature `s3`), `file:///folder`, or `memory:///prefix`
 //! for as long as the process lives. Readers see the state before a change or the one after, whatever happens to the
-//! writer. Left out: deciding who becomes champion.
+//! writer. Left out: deciding who becomes champion; what was decided is kept in the log ([`Judgement`]).
 
 mod clean_up;
 mod error;
 #[cfg(test)]
 mod faults;
+mod judgement;
 #[cfg(test)]
 mod leftovers;
 mod log;
@@ -32,6 +33,7 @@ use shardwise_types::Timestamp;
 
 pub use self::clean_up::Garbage;
 pub use self::error::RegistryError;
+pub use self::judgement::Judgement;
 pub use self::log::{AliasMove, HistoryEntry};
 use crate::bundle::{VERSION_DIGITS, VERSIONS_FOLDER};
 use crate::draft::BundleDraft;

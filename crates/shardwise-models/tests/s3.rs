@@ -25,7 +25,8 @@ const ROUNDS: usize = 12;
 
 fn by(who: &str) -> AliasMove {
     let at = "2026-01-05T02:00:00Z".parse().expect("a time");
-    AliasMove { at, who: who.to_owned(), why: "it is better".to_owned(), metrics: serde_json::json!({"rmse": 0.25}) }
+    let metrics = serde_json::json!({"rmse": 0.25});
+    AliasMove { at, who: who.to_owned(), why: "it is better".to_owned(), metrics, ..AliasMove::default() }
 }
 
 fn far_future() -> Timestamp {

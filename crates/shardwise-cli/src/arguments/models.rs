@@ -15,7 +15,7 @@ pub(crate) enum ModelsCommand {
     Diff(DiffArguments),
     /// Verify a version, or all of them and the aliases; exit code 1 when one is refused.
     Verify(VerifyModelsArguments),
-    /// Point an alias to a version.
+    /// Point an alias to a version; what no gate let pass becomes champion with --force only.
     Promote(PromoteArguments),
     /// Make the champion before the champion again.
     Rollback(RollbackArguments),
@@ -116,6 +116,9 @@ pub(crate) struct PromoteArguments {
     /// The alias that moves: champion, challenger or another.
     #[arg(long, default_value = "champion")]
     pub(crate) alias: String,
+    /// Let it go live though the last gate refused it, or none judged it; the history keeps that and the reasons.
+    #[arg(long)]
+    pub(crate) force: bool,
     /// Why, in a sentence for the history.
     #[arg(long)]
     pub(crate) why: String,

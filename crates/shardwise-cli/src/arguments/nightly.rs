@@ -45,4 +45,20 @@ pub(crate) struct NightlyArguments {
     pub(crate) keep_runs: usize,
     #[command(flatten)]
     pub(crate) signing: SigningArguments,
+    #[command(flatten)]
+    pub(crate) mlflow: MlflowArguments,
+}
+
+/// Whom to tell of a night; that it cannot be told is a warning.
+#[derive(Args)]
+pub(crate) struct MlflowArguments {
+    /// MLflow tracking server that is told of the night, as http://host:port; MLFLOW_TRACKING_URI when left out, or nobody.
+    #[arg(long, value_name = "URL")]
+    pub(crate) mlflow: Option<String>,
+    /// The experiment there; MLFLOW_EXPERIMENT_NAME when left out, or shardwise.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) mlflow_experiment: Option<String>,
+    /// Seconds that it may take altogether.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) mlflow_timeout: u64,
 }

@@ -41,6 +41,7 @@ pub(crate) fn run(arguments: &Arguments) -> miette::Result<ExitCode> {
         Command::Dataset(DatasetCommand::Verify(options)) => dataset::verify(options, json),
         Command::Train(options) => train::run(options, json),
         Command::Models(command) => models::run(command, json),
+        Command::Promote(options) => models::promote(options, json),
         Command::Predict(options) => predict::run(options, json),
         Command::Strategies(options) => predict::strategies(options, json),
         Command::Generator(GeneratorCommand::Check(options)) => generator::check(options, json),

@@ -1,19 +1,21 @@
 //! `shardwise models …`: versions, aliases, signatures, and moving versions about.
 
+mod moves;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 
 use miette::{IntoDiagnostic, miette};
 use serde_json::{Value, json};
-use shardwise_models::{
-    AliasMove, CHAMPION, Garbage, HistoryEntry, Manifest, PREVIOUS, Package, Registry, RegistryError, model_names,
-};
+use shardwise_models::{Garbage, HistoryEntry, Manifest, Package, Registry, RegistryError, model_names};
 use shardwise_types::Timestamp;
 
+pub(crate) use self::moves::promote;
+use self::moves::{by, roll_back};
 use super::{files, keys};
 use crate::arguments::{
     DiffArguments, ExportArguments, GcArguments, ImportArguments, ListArguments, ModelsCommand, PlaceArguments,
-    PromoteArguments, RollbackArguments, ShowArguments, VerifyModelsArguments, WhoArguments,
+    ShowArguments, VerifyModelsArguments,
 };
 use crate::output::{self, Stage};
 
@@ -33,14 +35,6 @@ pub(crate) fn run(command: &ModelsCommand, json: bool) -> miette::Result<()> {
 
 fn open(place: &PlaceArguments) -> miette::Result<Registry> {
     Registry::open(&place.models, &place.name).into_diagnostic()
-}
-
-fn by(who: &WhoArguments, why: &str, metrics: Value) -> miette::Result<AliasMove> {
-    if why.trim().is_empty() {
-        return Err(miette!("--why is empty; say in a sentence why, those who read the history will ask"));
-    }
-    let who = who.who.clone().or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "operator".to_owned());
-    Ok(AliasMove { at: output::wall_clock(), who, why: why.to_owned(), metrics })
 }
 
 fn aliases_of<'a>(aliases: &'a BTreeMap<String, String>, version: &str) -> Vec<&'a str> {
@@ -106,7 +100,10 @@ fn show(options: &ShowArguments, json: bool) -> miette::Result<()> {
     let signatures = registry.signatures(&version).into_diagnostic()?;
     let aliases = registry.aliases().into_diagnostic()?;
     let aliases = aliases_of(&aliases, &version);
-    let names = |entry: &HistoryEntry| [&entry.from, &entry.to].contains(&&Some(version.clone()));
+    let names = |entry: &HistoryEntry| {
+        let judged = entry.judgement.as_ref().map(|judgement| &judgement.version);
+        [entry.from.as_ref(), entry.to.as_ref(), judged].contains(&Some(&version))
+    };
     let history: Vec<_> = registry.history().into_diagnostic()?.into_iter().filter(names).collect();
     if json {
         return output::print_json(&json!({
@@ -125,9 +122,14 @@ fn show(options: &ShowArguments, json: bool) -> miette::Result<()> {
     for signature in &signatures {
         println!("  signed by {} at {}", signature.key, signature.signed_at);
     }
-    for HistoryEntry { at, who, why, alias, from, to, .. } in &history {
+    for HistoryEntry { at, who, why, alias, from, to, forced, .. } in &history {
+        if alias.is_none() {
+            println!("  {at}  refused by {who}: {why}");
+            continue;
+        }
         let [alias, from, to] = [alias, from, to].map(|name| name.as_deref().unwrap_or("none"));
-        println!("  {at}  {alias}: {from} → {to}, by {who}: {why}");
+        let how = if forced.is_empty() { String::new() } else { format!(", in spite of: {}", forced.join(" ")) };
+        println!("  {at}  {alias}: {from} → {to}, by {who}: {why}{how}");
     }
     Ok(())
 }
@@ -211,34 +213,6 @@ fn verify(options: &VerifyModelsArguments, json: bool) -> miette::Result<()> {
         output::print_json(&json!({ "versions": versions }))?;
     }
     if refused.is_empty() { Ok(()) } else { Err(miette!("{}", refused.join("\n"))) }
-}
-
-fn promote(options: &PromoteArguments, json: bool) -> miette::Result<()> {
-    let registry = open(&options.place)?;
-    let key = keys::signing_key(&options.signing)?;
-    let bundle = registry.load_trusted(&options.version, &keys::policy(&options.trust)?).into_diagnostic()?;
-    let version = bundle.version();
-    let by = by(&options.who, &options.why, json!({ "heads": bundle.manifest().heads }))?;
-    if let Some(key) = key {
-        registry.sign(version, &key, by.at).into_diagnostic()?;
-    }
-    let moved = registry.set_alias(&options.alias, version, &by).into_diagnostic()?;
-    if json {
-        return output::print_json(&json!({ "alias": options.alias, "version": version, "moved": moved }));
-    }
-    println!("{} {} {version}", options.alias, if moved { "is now" } else { "was already" });
-    Ok(())
-}
-
-fn roll_back(options: &RollbackArguments, json: bool) -> miette::Result<()> {
-    let registry = open(&options.place)?;
-    let champion = registry.roll_back(&by(&options.who, &options.why, Value::Null)?).into_diagnostic()?;
-    let previous = registry.alias(PREVIOUS).into_diagnostic()?;
-    if json {
-        return output::print_json(&json!({ CHAMPION: champion, PREVIOUS: previous }));
-    }
-    println!("{CHAMPION} is {champion} again; {PREVIOUS} is {}", previous.as_deref().unwrap_or("none"));
-    Ok(())
 }
 
 fn export(options: &ExportArguments, json: bool) -> miette::Result<()> {

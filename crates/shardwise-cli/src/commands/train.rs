@@ -23,6 +23,7 @@ pub(crate) fn run(options: &TrainArguments, json: bool) -> miette::Result<()> {
             who: "train".to_owned(),
             why: "the first version of this model".to_owned(),
             metrics: json!({ "exec": trained.metrics }),
+            ..AliasMove::default()
         };
         registry.set_alias(CHAMPION, &version, &by).into_diagnostic()?;
     }

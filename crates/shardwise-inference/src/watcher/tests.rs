@@ -4,7 +4,6 @@ use std::sync::mpsc;
 use arc_swap::ArcSwapOption;
 use shardwise_models::forest::{Forest, TreeNode};
 use shardwise_models::{AliasMove, BundleDraft, CHAMPION, ExecDraft, ExecHead};
-use shardwise_types::Timestamp;
 
 use super::*;
 use crate::Placer;
@@ -256,7 +255,7 @@ fn a_registry_is_a_source() {
     for seed in [1, 2] {
         let published = registry.publish(&draft(seed)).expect("a version");
         let (who, why) = ("test".to_owned(), "it is there".to_owned());
-        let by = AliasMove { at: Timestamp::from_nanos(0), who, why, metrics: serde_json::Value::Null };
+        let by = AliasMove { who, why, ..AliasMove::default() };
         registry.set_alias(CHAMPION, &published, &by).expect("a champion");
         watch.look();
         assert_eq!(placer.serving(), Some(published.into()));

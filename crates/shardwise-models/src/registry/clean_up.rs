@@ -23,15 +23,16 @@ pub struct Garbage {
 }
 
 impl Registry {
-    /// What no alias and none of the last `recent` entries of the history names, and was written before an instant: old
-    /// versions, those that were never finished, and files that were never linked to their names.
+    /// What no alias and none of the last `recent` entries of the history names, refusals aside, and was written before an
+    /// instant: old versions, those that were never finished, and files that were never linked to their names.
     ///
     /// # Errors
     /// Says what cannot be read.
     pub fn garbage(&self, recent: usize, written_before: Timestamp) -> Result<Garbage, RegistryError> {
         let history = self.history()?;
-        let named: BTreeSet<&String> =
-            history.iter().rev().take(recent.max(1)).flat_map(|entry| entry.aliases.values()).collect();
+        // Night after night may refuse; what was live lately must not be forgotten for it.
+        let changes = history.iter().rev().filter(|entry| entry.alias.is_some() || entry.judgement.is_none());
+        let named: BTreeSet<&String> = changes.take(recent.max(1)).flat_map(|entry| entry.aliases.values()).collect();
         let mut newest = BTreeMap::new();
         let listed = self.list(VERSIONS_FOLDER)?;
         for object in &listed {

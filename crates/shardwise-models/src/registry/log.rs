@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use shardwise_types::Timestamp;
 
 use super::error::RegistryError;
+use super::judgement::Judgement;
 use crate::manifest::as_text;
 use crate::store::Store;
 
@@ -20,7 +21,7 @@ const MAX_ENTRY_BYTES: u64 = 1 << 24;
 const NUMBER_DIGITS: usize = 10;
 
 /// Who changes the aliases, when and why.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct AliasMove {
     /// The instant of the move.
     pub at: Timestamp,
@@ -30,6 +31,10 @@ pub struct AliasMove {
     pub why: String,
     /// The figures behind it.
     pub metrics: serde_json::Value,
+    /// What a gate said of the version.
+    pub judgement: Option<Judgement>,
+    /// What speaks against it, a sentence each, when it is forced; empty when nothing is.
+    pub forced: Vec<String>,
 }
 
 /// One entry of the history: what changed, and the state since.
@@ -43,7 +48,7 @@ pub struct HistoryEntry {
     pub who: String,
     /// Why.
     pub why: String,
-    /// The alias that moved; none when versions were removed.
+    /// The alias that moved; none when versions were removed or refused.
     pub alias: Option<String>,
     /// The version that the alias pointed to; none for a new alias.
     pub from: Option<String>,
@@ -54,6 +59,12 @@ pub struct HistoryEntry {
     /// Versions that were removed and may still be seen for a moment, and when in nanoseconds since 1970.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub removed: BTreeMap<String, i64>,
+    /// What a gate said of a version, whether or not an alias moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judgement: Option<Judgement>,
+    /// What spoke against the move, a sentence each, when it was forced; empty when nothing was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forced: Vec<String>,
     /// The figures behind it.
     pub metrics: serde_json::Value,
 }
@@ -64,6 +75,8 @@ pub(super) struct State {
     next: u64,
     pub(super) aliases: BTreeMap<String, String>,
     pub(super) removed: BTreeMap<String, i64>,
+    /// Of the newest entry alone.
+    pub(super) judgement: Option<Judgement>,
 }
 
 pub(super) struct Log<'a> {
@@ -101,8 +114,8 @@ impl Log<'_> {
         let numbers = self.numbers()?;
         let next = numbers.last().map_or(1, |last| last + 1);
         for number in numbers.into_iter().rev() {
-            if let Some(HistoryEntry { aliases, removed, .. }) = self.entry(number)? {
-                return Ok(State { next, aliases, removed });
+            if let Some(HistoryEntry { aliases, removed, judgement, .. }) = self.entry(number)? {
+                return Ok(State { next, aliases, removed, judgement });
             }
         }
         Ok(State { next, ..State::default() })
@@ -111,6 +124,17 @@ impl Log<'_> {
     /// All entries, the oldest first.
     pub(super) fn entries(&self) -> Result<Vec<HistoryEntry>, RegistryError> {
         self.numbers()?.into_iter().filter_map(|number| self.entry(number).transpose()).collect()
+    }
+
+    /// The newest judgement of a version.
+    pub(super) fn last_judgement(&self, version: &str) -> Result<Option<Judgement>, RegistryError> {
+        for number in self.numbers()?.into_iter().rev() {
+            let judgement = self.entry(number)?.and_then(|entry| entry.judgement);
+            if let Some(judgement) = judgement.filter(|judgement| judgement.version == version) {
+                return Ok(Some(judgement));
+            }
+        }
+        Ok(None)
     }
 
     /// Adds the entry that follows a state; false when somebody else did so first.

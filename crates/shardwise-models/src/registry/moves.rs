@@ -94,8 +94,9 @@ impl Registry {
         for _ in 0..MAX_ATTEMPTS {
             let state = self.log().state()?;
             let Some(Change { alias, from, to, aliases, removed }) = next(&state)? else { return Ok(false) };
-            let AliasMove { at, who, why, metrics } = by.clone();
-            if self.log().append(&state, &HistoryEntry { at, who, why, alias, from, to, aliases, removed, metrics })? {
+            let AliasMove { at, who, why, metrics, judgement, forced } = by.clone();
+            let entry = HistoryEntry { at, who, why, alias, from, to, aliases, removed, judgement, forced, metrics };
+            if self.log().append(&state, &entry)? {
                 return Ok(true);
             }
         }
@@ -136,7 +137,7 @@ impl Registry {
         self.log().entries()
     }
 
-    fn log(&self) -> Log<'_> {
+    pub(super) fn log(&self) -> Log<'_> {
         Log { store: &self.store, prefix: format!("{}/{LOG_FOLDER}", self.name) }
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn registry() -> (tempfile::TempDir, Registry) {
 pub(super) fn by(who: &str) -> AliasMove {
     let at = "2026-01-05T02:00:00Z".parse().expect("a time");
     let metrics = serde_json::json!({"rmse": 0.25, "p99_ms": 41.5});
-    AliasMove { at, who: who.to_owned(), why: "it is better".to_owned(), metrics }
+    AliasMove { at, who: who.to_owned(), why: "it is better".to_owned(), metrics, ..AliasMove::default() }
 }
 
 /// After whatever these tests write.
@@ -269,6 +269,39 @@ fn clean_up_spares_what_is_named_recent_or_new() {
     registry.publish(&draft(4)).expect("a version");
     let late = registry.set_alias(CHAMPION, &versions[4], &by("operator"));
     assert!(matches!(late, Err(RegistryError::Removed { .. })), "{late:?}");
+}
+
+#[test]
+fn judgements_are_kept_with_a_move_or_alone() {
+    let (_models, registry) = registry();
+    let [one, two] = [1, 2].map(|seed| registry.publish(&draft(seed)).expect("a version"));
+    registry.set_alias(CHAMPION, &one, &by("train")).expect("a move");
+    assert_eq!(registry.last_judgement(&two).expect("the log"), None);
+    let refused = Judgement { version: two.clone(), may_go_live: false, reasons: vec!["p99 is above.".to_owned()] };
+    let passed = Judgement { may_go_live: true, reasons: Vec::new(), ..refused.clone() };
+    let other = Judgement { version: one.clone(), ..refused.clone() };
+    let judged = |judgement: &Judgement| AliasMove { judgement: Some(judgement.clone()), ..by("nightly") };
+    for (judgement, is_new) in [(&passed, true), (&passed, false), (&refused, true), (&other, true)] {
+        assert_eq!(registry.record_judgement(&judged(judgement)).expect("an entry"), is_new);
+    }
+    assert_eq!(registry.last_judgement(&two).expect("the log").as_ref(), Some(&refused));
+    assert_eq!(registry.alias(CHAMPION).expect("aliases").as_ref(), Some(&one));
+    // Only what moves an alias counts among the recent entries.
+    assert_eq!(registry.garbage(1, far_future()).expect("garbage").versions, std::slice::from_ref(&two));
+    let forced = AliasMove { forced: refused.reasons.clone(), ..by("operator") };
+    assert!(registry.set_alias(CHAMPION, &two, &forced).expect("a move"));
+    let history = registry.history().expect("the history");
+    let last = &history[4];
+    assert_eq!((last.to.as_ref(), &last.forced, &last.judgement), (Some(&two), &refused.reasons, &None));
+    assert!(history[..4].iter().all(|entry| entry.forced.is_empty()));
+    registry.set_alias(CHAMPION, &one, &by("operator")).expect("a move");
+    assert!(registry.set_alias(CHAMPION, &two, &judged(&passed)).expect("a move"));
+    assert_eq!(registry.last_judgement(&two).expect("the log"), Some(passed));
+    assert_eq!(
+        registry.garbage(1, far_future()).expect("garbage").versions,
+        [] as [&str; 0],
+        "a move with a judgement counts"
+    );
 }
 
 /// In each of several rounds 20 promoters want their version instead of the champion that all of them saw.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shardwise_datasets::DatasetCard;
 use shardwise_evaluation::{ClosedLoop, Evidence, SamplePaths, ShadowTest, Verdict, judge, run as run_closed_loop};
-use shardwise_models::{AliasMove, BundleError, CHAMPION, ModelBundle, RegistryError};
+use shardwise_models::{AliasMove, BundleError, CHAMPION, Judgement, ModelBundle, RegistryError};
 use shardwise_simulator::{Workload, WorldSpec};
 use shardwise_types::{FleetSnapshot, HistoryRecord, MarketRecord, Timestamp};
 
@@ -182,16 +182,27 @@ impl Night<'_> {
             return Ok(Outcome::Champion);
         }
         let Some(judged) = judged else { return Ok(Outcome::NotJudged) };
-        if !judged.verdict.may_go_live {
-            return Ok(Outcome::Refused);
-        }
-        let why: Vec<String> = judged.verdict.reasons.iter().map(ToString::to_string).collect();
+        let sentences = |failing_only: bool| -> Vec<String> {
+            let reasons = judged.verdict.reasons.iter().filter(|reason| !(failing_only && reason.holds));
+            reasons.map(ToString::to_string).collect()
+        };
         let by = AliasMove {
             at: output::wall_clock(),
             who: "nightly".to_owned(),
-            why: why.join(" "),
+            why: sentences(false).join(" "),
             metrics: json!({ "exec": trained.metrics, "closed_loop": table(&judged.closed_loop) }),
+            judgement: Some(Judgement {
+                version: trained.version.clone(),
+                may_go_live: judged.verdict.may_go_live,
+                reasons: sentences(true),
+            }),
+            ..AliasMove::default()
         };
+        if !judged.verdict.may_go_live {
+            // Whoever promotes it by hand is told.
+            self.registry.record_judgement(&by).into_diagnostic()?;
+            return Ok(Outcome::Refused);
+        }
         // Who rolled back or promoted during the night knew more.
         if judged.champion.is_some() && judged.champion != champion {
             return Err(miette!(

@@ -6,6 +6,7 @@ mod environment;
 mod evaluate;
 mod failure;
 mod lock;
+mod mlflow;
 mod report;
 mod retention;
 mod run_folder;
@@ -105,10 +106,14 @@ pub(crate) fn night(options: &NightlyArguments) -> NightResult<Done> {
     let history = History::open(&options.history)?;
     let night = Night::new(options, history)?;
     if let Some(done) = night.finished_before()? {
+        night.tell_mlflow();
         return Ok(done);
     }
     night.run.begin(&night.parameters(), &environment())?;
     let done = night.work().inspect_err(|failure| night.run.fail(failure));
+    if done.is_ok() {
+        night.tell_mlflow();
+    }
     // After a failure as well: nights that fail for weeks must not fill the disk.
     let removed = remove_old_runs(&options.work, options.keep_runs);
     if removed > 0 {
@@ -182,6 +187,10 @@ impl<'a> Night<'a> {
         run.write_json("decision.json", &prediction)?;
         let judged = run.stage("evaluate", || {
             let judged = self.evaluate(&key, &trained, &bundle, end)?;
+            if let Some(judged) = &judged {
+                run.write_json("verdict.json", &judged.verdict)?;
+                run.figure("evaluate", "may_go_live", u8::from(judged.verdict.may_go_live));
+            }
             for policy in judged.iter().flat_map(|judged| table(&judged.closed_loop)) {
                 run.figures("evaluate", &policy, &format!("{}.", policy["policy"].as_str().unwrap_or_default()));
             }

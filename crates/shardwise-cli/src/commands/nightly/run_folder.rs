@@ -17,6 +17,7 @@ use crate::output::{self, progress};
 
 pub(crate) const RUNS: &str = "runs";
 pub(crate) const RUN_FILE: &str = "run.json";
+const LATEST: &str = "latest";
 /// What is printed with `--json`, and what is printed without it.
 const RESULT_FILE: &str = "result.json";
 const SUMMARY_FILE: &str = "summary.txt";
@@ -185,7 +186,14 @@ impl RunFolder {
         self.path.join("events.ndjson")
     }
 
-    fn event(&self, stage: &str, event: &str, seconds: Option<f64>, message: Option<&str>) -> NightResult<()> {
+    /// Notes what happened.
+    pub(super) fn event(
+        &self,
+        stage: &str,
+        event: &str,
+        seconds: Option<f64>,
+        message: Option<&str>,
+    ) -> NightResult<()> {
         let mut object = json!({ "at": output::wall_clock().to_string(), "stage": stage, "event": event });
         if let Some(seconds) = seconds {
             object["seconds"] = seconds.into();
@@ -206,16 +214,22 @@ impl RunFolder {
         Ok(())
     }
 
+    /// Whether no other run was started since.
+    pub(super) fn is_latest(&self) -> bool {
+        let latest = self.path.with_file_name(LATEST);
+        fs::read_link(latest).is_ok_and(|name| Some(name.as_os_str()) == self.path.file_name())
+    }
+
     /// `runs/latest` is a convenience: where links are impossible, the night goes on without.
     fn point_latest_here(&self) {
         let (Some(runs), Some(name)) = (self.path.parent(), self.path.file_name()) else { return };
         let new = runs.join(".tmp-latest");
         let linked = match fs::remove_file(&new) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => std::os::unix::fs::symlink(name, &new).and_then(|()| fs::rename(&new, runs.join("latest"))),
+            _ => std::os::unix::fs::symlink(name, &new).and_then(|()| fs::rename(&new, runs.join(LATEST))),
         };
         if let Err(error) = linked {
-            progress::warn(format!("{}/latest cannot point to this run: {error}", runs.display()));
+            progress::warn(format!("{}/{LATEST} cannot point to this run: {error}", runs.display()));
         }
     }
 }
