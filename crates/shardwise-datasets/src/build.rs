@@ -398,8 +398,8 @@ impl Build<'_> {
             days_reused: self.reused,
             days_built: self.days.len() as u32 - self.reused,
         };
-        let clocks = self.days.iter().flat_map(|(date, state)| state.clocks.facts(date)).collect();
-        write_clocks(&self.staged, clocks)?;
+        let clocks: Vec<_> = self.days.iter().flat_map(|(date, state)| state.clocks.facts(date)).collect();
+        write_clocks(&self.staged, &clocks)?;
         let text = serde_json::to_vec_pretty(&card).expect("a card is plain data");
         files::write(&self.staged.join(CARD_FILE), &text)?;
         Ok(card)

@@ -122,8 +122,8 @@ fn ahead_ms(event_at: Timestamp, known_at: Timestamp) -> f64 {
     event_at.millis_since(known_at)
 }
 
-pub(crate) fn write_clocks(dataset: &Path, clocks: Vec<ClockFacts>) -> Result<(), DatasetError> {
-    let text = serde_json::to_vec_pretty(&clocks).expect("facts are plain data");
+pub(crate) fn write_clocks(dataset: &Path, clocks: &[ClockFacts]) -> Result<(), DatasetError> {
+    let text = serde_json::to_vec_pretty(clocks).expect("facts are plain data");
     files::write(&dataset.join(CLOCKS_FILE), &text)
 }
 

@@ -129,8 +129,8 @@ fn clock_skew(clocks: Option<Vec<ClockFacts>>, limits: &QualityLimits) -> Qualit
     };
     let spot = Spot::new(Some("event_at"), Some(date), is_shard.then_some(owner.as_str()));
     let sentence = format!(
-        "99 % of the {count} {table} of {owner} on {date} fit the router's clock within {p99_ms:.0} ms, all within {max_ms:.0}; \
-         {limit:.0} may be"
+        "the clock that is furthest off is that of {owner} on {date}: event_at of 99 % of its {count} rows in {table} fits the \
+         router's within {p99_ms:.0} ms, of all within {max_ms:.0}; {limit:.0} may be"
     );
     check(*p99_ms <= limit, *p99_ms, spot, sentence)
 }

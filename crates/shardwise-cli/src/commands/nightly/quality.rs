@@ -1,10 +1,10 @@
 //! The stage `check`: whether the dataset may be trained on, held against the last one that was.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use miette::miette;
 use serde_json::{Value, json};
-use shardwise_datasets::{DatasetCard, QualityLimits};
+use shardwise_datasets::{DatasetCard, QualityLimits, QualityReport};
 
 use super::Night;
 use super::failure::{Kind, NightFailure, NightResult};
@@ -12,39 +12,32 @@ use crate::commands::{dataset, files};
 use crate::output::progress;
 
 impl Night<'_> {
-    /// What the last accepted dataset looked like.
-    fn accepted_profile(&self) -> PathBuf {
-        self.options.work.join("accepted-profile.json")
-    }
-
     /// Checks the dataset; refuses what is broken, warns of drift, and records what was accepted for the next night.
     pub(super) fn check(&self, key: &str, card: &DatasetCard) -> NightResult<Value> {
         let limits = dataset::limits(&self.options.quality)?;
-        // What was accepted with drift once need not be accepted again, and what was checked under other limits is checked anew.
-        let key = format!("{key} {}", quality_key(&limits, self.options.quality.accept_drift));
+        let accept_drift = self.options.quality.accept_drift;
+        let accepted = self.options.work.join("accepted-profile.json");
+        // A build that takes over all days leaves the dataset without its profile.
+        let checked_profile = self.options.work.join("stages/profile.json");
+        // What was checked under other limits is checked anew.
+        let key = format!("{key} {}", quality_key(&limits, accept_drift));
         let checked = self.once(
             "check",
             &key,
-            |_| self.accepted_profile().exists(),
+            |_| checked_profile.exists(),
             || {
-                let reference = Some(self.accepted_profile()).filter(|path| path.exists());
-                let accept_drift = self.options.quality.accept_drift;
-                let report = dataset::check_with(&self.dataset, reference.as_deref(), &limits, accept_drift)?;
+                let reference = Some(accepted.as_path()).filter(|path| path.exists());
+                let report = dataset::check_with(&self.dataset, reference, &limits, accept_drift)?;
                 self.run.write_json("quality.json", &report)?;
                 if !report.accepted {
-                    let help = "mend the history's days and run the same command; where the world has changed and drift is all that \
-                                is said, --accept-drift takes the dataset as it is";
-                    let failed = report.checks.iter().filter(|check| !check.ok && check.refuses);
-                    let reasons: Vec<String> =
-                        failed.map(|check| format!("{}: {}", check.name, check.sentence)).collect();
-                    let refused = miette!(help = help, "the dataset {} was refused: {}", card.id, reasons.join("; "));
-                    return Err(NightFailure::new(Kind::DataRefused, refused));
+                    return Err(refusal(&report, card));
                 }
-                // After this the stage counts as done; the next night compares with what this one accepted.
-                files::write(&self.accepted_profile(), files::read(&self.dataset.join("profile.json"))?.as_bytes())?;
+                copy(&self.dataset.join("profile.json"), &checked_profile)?;
                 Ok(json!(report))
             },
         )?;
+        // Only now: a night that was killed before must not be compared with itself.
+        copy(&checked_profile, &accepted)?;
         self.run.write_json("quality.json", &checked)?;
         for check in checks(&checked) {
             self.run.figure("check", check["name"].as_str().unwrap_or_default(), &check["value"]);
@@ -54,6 +47,19 @@ impl Night<'_> {
         }
         Ok(checked)
     }
+}
+
+fn copy(from: &Path, to: &Path) -> NightResult<()> {
+    Ok(files::write(to, files::read(from)?.as_bytes())?)
+}
+
+fn refusal(report: &QualityReport, card: &DatasetCard) -> NightFailure {
+    let help = "mend the history's days and run the same command; where the world has changed and drift is all that is said, \
+                --accept-drift takes the dataset as it is";
+    let failed = report.checks.iter().filter(|check| !check.ok && check.refuses);
+    let reasons: Vec<String> = failed.map(|check| format!("{}: {}", check.name, check.sentence)).collect();
+    let refused = miette!(help = help, "the dataset {} was refused: {}", card.id, reasons.join("; "));
+    NightFailure::new(Kind::DataRefused, refused)
 }
 
 /// What of the options decides whether a dataset is accepted.
