@@ -3,6 +3,7 @@
 mod architecture;
 mod bad_input;
 mod command_line;
+mod datasets;
 mod decisions;
 mod deploy;
 mod http;

@@ -42,7 +42,7 @@ pub(crate) fn reference() -> &'static Reference {
     &REFERENCE
 }
 
-fn history(out: &Path, hours: &str, start: &str) {
+pub(crate) fn history(out: &Path, hours: &str, start: &str) {
     json(&[
         "history",
         "simulate",
@@ -68,7 +68,7 @@ pub(crate) fn start(history: &Path, work: &Path) -> Child {
     command(&arguments(history, work)).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts")
 }
 
-fn last_line(output: &Output) -> Value {
+pub(crate) fn last_line(output: &Output) -> Value {
     let stdout = String::from_utf8_lossy(&output.stdout);
     let stderr = String::from_utf8_lossy(&output.stderr);
     let last = stdout.lines().last().unwrap_or_else(|| panic!("nothing was printed: {stderr}"));
@@ -127,7 +127,7 @@ fn a_run_leaves_all_that_it_did_in_its_folder() {
     assert!(read(&folder.join("report/report.html")).contains("<html"));
 
     let events = json_lines(&read(&folder.join("events.ndjson")));
-    for stage in ["build", "verify", "train", "decide", "evaluate", "publish", "report"] {
+    for stage in ["build", "check", "verify", "train", "decide", "evaluate", "publish", "report"] {
         let of_stage: Vec<&Value> = events.iter().filter(|event| event["stage"] == stage).collect();
         let names: Vec<&str> = of_stage.iter().filter_map(|event| event["event"].as_str()).collect();
         assert_eq!(names, ["started", "finished"], "{stage}");

@@ -56,7 +56,7 @@ pub(crate) enum Command {
     /// Try the gate that decides who goes live.
     #[command(subcommand)]
     Gate(GateCommand),
-    /// Do the night's work: build, verify, train, evaluate, publish when better, decide.
+    /// Do the night's work: build, check, verify, train, evaluate, publish when better, decide.
     Nightly(NightlyArguments),
     /// Send a scenario's events to the simulated fleet or to a running server, each at its time, and measure.
     Loadtest(LoadtestArguments),
@@ -112,6 +112,8 @@ pub(crate) enum HistoryCommand {
 pub(crate) enum DatasetCommand {
     /// Build or extend a dataset; finished days are kept.
     Build(BuildArguments),
+    /// Check what a dataset holds, and whether it looks as another one did; exit code 4 when it is to be refused.
+    Check(CheckArguments),
     /// Re-extract what routers logged and what the dataset holds, and compare bit for bit.
     Verify(VerifyArguments),
 }
@@ -273,6 +275,29 @@ pub(crate) struct BuildArguments {
     /// Only what was known before this instant.
     #[arg(long)]
     pub(crate) to: Option<Timestamp>,
+}
+
+#[derive(Args)]
+pub(crate) struct CheckArguments {
+    /// The dataset; its profile is written into it.
+    #[arg(long)]
+    pub(crate) dataset: PathBuf,
+    /// What it is to look like: another dataset, or a profile such as a night records as WORK/accepted-profile.json.
+    #[arg(long)]
+    pub(crate) against: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) quality: QualityArguments,
+}
+
+/// How good a dataset must be.
+#[derive(Args)]
+pub(crate) struct QualityArguments {
+    /// Limits of the quality gate in TOML; those that are left out keep their defaults.
+    #[arg(long)]
+    pub(crate) limits: Option<PathBuf>,
+    /// Take the dataset however far its columns have drifted.
+    #[arg(long)]
+    pub(crate) accept_drift: bool,
 }
 
 #[derive(Args)]

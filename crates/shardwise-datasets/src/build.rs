@@ -15,6 +15,7 @@ use crate::card::{CARD_FILE, FORMAT_VERSION, OBSERVATIONS_FILE};
 use crate::day::{BlockGrid, DayBuilder};
 use crate::files::{self, StagedDir};
 use crate::history::{TOPOLOGY_FILE, check_range, day_start};
+use crate::quality::{CLOCKS_FILE, PROFILE_FILE, write_clocks};
 use crate::rows::{PartRows, RowHasher, column, relabel};
 use crate::state::{Checkpoint, DayState, RowAt, STATE_DIR, bucket_end_ms, day_dir, part_file};
 use crate::{Blocks, DatasetCard, DatasetError, DayCard, FileSum, History, Replay, Splits, TimeRange};
@@ -157,7 +158,8 @@ fn check_target(out: &Path) -> Result<(), DatasetError> {
     if files::is_free(out)? {
         return Ok(());
     }
-    let ours = |name: &str| [CARD_FILE, STATE_DIR, OBSERVATIONS_FILE].contains(&name) || name.starts_with("date=");
+    let files = [CARD_FILE, STATE_DIR, OBSERVATIONS_FILE, CLOCKS_FILE, PROFILE_FILE];
+    let ours = |name: &str| files.contains(&name) || name.starts_with("date=");
     let names = files::names_in(out)?;
     if !names.iter().any(|name| name == CARD_FILE) {
         return Err(DatasetError::NotEmpty { path: out.to_owned() });
@@ -214,12 +216,13 @@ impl Build<'_> {
         progress: &mut dyn FnMut(Progress) -> bool,
     ) -> Result<DatasetCard, DatasetError> {
         let mut sources = vec![FileSum::of(self.history.dir(), TOPOLOGY_FILE)?];
-        let mut inputs = self.first_inputs(&sources[0]);
+        let first_inputs = self.first_inputs(&sources[0]);
+        let mut before = String::new();
         for (done, date) in days.iter().enumerate() {
             let day_sources: Result<Vec<FileSum>, DatasetError> =
                 self.history.files_of(date).iter().map(|file| FileSum::of(self.history.dir(), file)).collect();
             let day_sources = day_sources?;
-            inputs = self.inputs_of(&inputs, date, &day_sources);
+            let inputs = self.inputs_of(&first_inputs, &before, date, &day_sources);
             sources.extend(day_sources);
             let mut at = Progress { date: date.clone(), days_done: done, days: days.len(), rows: 0 };
             let mut report = |rows: u64| {
@@ -234,6 +237,7 @@ impl Build<'_> {
                 }
                 None => self.build_day(date, &inputs, &mut report)?,
             };
+            before.clone_from(&state.checkpoint);
             self.days.push((date.clone(), state));
         }
         self.settle_late_labels()?;
@@ -246,10 +250,13 @@ impl Build<'_> {
         hash_of(&(options, self.grid, &topology.blake3))
     }
 
-    fn inputs_of(&self, before: &str, date: &str, sources: &[FileSum]) -> String {
+    /// Hash of what a day is made from. Of the days before it only the state matters that they leave: a day that is built
+    /// again and leaves the same, because its rows were only moved between files, or told of what is over by its end, does
+    /// not have the days after it built again.
+    fn inputs_of(&self, first: &str, before: &str, date: &str, sources: &[FileSum]) -> String {
         let end = day_start(date).plus_millis(DAY_MS);
         let cut = self.options.to.filter(|to| *to < end);
-        hash_of(&(before, date, cut, sources))
+        hash_of(&(first, before, date, cut, sources))
     }
 
     fn take_over(&self, date: &str, inputs: &str) -> Result<Option<DayState>, DatasetError> {
@@ -291,7 +298,7 @@ impl Build<'_> {
         let (mut state, checkpoint) = day.finish(inputs)?;
         state.applied = hash_of(&no_late_labels());
         state.content_hash = self.hash_day(date, &state)?.finish();
-        checkpoint.save(&self.staged, date)?;
+        state.checkpoint = checkpoint.save(&self.staged, date)?;
         state.save(&self.staged, date)?;
         Ok(state)
     }
@@ -391,6 +398,8 @@ impl Build<'_> {
             days_reused: self.reused,
             days_built: self.days.len() as u32 - self.reused,
         };
+        let clocks: Vec<_> = self.days.iter().flat_map(|(date, state)| state.clocks.facts(date)).collect();
+        write_clocks(&self.staged, &clocks)?;
         let text = serde_json::to_vec_pretty(&card).expect("a card is plain data");
         files::write(&self.staged.join(CARD_FILE), &text)?;
         Ok(card)

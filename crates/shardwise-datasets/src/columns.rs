@@ -97,6 +97,8 @@ pub enum Rule {
     NotNegative,
     /// A finite number above 0.
     Positive,
+    /// A number or NaN, which means that it is not known; not infinite.
+    NotInfinite,
     /// Between 0 and 1.
     Share,
     /// Above 0 and at most 1.
@@ -117,6 +119,7 @@ impl Rule {
             Self::Finite => "must be a finite number".to_owned(),
             Self::NotNegative => "must be a finite number, 0 or more".to_owned(),
             Self::Positive => "must be a finite number above 0".to_owned(),
+            Self::NotInfinite => "must not be infinite".to_owned(),
             Self::Share => "must lie between 0 and 1".to_owned(),
             Self::Probability => "must lie above 0 and at most at 1".to_owned(),
             Self::NotEmpty => "must not be empty".to_owned(),
@@ -124,7 +127,7 @@ impl Rule {
         }
     }
 
-    fn allows(self, cell: &Cell<'_>) -> bool {
+    pub(crate) fn allows(self, cell: &Cell<'_>) -> bool {
         match (self, cell) {
             (Self::Count, Cell::I64(n)) => u32::try_from(*n).is_ok(),
             (Self::Id, Cell::I64(n)) => *n >= 0,
@@ -141,6 +144,7 @@ impl Rule {
             Self::Finite => value.is_finite(),
             Self::NotNegative => value.is_finite() && value >= 0.0,
             Self::Positive => value.is_finite() && value > 0.0,
+            Self::NotInfinite => !value.is_infinite(),
             Self::Share => (0.0..=1.0).contains(&value),
             Self::Probability => value > 0.0 && value <= 1.0,
             _ => true,

@@ -11,6 +11,7 @@ use shardwise_features::{DecisionContext, DecisionFeatures, FeatureVector};
 use shardwise_types::{DecisionRecord, HistoryRecord, Response, ShardSnapshot, Timestamp, combine_keys, key_of};
 
 use crate::files;
+use crate::quality::ClockHistograms;
 use crate::replay::unknown_shard;
 use crate::rows::PartBuffer;
 use crate::state::{Checkpoint, DayCounts, DayState, RowAt, bucket_of, day_dir, part_file};
@@ -87,6 +88,7 @@ pub(crate) struct DayBuilder<'a> {
     open: BTreeMap<u64, RowAt>,
     late: Vec<(u64, RowAt, Response)>,
     counts: DayCounts,
+    clocks: ClockHistograms,
     reported: u64,
 }
 
@@ -113,6 +115,7 @@ impl<'a> DayBuilder<'a> {
             open: BTreeMap::new(),
             late: Vec::new(),
             counts: DayCounts::default(),
+            clocks: ClockHistograms::default(),
             reported: 0,
         })
     }
@@ -124,6 +127,7 @@ impl<'a> DayBuilder<'a> {
         report: &mut dyn FnMut(u64) -> Result<(), DatasetError>,
     ) -> Result<(), DatasetError> {
         self.enter_block(record.order().0);
+        self.clocks.take(record, |decision_id| self.replay.shard_of(decision_id));
         if let HistoryRecord::Decision(decision) = record
             && self.options.from.is_none_or(|from| from <= decision.known_at)
         {
@@ -232,6 +236,8 @@ impl<'a> DayBuilder<'a> {
             late: self.late,
             applied: String::new(),
             content_hash: String::new(),
+            checkpoint: String::new(),
+            clocks: self.clocks,
         };
         Ok((state, checkpoint))
     }

@@ -97,6 +97,11 @@ impl Replay {
         self.open.contains_key(&decision_id)
     }
 
+    /// Where an open decision went.
+    pub(crate) fn shard_of(&self, decision_id: u64) -> Option<&ShardId> {
+        self.open.get(&decision_id).map(|open| &open.shard)
+    }
+
     /// What the decision's router knows now: call it before [`Self::apply`] takes the decision in.
     pub fn context<'a>(&'a mut self, decision: &'a DecisionRecord) -> DecisionContext<'a> {
         self.fleet.router_region.clone_from(&decision.router_region);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use polars::prelude::{Column, DataFrame};
+use polars::prelude::{BooleanChunked, Column, DataFrame};
 use shardwise_features::{FEATURES, FeatureVector};
 use shardwise_types::{DecisionRecord, ErrorClass, Response, ShardId};
 
@@ -12,43 +12,53 @@ use crate::columns::{Cell, TableBuffer, Values, check_file};
 use crate::files::{read_parquet, write_parquet};
 use crate::{ColumnSpec, DatasetError, Kind, Rule};
 
-const fn needed(name: &'static str, kind: Kind, doc: &'static str) -> ColumnSpec {
-    ColumnSpec { name, kind, nullable: false, rule: Rule::Any, doc }
+const fn needed(name: &'static str, kind: Kind, rule: Rule, doc: &'static str) -> ColumnSpec {
+    ColumnSpec { name, kind, nullable: false, rule, doc }
 }
 
-const fn label(name: &'static str, kind: Kind, doc: &'static str) -> ColumnSpec {
-    ColumnSpec { name, kind, nullable: true, rule: Rule::Any, doc }
+const fn label(name: &'static str, kind: Kind, rule: Rule, doc: &'static str) -> ColumnSpec {
+    ColumnSpec { name, kind, nullable: true, rule, doc }
 }
 
 const FACTS: [ColumnSpec; 13] = [
-    needed("decision_id", Kind::I64, "The decision."),
-    needed("router", Kind::Text, "Who decided."),
-    needed("shard", Kind::Text, "The candidate."),
-    needed("chosen", Kind::Bool, "Whether the request went there."),
-    needed("known_at", Kind::Time, "When it was decided."),
-    needed("event_at", Kind::Time, "When the event happened that asked for the request."),
-    needed("block", Kind::I64, "Block of time; what features know of history comes from earlier blocks, 0 knows none."),
-    needed("function", Kind::Text, "The function to run."),
-    needed("protocol", Kind::Text, "The protocol that it concerns."),
-    needed("propensity", Kind::F64, "Probability with which the chosen shard was drawn."),
-    needed("policy", Kind::Text, "Name of the policy."),
-    needed("decided_by", Kind::Text, "Which of its deciders spoke."),
-    label("model_version", Kind::Text, "Version of the bundle in use; null without one."),
+    needed("decision_id", Kind::I64, Rule::Id, "The decision."),
+    needed("router", Kind::Text, Rule::NotEmpty, "Who decided."),
+    needed("shard", Kind::Text, Rule::NotEmpty, "The candidate."),
+    needed("chosen", Kind::Bool, Rule::Any, "Whether the request went there."),
+    needed("known_at", Kind::Time, Rule::Any, "When it was decided."),
+    needed("event_at", Kind::Time, Rule::Any, "When the event happened that asked for the request."),
+    needed(
+        "block",
+        Kind::I64,
+        Rule::Id,
+        "Block of time; what features know of history comes from earlier blocks, 0 knows none.",
+    ),
+    needed("function", Kind::Text, Rule::NotEmpty, "The function to run."),
+    needed("protocol", Kind::Text, Rule::Any, "The protocol that it concerns."),
+    needed("propensity", Kind::F64, Rule::Probability, "Probability with which the chosen shard was drawn."),
+    needed("policy", Kind::Text, Rule::Any, "Name of the policy."),
+    needed("decided_by", Kind::Text, Rule::Any, "Which of its deciders spoke."),
+    label("model_version", Kind::Text, Rule::Any, "Version of the bundle in use; null without one."),
 ];
 
 const LABELS: [ColumnSpec; 8] = [
-    label("exec_ms", Kind::F32, "Execution, loading included; null without an outcome, as all labels."),
-    label("queue_ms", Kind::F32, "In the shard's queue."),
-    label("net_ms", Kind::F32, "The rest of the total, 0 at least: network and exchange."),
-    label("total_ms", Kind::F32, "From dispatch to response at the router."),
-    label("cold", Kind::Bool, "Whether the function had to be loaded."),
-    label("ok", Kind::Bool, "Whether the request succeeded."),
-    label("error_class", Kind::Text, "Why it failed; null when it succeeded."),
-    needed("censored", Kind::Bool, "Whether it was chosen and its outcome is not known within the history."),
+    label(
+        "exec_ms",
+        Kind::F32,
+        Rule::NotNegative,
+        "Execution, loading included; null without an outcome, as all labels.",
+    ),
+    label("queue_ms", Kind::F32, Rule::NotNegative, "In the shard's queue."),
+    label("net_ms", Kind::F32, Rule::NotNegative, "The rest of the total, 0 at least: network and exchange."),
+    label("total_ms", Kind::F32, Rule::NotNegative, "From dispatch to response at the router."),
+    label("cold", Kind::Bool, Rule::Any, "Whether the function had to be loaded."),
+    label("ok", Kind::Bool, Rule::Any, "Whether the request succeeded."),
+    label("error_class", Kind::Text, Rule::Any, "Why it failed; null when it succeeded."),
+    needed("censored", Kind::Bool, Rule::Any, "Whether it was chosen and its outcome is not known within the history."),
 ];
 
 static FACTS_AND_FEATURES: LazyLock<Vec<ColumnSpec>> = LazyLock::new(|| {
-    let features = FEATURES.iter().map(|feature| needed(feature.name, Kind::F32, feature.doc));
+    let features = FEATURES.iter().map(|feature| needed(feature.name, Kind::F32, Rule::NotInfinite, feature.doc));
     FACTS.into_iter().chain(features).collect()
 });
 
@@ -181,8 +191,26 @@ impl PartRows {
         Ok(Self { values: values.map_err(DatasetError::unreadable(path))?, rows: frame.height() })
     }
 
+    /// Reads some columns of a file that is known to be of this dataset's kind; the others must not be asked for.
+    pub(crate) fn read_columns(path: &Path, names: &[&str]) -> Result<Self, DatasetError> {
+        let frame = read_parquet(path, Some(names.iter().map(|name| (*name).to_owned()).collect()))?;
+        let values = COLUMNS.iter().map(|spec| match names.contains(&spec.name) {
+            true => Values::of(&frame, spec),
+            false => Ok(Values::Bool(BooleanChunked::default())),
+        });
+        let values: polars::prelude::PolarsResult<Vec<Values>> = values.collect();
+        Ok(Self { values: values.map_err(DatasetError::unreadable(path))?, rows: frame.height() })
+    }
+
     pub(crate) fn cell(&self, column: usize, row: usize) -> Cell<'_> {
         self.values[column].cell(row)
+    }
+
+    pub(crate) fn text(&self, column: usize, row: usize) -> &str {
+        match self.cell(column, row) {
+            Cell::Text(text) => text,
+            _ => "",
+        }
     }
 
     pub(crate) fn i64(&self, column: usize, row: usize) -> i64 {

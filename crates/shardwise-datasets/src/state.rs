@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use shardwise_types::{Response, Timestamp};
 
+use crate::quality::ClockHistograms;
 use crate::{DatasetError, ReplayImage, files};
 
 /// The folder of the states.
@@ -50,6 +51,10 @@ pub(crate) struct DayState {
     pub(crate) applied: String,
     /// Hash of the rows' values, late outcomes included.
     pub(crate) content_hash: String,
+    /// BLAKE3 of the checkpoint at the end of the day: all that later days know of this one and of those before.
+    pub(crate) checkpoint: String,
+    /// How far clocks were apart.
+    pub(crate) clocks: ClockHistograms,
 }
 
 /// The replay at the end of a day.
@@ -105,7 +110,8 @@ impl DayState {
         let parts = || (0..).zip(&state.parts);
         let intact =
             parts().all(|(number, digest)| files::digest(&part(from, number)).is_ok_and(|found| found == *digest));
-        if !intact || Checkpoint::load(from, date).is_none() {
+        let same_checkpoint = files::digest(&replay_path(from, date)).is_ok_and(|found| found == state.checkpoint);
+        if !intact || !same_checkpoint || Checkpoint::load(from, date).is_none() {
             return Ok(None);
         }
         if !state.parts.is_empty() {
@@ -121,8 +127,11 @@ impl DayState {
 }
 
 impl Checkpoint {
-    pub(crate) fn save(&self, dataset: &Path, date: &str) -> Result<(), DatasetError> {
-        save(&replay_path(dataset, date), self)
+    /// Saves it; returns the BLAKE3 of its file.
+    pub(crate) fn save(&self, dataset: &Path, date: &str) -> Result<String, DatasetError> {
+        let path = replay_path(dataset, date);
+        save(&path, self)?;
+        files::digest(&path)
     }
 
     pub(crate) fn load(dataset: &Path, date: &str) -> Option<Self> {

@@ -3,21 +3,18 @@
 
 use std::path::Path;
 
-use rustc_hash::FxHashMap;
 use shardwise_features::FEATURE_COUNT;
-use shardwise_types::{Timestamp, combine_keys, key_of};
+use shardwise_types::{Timestamp, key_of};
 
 use crate::card::load_card;
 use crate::columns::Cell;
+use crate::reservoir::Reservoir;
 use crate::rows::{FIRST_FEATURE, PartRows, RowHasher, column};
 use crate::state::{day_dir, part_file};
-use crate::{DatasetCard, DatasetError, DayCard, Splits};
-
-/// Rows of a function that thinning leaves in any case, as long as the limit allows.
-const ROWS_PER_FUNCTION: f64 = 200.0;
+use crate::{DatasetError, DayCard, Splits};
 
 /// What a row may be used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Split {
     /// To learn from.
     Train,
@@ -54,8 +51,9 @@ pub struct TrainingData {
     pub propensity: Vec<f64>,
     /// What the row may be used for.
     pub split: Vec<Split>,
-    /// Hashes by which rows are thinned.
-    order: Vec<u64>,
+    /// How many rows of the dataset it stands for: 1 when none were left out. Sums and means with these weights are
+    /// unbiased for all labelled rows.
+    pub weight: Vec<f32>,
 }
 
 impl TrainingData {
@@ -72,16 +70,16 @@ impl TrainingData {
 
 /// Reads the labelled rows of chosen shards.
 ///
-/// With `max_rows`, rows are thinned by a hash of their decision: functions keep an equal share of their rows, but 200
-/// each where they have them, so that rare ones stay; time, shards and splits are thinned alike. The choice depends on
-/// nothing but the dataset and the limit.
+/// With `max_rows`, a stratified sample of about that many is read, see [`TrainingData::weight`]: rare congestion, rare
+/// functions and quiet shards keep more of their training rows than the rest, rows to measure on are kept alike. The choice
+/// depends on nothing but the rows and the limit.
 ///
 /// # Errors
 /// No dataset there, other features, or files that do not match the card.
 pub fn training_data(dataset: &Path, max_rows: Option<usize>) -> Result<TrainingData, DatasetError> {
     let card = load_card(dataset)?;
-    let thinning = match max_rows.filter(|max| (*max as u64) < card.labelled) {
-        Some(max) => Some(Thinning::plan(dataset, &card, max)?),
+    let reservoir = match max_rows.filter(|max| (*max as u64) < card.labelled) {
+        Some(max) => Some(Reservoir::fill(dataset, &card, max)?),
         None => None,
     };
     let mut data = TrainingData::default();
@@ -90,14 +88,11 @@ pub fn training_data(dataset: &Path, max_rows: Option<usize>) -> Result<Training
         for part in 0..day.parts {
             let rows = read_part(dataset, day, part)?;
             hasher.add(&rows);
-            data.take(&rows, &card.splits, thinning.as_ref());
+            data.take(&rows, &card.splits, reservoir.as_ref());
         }
         check_day(dataset, day, hasher.finish())?;
     }
-    match max_rows {
-        Some(max) if data.len() > max => Ok(data.first_by_hash(max)),
-        _ => Ok(data),
-    }
+    Ok(data)
 }
 
 fn read_part(dataset: &Path, day: &DayCard, part: u32) -> Result<PartRows, DatasetError> {
@@ -113,64 +108,35 @@ fn check_day(dataset: &Path, day: &DayCard, found: String) -> Result<(), Dataset
     Err(DatasetError::Tampered { path, what: "hash of the rows", found, expected: day.content_hash.clone() })
 }
 
-fn is_labelled(rows: &PartRows, row: usize) -> bool {
+pub(crate) fn is_labelled(rows: &PartRows, row: usize) -> bool {
     rows.flag(column("chosen"), row) && !rows.flag(column("censored"), row)
 }
 
 /// Key of the name in a column; 0 where there is none.
-fn name_key(rows: &PartRows, name: &str, row: usize) -> u64 {
+pub(crate) fn name_key(rows: &PartRows, name: &str, row: usize) -> u64 {
     match rows.cell(column(name), row) {
         Cell::Text(text) => key_of(text),
         _ => 0,
     }
 }
 
-/// The share of its rows that each function keeps.
-struct Thinning(FxHashMap<u64, f64>);
-
-impl Thinning {
-    fn plan(dataset: &Path, card: &DatasetCard, max: usize) -> Result<Self, DatasetError> {
-        let mut counts: FxHashMap<u64, f64> = FxHashMap::default();
-        for day in &card.days {
-            for part in 0..day.parts {
-                let rows = read_part(dataset, day, part)?;
-                for row in (0..rows.rows).filter(|row| is_labelled(&rows, *row)) {
-                    *counts.entry(name_key(&rows, "function", row)).or_default() += 1.0;
-                }
-            }
-        }
-        let floor = ROWS_PER_FUNCTION.min(max as f64 / counts.len().max(1) as f64);
-        let kept_anyway: f64 = counts.values().map(|n| n.min(floor)).sum();
-        let beyond: f64 = counts.values().map(|n| (n - floor).max(0.0)).sum();
-        let share = ((max as f64 - kept_anyway) / beyond.max(1.0)).clamp(0.0, 1.0);
-        let keep = |n: f64| (n.min(floor) + share * (n - floor).max(0.0)) / n;
-        Ok(Self(counts.into_iter().map(|(function, n)| (function, keep(n))).collect()))
-    }
-
-    fn keeps(&self, function: u64, hash: u64) -> bool {
-        self.0.get(&function).is_some_and(|share| ((hash >> 11) as f64) < share * (1_u64 << 53) as f64)
-    }
-}
-
 impl TrainingData {
-    fn take(&mut self, rows: &PartRows, splits: &Splits, thinning: Option<&Thinning>) {
-        const SALT: u64 = key_of("shardwise training rows");
+    fn take(&mut self, rows: &PartRows, splits: &Splits, reservoir: Option<&Reservoir>) {
         for row in (0..rows.rows).filter(|row| is_labelled(rows, *row)) {
-            let function = name_key(rows, "function", row);
-            let hash = combine_keys(rows.i64(column("decision_id"), row).cast_unsigned(), SALT);
-            if thinning.is_none_or(|thinning| thinning.keeps(function, hash)) {
-                self.push(rows, row, splits, function);
-                self.order.push(hash);
+            let weight = reservoir.map_or(Some(1.0), |reservoir| reservoir.weight(rows, row, splits));
+            if let Some(weight) = weight {
+                self.push(rows, row, splits);
+                self.weight.push(weight);
             }
         }
     }
 
-    fn push(&mut self, rows: &PartRows, row: usize, splits: &Splits, function: u64) {
+    fn push(&mut self, rows: &PartRows, row: usize, splits: &Splits) {
         let known_at = Timestamp::from_nanos(rows.i64(column("known_at"), row));
         self.features.extend((FIRST_FEATURE..FIRST_FEATURE + FEATURE_COUNT).map(|feature| rows.f32(feature, row)));
         self.known_at.push(known_at);
         self.block.push(i32::try_from(rows.i64(column("block"), row)).unwrap_or(i32::MAX));
-        self.function.push(function);
+        self.function.push(name_key(rows, "function", row));
         self.shard.push(name_key(rows, "shard", row));
         self.exec_ms.push(rows.f32(column("exec_ms"), row));
         self.queue_ms.push(rows.f32(column("queue_ms"), row));
@@ -183,37 +149,9 @@ impl TrainingData {
         });
         self.split.push(split_of(splits, known_at));
     }
-
-    /// The rows with the smallest hashes, in their order.
-    fn first_by_hash(self, max: usize) -> Self {
-        let mut by_hash: Vec<(u64, usize)> = self.order.iter().copied().zip(0..).collect();
-        by_hash.sort_unstable();
-        let mut kept: Vec<usize> = by_hash[..max].iter().map(|(_, row)| *row).collect();
-        kept.sort_unstable();
-        let features = kept.iter().flat_map(|row| &self.features[row * FEATURE_COUNT..][..FEATURE_COUNT]).copied();
-        Self {
-            features: features.collect(),
-            known_at: pick(&self.known_at, &kept),
-            block: pick(&self.block, &kept),
-            function: pick(&self.function, &kept),
-            shard: pick(&self.shard, &kept),
-            exec_ms: pick(&self.exec_ms, &kept),
-            queue_ms: pick(&self.queue_ms, &kept),
-            total_ms: pick(&self.total_ms, &kept),
-            ok: pick(&self.ok, &kept),
-            cold: pick(&self.cold, &kept),
-            propensity: pick(&self.propensity, &kept),
-            split: pick(&self.split, &kept),
-            order: pick(&self.order, &kept),
-        }
-    }
 }
 
-fn pick<T: Copy>(values: &[T], rows: &[usize]) -> Vec<T> {
-    rows.iter().map(|row| values[*row]).collect()
-}
-
-fn split_of(splits: &Splits, known_at: Timestamp) -> Split {
+pub(crate) fn split_of(splits: &Splits, known_at: Timestamp) -> Split {
     if splits.train.contains(known_at) {
         Split::Train
     } else if splits.test.contains(known_at) {
@@ -227,7 +165,7 @@ fn split_of(splits: &Splits, known_at: Timestamp) -> Split {
 mod tests {
     use super::*;
     use crate::sample::{edit, history, write};
-    use crate::{BuildOptions, build, dataset_columns};
+    use crate::{BuildOptions, DatasetCard, build, dataset_columns};
     use std::collections::BTreeMap;
     use std::path::PathBuf;
 

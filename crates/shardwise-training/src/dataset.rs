@@ -57,5 +57,6 @@ fn rows(data: TrainingData) -> Rows {
         queue_ms: data.queue_ms,
         exec_ms: data.exec_ms,
         ok: data.ok,
+        weight: data.weight,
     }
 }

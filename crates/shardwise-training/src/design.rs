@@ -89,7 +89,11 @@ mod tests {
             2 => special[i / FEATURE_COUNT % special.len()],
             feature => ((i / FEATURE_COUNT + 3 * feature) % 50) as f32,
         };
-        let samples = Samples { features: (0..400 * FEATURE_COUNT).map(value).collect(), ln_ms: vec![0.0; 400] };
+        let samples = Samples {
+            features: (0..400 * FEATURE_COUNT).map(value).collect(),
+            ln_ms: vec![0.0; 400],
+            weights: Vec::new(),
+        };
         let design = Design::fit(&samples);
         let values = design.column_major(&samples);
         assert_eq!(values.len(), design.width() * 400);
@@ -101,7 +105,7 @@ mod tests {
     #[test]
     fn columns_are_standardised() {
         let features = (0..1000 * FEATURE_COUNT).map(|i| ((i / FEATURE_COUNT) % 10) as f32).collect();
-        let samples = Samples { features, ln_ms: vec![0.0; 1000] };
+        let samples = Samples { features, ln_ms: vec![0.0; 1000], weights: Vec::new() };
         let column = &Design::fit(&samples).column_major(&samples)[..1000];
         let mean = column.iter().sum::<f64>() / 1000.0;
         let variance = column.iter().map(|value| value * value).sum::<f64>() / 1000.0;

@@ -7,7 +7,7 @@ use shardwise_features::FEATURE_COUNT;
 use shardwise_models::ExecHead;
 use shardwise_models::forest::Forest;
 
-use crate::figures::{mean, rounded};
+use crate::figures::{rounded, weighted_mean};
 use crate::grow::{Examples, Loss, grow};
 use crate::rows::{ExecSamples, Samples, known_feature};
 use crate::{TrainOptions, TrainingError};
@@ -26,7 +26,10 @@ pub(crate) struct Offset {
 impl Offset {
     /// The service table's expectation, and where there is none the mean of these rows.
     pub(crate) fn of(train: &Samples) -> Self {
-        Self { feature: known_feature(OFFSET_FEATURE), default_ln_ms: rounded(mean(&train.ln_ms)) }
+        Self {
+            feature: known_feature(OFFSET_FEATURE),
+            default_ln_ms: rounded(weighted_mean(&train.ln_ms, &train.weights)),
+        }
     }
 
     pub(crate) fn ln_ms(&self, row: &[f32]) -> f64 {
@@ -58,7 +61,9 @@ pub(crate) fn fit_exec_head(
     let missed: Vec<f64> = missed.iter().zip(predict(&forest, late)).map(|(residual, tree)| residual - tree).collect();
     let squares: Vec<f64> = missed.iter().map(|error| error * error).collect();
     let factors: Vec<f64> = missed.iter().map(|error| error.exp()).collect();
-    let (smearing, residual_sd) = (rounded(mean(&factors)).max(MIN_SMEARING), rounded(mean(&squares).sqrt()));
+    let mean_of = |values: &[f64]| rounded(weighted_mean(values, &late.weights));
+    let (smearing, residual_sd) =
+        (mean_of(&factors).max(MIN_SMEARING), rounded(weighted_mean(&squares, &late.weights).sqrt()));
     let residuals = offset.residuals(&samples.train);
     let (forest, _) = grow(&examples(&samples.train, &residuals), None, Loss::Squared, trees, options)?;
     Ok(ExecHead::new(forest, offset.feature, offset.default_ln_ms, smearing, residual_sd)?)
@@ -71,5 +76,5 @@ pub(crate) fn predict(forest: &Forest, samples: &Samples) -> Vec<f64> {
 }
 
 fn examples<'a>(samples: &'a Samples, labels: &'a [f64]) -> Examples<'a> {
-    Examples { rows: &samples.features, width: FEATURE_COUNT, labels }
+    Examples { rows: &samples.features, width: FEATURE_COUNT, labels, weights: &samples.weights }
 }

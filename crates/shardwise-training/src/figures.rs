@@ -21,6 +21,15 @@ pub(crate) fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
+/// Weighted mean; without weights the plain one.
+pub(crate) fn weighted_mean(values: &[f64], weights: &[f32]) -> f64 {
+    if weights.is_empty() {
+        return mean(values);
+    }
+    let sum: f64 = values.iter().zip(weights).map(|(value, weight)| value * f64::from(*weight)).sum();
+    sum / weights.iter().map(|weight| f64::from(*weight)).sum::<f64>()
+}
+
 /// Rounds to six decimals: all that a figure says, and what JSON brings back to the last bit.
 pub(crate) fn rounded(value: f64) -> f64 {
     (value * 1e6).round() / 1e6
@@ -42,6 +51,7 @@ mod tests {
         assert_eq!(r2(&truth, &truth), 1.0);
         assert_eq!(r2(&truth, &[2.5; 4]), 0.0);
         assert!((r2(&truth, &[1.0, 2.0, 3.0, 2.0]) - 0.2).abs() < 1e-12);
+        assert_eq!((weighted_mean(&truth, &[]), weighted_mean(&truth, &[3.0, 1.0, 0.0, 0.0])), (2.5, 1.25));
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub(crate) struct Examples<'a> {
     pub(crate) rows: &'a [f32],
     pub(crate) width: usize,
     pub(crate) labels: &'a [f64],
+    /// Weights; empty when all are equal.
+    pub(crate) weights: &'a [f32],
 }
 
 /// What trees make small.
@@ -91,7 +93,12 @@ fn without(examples: &Examples<'_>, group: FeatureGroup) -> Vec<f32> {
 
 fn lightgbm_dataset(examples: &Examples<'_>, reference: Option<&Dataset>) -> Result<Dataset, TrainingError> {
     let labels: Vec<f32> = examples.labels.iter().map(|label| *label as f32).collect();
-    Ok(Dataset::from_slice_with_reference(examples.rows, &labels, examples.width as i32, true, reference)?)
+    let width = examples.width as i32;
+    let mut dataset = Dataset::from_slice_with_reference(examples.rows, &labels, width, true, reference)?;
+    if !examples.weights.is_empty() {
+        dataset.set_weights(examples.weights)?;
+    }
+    Ok(dataset)
 }
 
 /// Proves that the forest answers as LightGBM does, bit for bit, on training rows and on rows with odd values in them.
@@ -136,7 +143,7 @@ mod tests {
     fn forest_that_answers_otherwise_is_refused() {
         let rows: Vec<f32> = (0..200 * WIDTH).map(|i| (i % 97) as f32).collect();
         let labels: Vec<f64> = (0..200).map(|i| f64::from(i % 9) - f64::from(rows[i as usize * WIDTH])).collect();
-        let train = Examples { rows: &rows, width: WIDTH, labels: &labels };
+        let train = Examples { rows: &rows, width: WIDTH, labels: &labels, weights: &[] };
         let dataset = lightgbm_dataset(&train, None).expect("a data set");
         let options = TrainOptions { min_leaf: 20, ..TrainOptions::default() };
         let booster = Booster::train(dataset, &options.for_lightgbm(Loss::Squared, 5, None)).expect("a model");
@@ -148,11 +155,25 @@ mod tests {
     }
 
     #[test]
+    fn weighted_rows_count_as_often_as_they_weigh() {
+        // Half of the rows say 0 and the others 1, and nothing tells them apart.
+        let rows = vec![0.5; 400 * WIDTH];
+        let labels: Vec<f64> = (0..400).map(|row| f64::from(row % 2)).collect();
+        let weights: Vec<f32> = (0..400).map(|row| if row % 2 == 0 { 0.5 } else { 1.5 }).collect();
+        let mean = |weights: &[f32]| {
+            let train = Examples { rows: &rows, width: WIDTH, labels: &labels, weights };
+            let (forest, _) = grow(&train, None, Loss::Squared, 1, &TrainOptions::default()).expect("a forest");
+            forest.predict(&rows[..WIDTH])
+        };
+        assert!((mean(&[]) - 0.5).abs() < 1e-3 && (mean(&weights) - 0.75).abs() < 1e-3, "{}", mean(&weights));
+    }
+
+    #[test]
     fn a_blind_forest_does_not_look_at_the_group() {
         let width = FEATURES.len();
         let rows: Vec<f32> = (0..400 * width).map(|i| (i * i % 97) as f32).collect();
         let labels: Vec<f64> = rows.chunks_exact(width).map(|row| row.iter().copied().map(f64::from).sum()).collect();
-        let train = Examples { rows: &rows, width, labels: &labels };
+        let train = Examples { rows: &rows, width, labels: &labels, weights: &[] };
         for group in [FeatureGroup::Request, FeatureGroup::Local, FeatureGroup::Report] {
             let options = TrainOptions { min_leaf: 5, blind_to: Some(group), ..TrainOptions::default() };
             let (forest, _) = grow(&train, None, Loss::Squared, 20, &options).expect("a forest");
@@ -167,7 +188,7 @@ mod tests {
     #[test]
     fn parity_is_checked_on_odd_values_too() {
         let (rows, labels) = (vec![0.5; 100 * WIDTH], vec![0.0; 100]);
-        let parity = parity_rows(&Examples { rows: &rows, width: WIDTH, labels: &labels });
+        let parity = parity_rows(&Examples { rows: &rows, width: WIDTH, labels: &labels, weights: &[] });
         assert_eq!(parity.len(), 200 * WIDTH);
         assert_eq!(parity[..100 * WIDTH], rows);
         let odd = &parity[100 * WIDTH..];

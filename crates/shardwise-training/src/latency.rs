@@ -11,7 +11,7 @@ use shardwise_models::{LatencyColumns, LatencyHead};
 use crate::dataset::READ_FOR_EACH_TRAINED;
 use crate::figures::{rmse, rounded};
 use crate::grow::{Examples, Loss, grow};
-use crate::rows::{MIN_TEST_ROWS, MIN_TRAIN_ROWS, RowCounts, early_of, evenly, require};
+use crate::rows::{MIN_TEST_ROWS, MIN_TRAIN_ROWS, RowCounts, early_of, evenly, require, weights_of};
 use crate::{TrainOptions, TrainingError};
 
 /// No latency is taken to be shorter, so that its logarithm stays within bounds.
@@ -126,10 +126,13 @@ fn fit(
     let early = early_of(labels.len());
     let (early_rows, late_rows) = rows.split_at(early * width);
     let (early_labels, late_labels) = labels.split_at(early);
-    let early = Examples { rows: early_rows, width, labels: early_labels };
-    let late = Examples { rows: late_rows, width, labels: late_labels };
+    let weights = weights_of(&data.weight, &chosen.train);
+    let (early_weights, late_weights) = weights.split_at(early.min(weights.len()));
+    let early = Examples { rows: early_rows, width, labels: early_labels, weights: early_weights };
+    let late = Examples { rows: late_rows, width, labels: late_labels, weights: late_weights };
     let (_, trees) = grow(&early, Some(&late), Loss::Squared, options.trees, options)?;
-    let (forest, _) = grow(&Examples { rows: &rows, width, labels: &labels }, None, Loss::Squared, trees, options)?;
+    let all = Examples { rows: &rows, width, labels: &labels, weights: &weights };
+    let (forest, _) = grow(&all, None, Loss::Squared, trees, options)?;
     let (rows, labels) = gather(&chosen.test);
     let head = LatencyHead::new(columns, forest)?;
     let mut predicted = vec![0.0; labels.len()];

@@ -38,7 +38,7 @@ pub struct TrainOptions {
     pub leaf_shrinkage: f64,
     /// Trees without a gain on the validation rows before training stops.
     pub patience: u32,
-    /// Most rows to train on; more are thinned evenly over time.
+    /// Most rows to train on; of more, a weighted sample that keeps rare congestion, evenly thinned over time.
     pub max_rows: usize,
     /// A group of features that trees may not look at, to find out what it is worth.
     pub blind_to: Option<FeatureGroup>,

@@ -46,6 +46,8 @@ pub struct Rows {
     pub ok: Vec<bool>,
     /// What the row may be used for.
     pub part: Vec<Part>,
+    /// How many rows it stands for, when rows were left out; empty when each stands for itself.
+    pub weight: Vec<f32>,
 }
 
 impl Rows {
@@ -74,6 +76,10 @@ impl Rows {
             if found != expected {
                 return Err(TrainingError::Columns { column, expected, found });
             }
+        }
+        if !self.weight.is_empty() && self.weight.len() != self.len() {
+            let (expected, found) = (self.len(), self.weight.len());
+            return Err(TrainingError::Columns { column: "weight", expected, found });
         }
         Ok(())
     }
@@ -120,12 +126,15 @@ pub(crate) struct Samples {
     pub(crate) features: Vec<f32>,
     /// ln exec_ms.
     pub(crate) ln_ms: Vec<f64>,
+    /// Weights, 1 in the mean; empty when all are equal.
+    pub(crate) weights: Vec<f32>,
 }
 
 impl Samples {
     fn gather(rows: &Rows, chosen: &[usize]) -> Self {
         let ln_ms = chosen.iter().map(|row| f64::from(rows.exec_ms[*row]).ln()).collect();
-        Self { features: chosen.iter().flat_map(|row| rows.features(*row)).copied().collect(), ln_ms }
+        let features = chosen.iter().flat_map(|row| rows.features(*row)).copied().collect();
+        Self { features, ln_ms, weights: weights_of(&rows.weight, chosen) }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -140,15 +149,24 @@ impl Samples {
     pub(crate) fn thinned(&self, limit: usize) -> Self {
         let chosen: Vec<_> = evenly(self.len(), limit).collect();
         let features = chosen.iter().flat_map(|row| &self.features[row * FEATURE_COUNT..][..FEATURE_COUNT]);
-        Self { features: features.copied().collect(), ln_ms: chosen.iter().map(|row| self.ln_ms[*row]).collect() }
+        Self {
+            features: features.copied().collect(),
+            ln_ms: chosen.iter().map(|row| self.ln_ms[*row]).collect(),
+            weights: weights_of(&self.weights, &chosen),
+        }
     }
 
     /// Splits after `first` rows.
     pub(crate) fn split_at(&self, first: usize) -> (Self, Self) {
         let (early, late) = self.features.split_at(first * FEATURE_COUNT);
         let (early_ln_ms, late_ln_ms) = self.ln_ms.split_at(first);
-        let samples = |features: &[f32], ln_ms: &[f64]| Self { features: features.to_vec(), ln_ms: ln_ms.to_vec() };
-        (samples(early, early_ln_ms), samples(late, late_ln_ms))
+        let (early_weights, late_weights) = self.weights.split_at(first.min(self.weights.len()));
+        let samples = |features: &[f32], ln_ms: &[f64], weights: &[f32]| Self {
+            features: features.to_vec(),
+            ln_ms: ln_ms.to_vec(),
+            weights: weights.to_vec(),
+        };
+        (samples(early, early_ln_ms, early_weights), samples(late, late_ln_ms, late_weights))
     }
 }
 
@@ -225,6 +243,15 @@ pub(crate) fn require(part: &'static str, found: usize, needed: usize, counts: R
     if found >= needed { Ok(()) } else { Err(TrainingError::TooFewRows { part, found, needed, counts }) }
 }
 
+/// The weights of some rows, 1 in the mean, so that a leaf's prior weighs as much as without; none when all are equal.
+pub(crate) fn weights_of(weights: &[f32], chosen: &[usize]) -> Vec<f32> {
+    if weights.is_empty() || chosen.iter().all(|row| weights[*row] == weights[chosen[0]]) {
+        return Vec::new();
+    }
+    let mean = chosen.iter().map(|row| f64::from(weights[*row])).sum::<f64>() / chosen.len() as f64;
+    chosen.iter().map(|row| (f64::from(weights[*row]) / mean) as f32).collect()
+}
+
 /// At most `limit` of `n` places, evenly spaced.
 pub(crate) fn evenly(n: usize, limit: usize) -> impl Iterator<Item = usize> {
     let taken = n.min(limit);
@@ -251,6 +278,7 @@ mod tests {
             queue_ms: vec![0.0; n],
             exec_ms: (0..n).map(|row| 1.0 + row as f32).collect(),
             ok: vec![true; n],
+            weight: Vec::new(),
             part: (0..n).map(|row| if row < n_train { Part::Train } else { Part::Test }).collect(),
         }
     }

@@ -6,7 +6,7 @@ use shardwise_models::{SideDraft, SideHead, SideMetrics, SideTarget};
 
 use crate::figures::{mean, rounded};
 use crate::grow::{Examples, Loss, grow};
-use crate::rows::{Rows, Unfit, choose_rows, early_of, known_feature};
+use crate::rows::{Rows, Unfit, choose_rows, early_of, known_feature, weights_of};
 use crate::{TrainOptions, TrainingError};
 
 /// Queues longer than this are all as bad, in ms.
@@ -51,6 +51,7 @@ fn loss_of(target: SideTarget) -> Loss {
 struct Labelled {
     features: Vec<f32>,
     labels: Vec<f64>,
+    weights: Vec<f32>,
 }
 
 impl Labelled {
@@ -62,13 +63,15 @@ impl Labelled {
         Self {
             features: chosen.iter().flat_map(|row| rows.features(*row)).copied().collect(),
             labels: chosen.iter().map(|row| label(*row)).collect(),
+            weights: weights_of(&rows.weight, chosen),
         }
     }
 
     fn part(&self, places: std::ops::Range<usize>) -> Examples<'_> {
         let (from, to) = (places.start, places.end.min(self.labels.len()));
         let rows = &self.features[from * FEATURE_COUNT..to * FEATURE_COUNT];
-        Examples { rows, width: FEATURE_COUNT, labels: &self.labels[from..to] }
+        let weights = if self.weights.is_empty() { &[] } else { &self.weights[from..to] };
+        Examples { rows, width: FEATURE_COUNT, labels: &self.labels[from..to], weights }
     }
 }
 

@@ -314,7 +314,8 @@ mod tests {
         let offset = Offset { feature: at("prior_service_ln_ms"), default_ln_ms: 0.0 };
         let mut row = vec![f32::NAN; FEATURE_COUNT];
         row[at("prior_service_ln_ms")] = 10.0_f32.ln();
-        let mut samples = Samples { features: row.repeat(2), ln_ms: [10.0_f64, 20.0].map(f64::ln).to_vec() };
+        let mut samples =
+            Samples { features: row.repeat(2), ln_ms: [10.0_f64, 20.0].map(f64::ln).to_vec(), weights: Vec::new() };
         assert_eq!(TableRule::choose(&offset, &samples), TableRule { with_residual: false }, "there is none");
         samples.features[at("residual_ln") + FEATURE_COUNT] = 2.0_f32.ln();
         assert_eq!(TableRule::choose(&offset, &samples), TableRule { with_residual: true });

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use jiff::civil::Date;
 
-use super::SigningArguments;
+use super::{QualityArguments, SigningArguments};
 
 /// How a night ends, for whoever watches exit codes.
 const EXIT_CODES: &str = "Exit codes:
@@ -13,7 +13,8 @@ const EXIT_CODES: &str = "Exit codes:
   1    failed: see the error; the same command goes on where it was
   2    the command line makes no sense
   3    the gate refused the model: it was judged and not shown to be better; all else is done
-  4    the data was refused: the history is empty, broken, too short to train, or has no such day
+  4    the data was refused: the history is empty, broken, too short to train, or has no such day, or
+       its dataset does not pass the quality gate
   130  stopped by SIGINT, 143 by SIGTERM: what is finished is kept, the same command goes on";
 
 #[derive(Args)]
@@ -43,6 +44,8 @@ pub(crate) struct NightlyArguments {
     /// Ended runs that are kept in WORK/runs; the newest and those that may still go on are kept in any case.
     #[arg(long, default_value_t = 30)]
     pub(crate) keep_runs: usize,
+    #[command(flatten)]
+    pub(crate) quality: QualityArguments,
     #[command(flatten)]
     pub(crate) signing: SigningArguments,
     #[command(flatten)]

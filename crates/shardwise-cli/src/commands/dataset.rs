@@ -1,15 +1,19 @@
 //! `shardwise dataset …`: histories into datasets, and back to check.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use miette::{IntoDiagnostic, miette};
 use serde_json::json;
-use shardwise_datasets::{BuildOptions, DatasetCard, DatasetError, VerifyReport};
+use shardwise_datasets::{
+    BuildOptions, DatasetCard, DatasetError, QualityLimits, QualityReport, VerifyReport, check_quality,
+};
 use shardwise_features::ServiceTable;
 use shardwise_models::Registry;
 
-use crate::arguments::{BuildArguments, VerifyArguments};
+use super::DATA_REFUSED;
+use crate::arguments::{BuildArguments, CheckArguments, QualityArguments, VerifyArguments};
 use crate::output::{self, Stage};
 
 pub(crate) fn build(options: &BuildArguments, json: bool) -> miette::Result<()> {
@@ -30,6 +34,44 @@ pub(crate) fn build(options: &BuildArguments, json: bool) -> miette::Result<()> 
         &card.content_hash[..16]
     );
     Ok(())
+}
+
+pub(crate) fn check(options: &CheckArguments, json: bool) -> miette::Result<ExitCode> {
+    let (limits, accept_drift) = (limits(&options.quality).into_diagnostic()?, options.quality.accept_drift);
+    let report = check_with(&options.dataset, options.against.as_deref(), &limits, accept_drift).into_diagnostic()?;
+    if json {
+        output::print_json(&json!(report))?;
+    } else {
+        for check in &report.checks {
+            let sign = match (check.ok, check.refuses) {
+                (true, _) => "✓",
+                (false, true) => "✗",
+                (false, false) => "!",
+            };
+            println!("{sign} {}: {}", check.name, check.sentence);
+        }
+        println!("the dataset is {}", if report.accepted { "accepted" } else { "refused" });
+    }
+    Ok(ExitCode::from(if report.accepted { 0 } else { DATA_REFUSED }))
+}
+
+/// The limits that were asked for.
+pub(crate) fn limits(options: &QualityArguments) -> Result<QualityLimits, DatasetError> {
+    options.limits.as_deref().map_or_else(|| Ok(QualityLimits::default()), QualityLimits::load)
+}
+
+/// Checks with progress.
+pub(crate) fn check_with(
+    dataset: &Path,
+    against: Option<&Path>,
+    limits: &QualityLimits,
+    accept_drift: bool,
+) -> Result<QualityReport, DatasetError> {
+    let stage = Stage::start("checking the dataset");
+    let report = check_quality(dataset, against, limits, accept_drift)?;
+    let failed = report.checks.iter().filter(|check| !check.ok).count();
+    stage.done(format!("{} checks, {failed} of which do not hold", report.checks.len()));
+    Ok(report)
 }
 
 /// Builds with progress.

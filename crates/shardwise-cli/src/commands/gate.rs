@@ -305,6 +305,7 @@ mod tests {
     fn rows() -> Rows {
         let n = 500;
         Rows {
+            weight: Vec::new(),
             features: (0..n * FEATURE_COUNT).map(|i| i as f32).collect(),
             known_at: (0..n).map(|i| Timestamp::from_nanos(i as i64)).collect(),
             block: vec![1; n],

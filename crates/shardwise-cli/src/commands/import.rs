@@ -6,11 +6,9 @@ use miette::IntoDiagnostic;
 use serde_json::json;
 use shardwise_datasets::{Format, ImportOptions, ImportReport, import};
 
+use super::DATA_REFUSED;
 use crate::arguments::{HistoryImportArguments, ImportFormat};
 use crate::output::{self, Stage};
-
-/// The exit code when more rows were refused than may be.
-const DATA_REFUSED: u8 = 4;
 
 pub(crate) fn run(arguments: &HistoryImportArguments, json: bool) -> miette::Result<ExitCode> {
     let options = ImportOptions {

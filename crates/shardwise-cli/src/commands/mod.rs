@@ -29,8 +29,11 @@ use crate::arguments::{
     Arguments, BenchCommand, Command, DatasetCommand, GateCommand, GeneratorCommand, HistoryCommand, OnnxCommand,
 };
 
+/// The exit code when the data is to be refused: of an import, of the check of a dataset, of a night.
+const DATA_REFUSED: u8 = 4;
+
 /// Runs the command that was asked for. Done is a success, except for a validation and a night, whose verdicts are exit codes,
-/// and an import, which may find that the data is to be refused.
+/// and for what may find that the data is to be refused.
 pub(crate) fn run(arguments: &Arguments) -> miette::Result<ExitCode> {
     let json = arguments.json;
     let done = match &arguments.command {
@@ -38,6 +41,7 @@ pub(crate) fn run(arguments: &Arguments) -> miette::Result<ExitCode> {
         Command::History(HistoryCommand::Replay(options)) => history::replay(options, json),
         Command::History(HistoryCommand::Import(options)) => return import::run(options, json),
         Command::Dataset(DatasetCommand::Build(options)) => dataset::build(options, json),
+        Command::Dataset(DatasetCommand::Check(options)) => return dataset::check(options, json),
         Command::Dataset(DatasetCommand::Verify(options)) => dataset::verify(options, json),
         Command::Train(options) => train::run(options, json),
         Command::Models(command) => models::run(command, json),

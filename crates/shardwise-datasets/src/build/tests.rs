@@ -9,6 +9,8 @@ use crate::{load_card, load_observations};
 use shardwise_features::position;
 use shardwise_types::HistoryRecord;
 
+mod metamorphic;
+
 /// A folder with a history of these records.
 struct Bench {
     folder: tempfile::TempDir,
@@ -195,7 +197,8 @@ fn the_hash_does_not_depend_on_files() {
         files::write_parquet(&file.with_file_name("a.parquet"), &mut frame.slice(0, 5)).unwrap();
     }
     let again = bench.build();
-    assert_eq!((again.days_built, again.content_hash), (2, hash));
+    // The second day, whose files are as they were, begins where it did.
+    assert_eq!((again.days_built, again.content_hash), (1, hash));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use shardwise_datasets::DatasetError;
 use shardwise_evaluation::EvaluationError;
 use shardwise_training::TrainingError;
 
+use crate::commands::DATA_REFUSED;
 use crate::output;
 
 /// What went wrong, as scripts tell it apart.
@@ -34,7 +35,7 @@ impl Kind {
     pub(crate) fn exit_code(self) -> u8 {
         match self {
             Self::Failed | Self::Locked => 1,
-            Self::DataRefused => 4,
+            Self::DataRefused => DATA_REFUSED,
             Self::Interrupted => output::interrupted_code(),
         }
     }

@@ -1,4 +1,4 @@
-//! `shardwise nightly`: build, verify, train, evaluate, publish when better, decide. Each finished stage is kept with the
+//! `shardwise nightly`: build, check, verify, train, evaluate, publish when better, decide. Each finished stage is kept with the
 //! key of what it was made from, so that a night that was interrupted goes on where it was; a night that is finished is not
 //! done again.
 
@@ -7,6 +7,7 @@ mod evaluate;
 mod failure;
 mod lock;
 mod mlflow;
+mod quality;
 mod report;
 mod retention;
 mod run_folder;
@@ -176,6 +177,7 @@ impl<'a> Night<'a> {
         let run = &self.run;
         let card = run.stage("build", || self.build())?;
         let key = self.key(&card);
+        let quality = run.stage("check", || self.check(&key, &card))?;
         let verified = run.stage("verify", || self.verify(&key))?;
         let trained = run.stage("train", || self.train(&key))?;
         let bundle = Arc::new(self.registry.load(&trained.version).into_diagnostic()?);
@@ -202,7 +204,7 @@ impl<'a> Night<'a> {
             Ok(outcome)
         })?;
         let done = run.stage("report", || {
-            self.conclude(&card, &verified, &trained, judged.as_ref(), outcome, prediction.as_ref())
+            self.conclude(&card, (&quality, &verified), &trained, judged.as_ref(), outcome, prediction.as_ref())
         })?;
         let champion = self.registry.alias(CHAMPION).into_diagnostic()?;
         run.finish(&done.result, &done.summary, |state| {
@@ -317,14 +319,14 @@ impl<'a> Night<'a> {
     fn conclude(
         &self,
         card: &DatasetCard,
-        verified: &Value,
+        (quality, verified): (&Value, &Value),
         trained: &TrainedVersion,
         judged: Option<&Judged>,
         outcome: Outcome,
         prediction: Option<&ShardPrediction>,
     ) -> NightResult<Done> {
         let run = &self.run;
-        let report = self.report(card, trained, judged, outcome.is_live(), prediction)?;
+        let report = self.report(card, quality, trained, judged, outcome.is_live(), prediction)?;
         let policies = judged.map_or_else(Vec::new, |judged| table(&judged.closed_loop));
         let peak_memory_mib = output::peak_memory_mib();
         run.figure("report", "peak_memory_mib", peak_memory_mib);
@@ -334,6 +336,7 @@ impl<'a> Night<'a> {
                 "rows": card.rows, "candidates_per_decision": card.candidates_per_decision,
                 "fingerprint": card.feature_fingerprint, "hash": card.content_hash,
             },
+            "quality": quality["checks"],
             "verified": verified,
             "model": { "version": trained.version, "published": outcome.is_live() },
             "heads": { "exec": trained.metrics },
@@ -346,7 +349,7 @@ impl<'a> Night<'a> {
                 "date": date, "key": key, "folder": run.path, "outcome": outcome, "attempts": attempts, "kept": false,
             },
         });
-        let summary = summary(judged, outcome, prediction, report.as_deref());
+        let summary = summary(quality, judged, outcome, prediction, report.as_deref());
         let champion = self.registry.alias(CHAMPION).into_diagnostic()?;
         run.write_json(
             "model.json",
@@ -360,10 +363,11 @@ impl<'a> Night<'a> {
 
     /// What was asked, for `parameters.json`.
     fn parameters(&self) -> Value {
-        let NightlyArguments { history, work, name, seed, replicates, keep_runs, .. } = self.options;
+        let NightlyArguments { history, work, name, seed, replicates, keep_runs, quality, .. } = self.options;
         json!({
             "date": self.date, "history": history, "work": work, "models": self.models, "name": name, "seed": seed,
-            "replicates": replicates, "keep_runs": keep_runs, "signed": self.signing_key.is_some(),
+            "replicates": replicates, "keep_runs": keep_runs, "limits": quality.limits,
+            "accept_drift": quality.accept_drift, "signed": self.signing_key.is_some(),
             "command": self.command(),
         })
     }
@@ -394,6 +398,7 @@ fn run_key(options: &NightlyArguments, history: &History, to: Timestamp) -> Nigh
     let world = history.world_json().unwrap_or_default();
     let NightlyArguments { models, name, seed, replicates, .. } = options;
     let program = files::this_program();
-    let all = format!("{sources:?} {world} {program:?} {models:?} {name} {seed} {replicates}");
+    let quality = quality::quality_key(&dataset::limits(&options.quality)?, options.quality.accept_drift);
+    let all = format!("{sources:?} {world} {program:?} {models:?} {name} {seed} {replicates} {quality}");
     Ok(format!("{:016x}", key_of(&all)))
 }

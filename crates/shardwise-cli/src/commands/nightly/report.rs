@@ -13,6 +13,7 @@ use shardwise_types::{PlacementRequest, ShardPrediction};
 
 use super::evaluate::Judged;
 use super::failure::NightResult;
+use super::quality::in_a_line;
 use super::{Night, Outcome, TrainedVersion};
 use crate::arguments::NightlyArguments;
 use crate::commands::{files, predict};
@@ -21,6 +22,7 @@ impl Night<'_> {
     pub(super) fn report(
         &self,
         card: &DatasetCard,
+        quality: &Value,
         trained: &TrainedVersion,
         judged: Option<&Judged>,
         published: bool,
@@ -36,7 +38,7 @@ impl Night<'_> {
             closed_loop: judged.closed_loop.clone(),
             verdict: judged.verdict.clone(),
             decision: prediction.map(|prediction| SampleDecision::new(&request, prediction)),
-            notes: notes(),
+            notes: std::iter::once(in_a_line(quality)).chain(notes()).collect(),
         };
         // The last night's page has the same address every day; a run's own stays what it was.
         write_report(&self.options.work.join("report"), &input)?;
@@ -58,12 +60,13 @@ impl Night<'_> {
 
 /// The outcome for people.
 pub(super) fn summary(
+    quality: &Value,
     judged: Option<&Judged>,
     outcome: Outcome,
     prediction: Option<&ShardPrediction>,
     report: Option<&Path>,
 ) -> String {
-    let mut text = String::new();
+    let mut text = format!("{}\n", in_a_line(quality));
     if let Some(judged) = judged {
         text += &format!("{:<18}{:>10}{:>10}{:>11}\n", "policy", "mean ms", "p99 ms", "SLO missed");
         for policy in &judged.closed_loop.policies {
