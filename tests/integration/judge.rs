@@ -210,3 +210,32 @@ fn careless_arenas_are_refused_with_words_that_help() {
     let said = refused(&["gate", "trial", "--trials", "0", "--out", out]);
     assert!(said.contains("--trials 0 tries nothing"), "{said}");
 }
+
+/// Two days of fast motion, the second in a run of its own: each day has its night, and days are not done twice.
+#[test]
+fn nights_in_fast_motion_go_on_where_they_were() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("nights");
+    let out = text(&out);
+    let run = |days: &str| {
+        json(&["gate", "nights", "--days", days, "--requests", "4000", "--replicates", "1", "--out", out])
+    };
+    let one = run("1");
+    let two = run("2");
+    assert_eq!(two["days"][0], one["days"][0], "the first day is kept");
+    let days = two["days"].as_array().expect("days");
+    assert_eq!(days.iter().map(|day| &day["date"]).collect::<Vec<_>>(), ["2026-01-05", "2026-01-06"]);
+    for day in days {
+        // So little data is refused, or teaches a model that one replicate cannot prove.
+        assert!([3, 4].contains(&day["exit_code"].as_u64().expect("a code")), "{day}");
+        assert!(!day["said"].as_array().expect("reasons").is_empty(), "{day}");
+        assert!(day["live"].is_null() && day["mean_ratio"].as_f64().is_some_and(|ratio| ratio > 0.0), "{day}");
+        assert!((2_000..8_000).contains(&day["requests"].as_u64().expect("a count")), "{day}");
+    }
+    let history = Path::new(out).join("history/decisions");
+    assert_eq!(std::fs::read_dir(history).expect("a history").count(), 2, "a folder for each day");
+    let refusal = |arguments: &[&str]| refused(&[&["gate", "nights", "--out", out], arguments].concat());
+    assert!(refusal(&["--requests", "5000"]).contains("nights of other options"));
+    assert!(refusal(&["--days", "0"]).contains("--days 0 is out of range"));
+    assert!(refusal(&["--requests", "10"]).contains("too few to train on"));
+}
