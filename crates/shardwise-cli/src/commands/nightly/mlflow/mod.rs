@@ -275,9 +275,7 @@ fn experiment(client: &Client, name: &str) -> Result<String, Problem> {
     let find = || client.get("experiments/get-by-name", &[("experiment_name", name)]);
     let found = match find() {
         Err(problem) if problem.code == NOT_THERE => {
-            // Its page shows metrics before conversations.
-            let kind = json!({ "key": "mlflow.experimentKind", "value": "custom_model_development" });
-            match client.post("experiments/create", &json!({ "name": name, "tags": [kind] })) {
+            match client.post("experiments/create", &json!({ "name": name })) {
                 Ok(made) => return text(&made, "/experiment_id"),
                 // Another night made it a moment ago.
                 Err(problem) if problem.code == IS_THERE => find()?,
