@@ -217,9 +217,8 @@ fn nights_in_fast_motion_go_on_where_they_were() {
     let folder = tempfile::tempdir().expect("a folder");
     let out = folder.path().join("nights");
     let out = text(&out);
-    let run = |days: &str| {
-        json(&["gate", "nights", "--days", days, "--requests", "4000", "--replicates", "1", "--out", out])
-    };
+    let run =
+        |days: &str| json(&["gate", "nights", "--days", days, "--requests", "4000", "--replicates", "1", "--out", out]);
     let one = run("1");
     let two = run("2");
     assert_eq!(two["days"][0], one["days"][0], "the first day is kept");
