@@ -208,7 +208,11 @@ fn clocks_that_are_apart_are_named() {
             later(&mut decision.request.event_at, 5_000.0);
         }
     });
-    assert!(events.sentence.contains("decisions of router-2"), "{}", events.sentence);
+    assert!(
+        events.sentence.contains("that of router-2 on") && events.sentence.contains("in decisions"),
+        "{}",
+        events.sentence
+    );
     // One slip in a thousand is none of the clock.
     let mut records = night();
     for record in &mut records {
