@@ -51,6 +51,9 @@ pub fn check_parity(
     rows: usize,
     progress: &mut dyn FnMut(String),
 ) -> Result<Vec<Parity>, TrainingError> {
+    if rows == 0 {
+        return Err(TrainingError::Option { name: "parity", value: 0.0, rule: "1 or more rows" });
+    }
     [false, true].into_iter().map(|zero_is_missing| check_model(options, zero_is_missing, rows, progress)).collect()
 }
 
@@ -234,10 +237,15 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_not_compared() {
+        assert!(matches!(check_parity(&OPTIONS, 0, &mut |_| {}), Err(TrainingError::Option { .. })));
+    }
+
+    #[test]
     fn wrong_sums_and_leaves_are_counted() {
         let mut model = Model::train(&OPTIONS, false).expect("a model");
         let rows = model.generator.decisions(3, DECISION, model.generator.n_shared()).rows;
-        let mut parity = check_parity(&OPTIONS, 0, &mut |_| {}).expect("a comparison of nothing").remove(0);
+        let mut parity = check_parity(&OPTIONS, 1, &mut |_| {}).expect("a comparison").remove(0);
         let mut checked = Checked::new(&model).expect("a model to compare");
         checked.forest = checked.forest.scaled(1.0 + f64::EPSILON);
         checked.numbered.swap(0, 1);

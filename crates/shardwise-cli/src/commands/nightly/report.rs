@@ -139,6 +139,6 @@ fn notes() -> Vec<String> {
     vec![
         "The closed loop plays the history's held-out arrivals in the simulated world that the history names; service noise, failures and neighbours are drawn anew per seed and are the same for all policies; traced slowness of machines goes on as it was.".to_owned(),
         "Routers learn online through the traffic before the held-out period, and only that period is measured.".to_owned(),
-        "Confidence is not calibrated yet: it takes the spread of a single execution for the doubt about its mean, and so errs on the low side.".to_owned(),
+        "Confidence is calibrated on other simulated fleets, not on this history.".to_owned(),
     ]
 }
