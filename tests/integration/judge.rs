@@ -222,6 +222,7 @@ fn nights_in_fast_motion_go_on_where_they_were() {
     let one = run("1");
     let two = run("2");
     assert_eq!(two["days"][0], one["days"][0], "the first day is kept");
+    assert_eq!((&two["live_days"], &two["worst_mean_ratio"]), (&object!(0), &Value::Null));
     let days = two["days"].as_array().expect("days");
     assert_eq!(days.iter().map(|day| &day["date"]).collect::<Vec<_>>(), ["2026-01-05", "2026-01-06"]);
     for day in days {

@@ -116,17 +116,22 @@ pub(crate) fn nights(options: &GateNightsArguments, json: bool) -> miette::Resul
         output::stop_if_interrupted()?;
     }
     let days = &kept.days[..(options.days as usize).min(kept.days.len())];
-    let above = days.iter().filter(|day| day.mean_ratio > 1.0).count();
-    let worst = days.iter().map(|day| day.mean_ratio).fold(f64::NAN, f64::max);
+    let ratios: Vec<f64> = days.iter().filter(|day| day.live.is_some()).map(|day| day.mean_ratio).collect();
+    let above = ratios.iter().filter(|ratio| **ratio > 1.0).count();
+    let worst = ratios.iter().copied().fold(f64::NAN, f64::max);
     if json {
-        return output::print_json(&json!({ "days": days, "above": above, "worst_mean_ratio": worst }));
+        return output::print_json(
+            &json!({ "days": days, "live_days": ratios.len(), "above": above, "worst_mean_ratio": worst }),
+        );
     }
     println!("date         what            live              mean ms   {STANDARD:<15}  ratio   p99    night");
     days.iter().for_each(|day| println!("{}", row(day)));
-    println!(
-        "the live model was above {STANDARD} in the mean on {above} of {} days, at most {worst:.3} times it",
-        days.len()
-    );
+    match ratios.len() {
+        0 => println!("no model was live on any day"),
+        live => println!(
+            "above {STANDARD} in the mean on {above} of {live} days with a live model, at most {worst:.3} times it"
+        ),
+    }
     Ok(())
 }
 
