@@ -111,9 +111,23 @@ pub fn workload_of_requests(
     load: f64,
     requests: usize,
 ) -> Result<Workload, WorldError> {
-    let probe = Workload::generate(world, seed, &WorkloadOptions::new(start, PROBE_MS, load))?;
-    let duration_ms = PROBE_MS * requests as f64 / probe.arrivals.len().max(1) as f64;
-    Workload::generate(world, seed, &WorkloadOptions::new(start, duration_ms, load))
+    let options = WorkloadOptions::new(start, PROBE_MS, load);
+    let duration_ms = duration_of_requests(world, seed, &options, requests)?;
+    Workload::generate(world, seed, &WorkloadOptions { duration_ms, ..options })
+}
+
+/// How long about so many requests of such traffic take to come, in ms; the options' own duration does not count.
+///
+/// # Errors
+/// As [`Workload::generate`].
+pub fn duration_of_requests(
+    world: &WorldSpec,
+    seed: u64,
+    options: &WorkloadOptions,
+    requests: usize,
+) -> Result<f64, WorldError> {
+    let probe = Workload::generate(world, seed, &WorkloadOptions { duration_ms: PROBE_MS, ..*options })?;
+    Ok(PROBE_MS * requests as f64 / probe.arrivals.len().max(1) as f64)
 }
 
 /// Adds to every decision id where the episode's ids begin.

@@ -43,7 +43,9 @@ mod world;
 pub use answers::{AnswerRecord, CONFIDENCE_BINS, ConfidenceBin, Coverage};
 pub use audit::{Bug, Finding};
 pub use engine::{SimulateOptions, SimulationError, simulate, simulate_with};
-pub use episodes::{Episode, EpisodeOptions, Numbered, simulate_episodes, training_episodes, workload_of_requests};
+pub use episodes::{
+    Episode, EpisodeOptions, Numbered, duration_of_requests, simulate_episodes, training_episodes, workload_of_requests,
+};
 pub use fleet::{FleetKind, FleetOptions};
 pub use generator::{
     Band, Curve, GeneratorOptions, Mark, Reference, Statistic, Traces, bands, curves, generate_inputs, generate_traces,

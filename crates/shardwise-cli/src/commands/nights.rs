@@ -16,7 +16,9 @@ use shardwise_evaluation::{CANDIDATE, Contender, STANDARD, SamplePaths, run as r
 use shardwise_inference::{Placer, PlacerConfig};
 use shardwise_models::{CHAMPION, ModelBundle, Registry};
 use shardwise_policies::{Policy, Runtime, by_name};
-use shardwise_simulator::{FleetOptions, Numbered, Surge, Workload, WorkloadOptions, WorldSpec, simulate};
+use shardwise_simulator::{
+    FleetOptions, Numbered, Surge, Workload, WorkloadOptions, WorldSpec, duration_of_requests, simulate,
+};
 use shardwise_types::{MarketBar, Timestamp, key_of};
 
 use super::contenders::contenders;
@@ -30,8 +32,6 @@ const FIRST_DAY: &str = "2026-01-05T12:00:00Z";
 const DAY_MS: f64 = 86_400_000.0;
 /// Load of every day but for what happens.
 const LOAD: f64 = 0.7;
-/// How much traffic tells the rate of requests, in ms.
-const PROBE_MS: f64 = 10_000.0;
 /// Minutes of a market before the first of the traffic.
 const MINUTES_BEFORE: usize = 61;
 /// Seeds of what a day's policies are compared on, as they are in a night.
@@ -217,12 +217,11 @@ impl<'a> Nights<'a> {
         let start = self.start.plus_millis(DAY_MS * number as f64);
         let is_crash = Happening::on(number) == Happening::Crash;
         let surge = is_crash.then_some(Surge { from: 0.4, until: 0.6, factor: 2.0 });
-        let traffic = |duration_ms| WorkloadOptions { surge, ..WorkloadOptions::new(start, duration_ms, LOAD) };
-        let probe = Workload::generate(world, seed, &traffic(PROBE_MS)).into_diagnostic()?;
-        let duration_ms = PROBE_MS * self.options.requests as f64 / probe.arrivals.len().max(1) as f64;
+        let mut traffic = WorkloadOptions { surge, ..WorkloadOptions::new(start, 0.0, LOAD) };
+        traffic.duration_ms = duration_of_requests(world, seed, &traffic, self.options.requests).into_diagnostic()?;
         match self.crash.as_ref().filter(|_| is_crash) {
-            Some(bars) => Workload::generate_on(world, seed, &traffic(duration_ms), bars),
-            None => Workload::generate(world, seed, &traffic(duration_ms)),
+            Some(bars) => Workload::generate_on(world, seed, &traffic, bars),
+            None => Workload::generate(world, seed, &traffic),
         }
         .into_diagnostic()
     }
