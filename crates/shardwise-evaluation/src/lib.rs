@@ -44,4 +44,4 @@ pub use results::{
     SeedResult, TimelinePoint, Unit,
 };
 pub use shadow_test::{Foretold, REQUIRED_CAPITAL, ShadowTest};
-pub use verdict::{BASELINES, Evidence, Reason, STANDARD, TOLERANCE, Verdict, judge};
+pub use verdict::{BASELINES, Evidence, Reason, STANDARD, TOLERANCE, Verdict, judge, until_decided};

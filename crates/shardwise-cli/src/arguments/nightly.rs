@@ -41,6 +41,10 @@ pub(crate) struct NightlyArguments {
     /// Replicates of the closed loop; seeds 11 and up.
     #[arg(long, default_value_t = 4)]
     pub(crate) replicates: u64,
+    /// Replicates while nothing but what may be chance speaks against a model: they are doubled up to so many; four times
+    /// --replicates when left out.
+    #[arg(long)]
+    pub(crate) most_replicates: Option<u64>,
     /// Ended runs that are kept in WORK/runs; the newest and those that may still go on are kept in any case.
     #[arg(long, default_value_t = 30)]
     pub(crate) keep_runs: usize,
@@ -50,6 +54,13 @@ pub(crate) struct NightlyArguments {
     pub(crate) signing: SigningArguments,
     #[command(flatten)]
     pub(crate) mlflow: MlflowArguments,
+}
+
+impl NightlyArguments {
+    /// The most replicates that a model is judged on.
+    pub(crate) fn most_replicates(&self) -> u64 {
+        self.most_replicates.unwrap_or(self.replicates.saturating_mul(4))
+    }
 }
 
 /// Whom to tell of a night; that it cannot be told is a warning.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use miette::{IntoDiagnostic, miette};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use shardwise_evaluation::{BASELINES, Evidence, SamplePaths, Verdict, judge, run as run_closed_loop};
+use shardwise_evaluation::{BASELINES, Evidence, SamplePaths, Verdict, judge, run as run_closed_loop, until_decided};
 use shardwise_features::{FEATURE_COUNT, FEATURES};
 use shardwise_models::{HeadMetrics, ModelBundle};
 use shardwise_policies::{Policy, Runtime, by_name};
@@ -30,9 +30,10 @@ const FIRST_WORLD: u64 = 1_000;
 /// Requests of each episode that a champion learns from; better models learn from ten times as many.
 const CHAMPIONS_REQUESTS: usize = 2_300;
 const MORE: usize = 10;
-/// Requests that models are judged on, with so many seeds from the first on.
+/// Requests that models are judged on, with so many seeds from the first on, and at most so many while nothing is decided.
 const JUDGED_REQUESTS: usize = 15_000;
 const JUDGED_SEEDS: u64 = 8;
+const MOST_SEEDS: u64 = 32;
 const FIRST_SEED: u64 = 11;
 const JUDGED_LOAD: f64 = 0.7;
 /// Weeks from the first episode to the traffic that models are judged on; the last two episodes are held out.
@@ -234,7 +235,7 @@ fn errors(metrics: HeadMetrics) -> [f64; 2] {
 struct Judging<'a> {
     world: &'a WorldSpec,
     workload: Workload,
-    seeds: Vec<u64>,
+    first_seed: u64,
 }
 
 impl<'a> Judging<'a> {
@@ -243,8 +244,7 @@ impl<'a> Judging<'a> {
         let start = Timestamp::from_nanos(START_NS).plus_millis(JUDGED_WEEK * fleet_models::EVERY_MS);
         let seed = FIRST_SEED + number;
         let workload = workload_of_requests(world, seed, start, JUDGED_LOAD, JUDGED_REQUESTS).into_diagnostic()?;
-        let seeds = (0..JUDGED_SEEDS).map(|replicate| seed + 10 * replicate).collect();
-        Ok(Self { world, workload, seeds })
+        Ok(Self { world, workload, first_seed: seed })
     }
 
     fn verdict(
@@ -253,19 +253,23 @@ impl<'a> Judging<'a> {
         model: &Arc<ModelBundle>,
         [exec_rmse, table_rmse]: [f64; 2],
     ) -> miette::Result<Verdict> {
-        let paths = SamplePaths { world: self.world, workload: &self.workload, warm_up: 0.2, seeds: &self.seeds };
         let contenders = contenders(model, Some(champion), &BASELINES, self.world.timing.runtime());
-        let closed_loop =
-            run_closed_loop(&paths, &contenders, &|_, _, _| (), output::interrupt_flag()).into_diagnostic()?;
-        let shadow = shadow_test(&paths, champion, model)?;
-        Ok(judge(&Evidence {
-            closed_loop: &closed_loop,
-            candidate_version: "candidate",
-            champion_version: Some("champion"),
-            exec_rmse: Some(exec_rmse),
-            table_rmse: Some(table_rmse),
-            shadow: Some(&shadow),
-        }))
+        let judged = |replicates| {
+            let seeds: Vec<u64> = (0..replicates).map(|replicate| self.first_seed + 10 * replicate).collect();
+            let paths = SamplePaths { world: self.world, workload: &self.workload, warm_up: 0.2, seeds: &seeds };
+            let closed_loop =
+                run_closed_loop(&paths, &contenders, &|_, _, _| (), output::interrupt_flag()).into_diagnostic()?;
+            let shadow = shadow_test(&paths, champion, model)?;
+            Ok(judge(&Evidence {
+                closed_loop: &closed_loop,
+                candidate_version: "candidate",
+                champion_version: Some("champion"),
+                exec_rmse: Some(exec_rmse),
+                table_rmse: Some(table_rmse),
+                shadow: Some(&shadow),
+            }))
+        };
+        until_decided(JUDGED_SEEDS, MOST_SEEDS, judged, |verdict| verdict)
     }
 }
 

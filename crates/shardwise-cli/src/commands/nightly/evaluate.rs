@@ -6,7 +6,9 @@ use miette::{IntoDiagnostic, miette};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shardwise_datasets::DatasetCard;
-use shardwise_evaluation::{ClosedLoop, Evidence, SamplePaths, ShadowTest, Verdict, judge, run as run_closed_loop};
+use shardwise_evaluation::{
+    ClosedLoop, Evidence, SamplePaths, ShadowTest, Verdict, judge, run as run_closed_loop, until_decided,
+};
 use shardwise_models::{AliasMove, BundleError, CHAMPION, Judgement, ModelBundle, RegistryError};
 use shardwise_simulator::{Workload, WorldSpec};
 use shardwise_types::{FleetSnapshot, HistoryRecord, MarketRecord, Timestamp};
@@ -97,13 +99,15 @@ impl Night<'_> {
         let is_champion = alias.as_deref() == Some(trained.version.as_str());
         let champion = if is_champion { None } else { self.champion()? };
         let against = champion.as_ref().map(|champion| champion.version().to_owned());
-        let key = format!("{key} {}, {} replicates", trained.version, self.options.replicates);
+        let (replicates, most) = (self.options.replicates, self.options.most_replicates());
+        let key = format!("{key} {}, {replicates} to {most} replicates", trained.version);
         let still_stands = |judged: &Judged| is_champion || judged.champion == against;
-        let judged = self.once("evaluate", &key, still_stands, || {
-            let closed_loop = self.closed_loop(bundle, champion.as_ref(), &end)?;
+        let judge_on = |replicates| {
+            let seeds: Vec<u64> = (FIRST_SEED..FIRST_SEED + replicates).collect();
+            let closed_loop = closed_loop(bundle, champion.as_ref(), &end, &seeds)?;
             stop_if_interrupted()?;
             // The champion has nobody to watch.
-            let shadow = (!is_champion).then(|| self.shadow(bundle, champion.as_ref(), &end)).transpose()?;
+            let shadow = (!is_champion).then(|| shadow(bundle, champion.as_ref(), &end, &seeds)).transpose()?;
             let verdict = judge(&Evidence {
                 closed_loop: &closed_loop,
                 shadow: shadow.as_ref(),
@@ -113,6 +117,9 @@ impl Night<'_> {
                 table_rmse: Some(trained.metrics.table_rmse),
             });
             Ok(Judged { closed_loop, shadow, verdict, champion: against.clone() })
+        };
+        let judged = self.once("evaluate", &key, still_stands, || {
+            until_decided(replicates, most, judge_on, |judged: &Judged| &judged.verdict)
         })?;
         Ok(Some(judged))
     }
@@ -129,50 +136,6 @@ impl Night<'_> {
             }
             Err(error) => Err(error).into_diagnostic()?,
         }
-    }
-
-    fn closed_loop(
-        &self,
-        bundle: &Arc<ModelBundle>,
-        champion: Option<&Arc<ModelBundle>>,
-        end: &EndOfHistory,
-    ) -> NightResult<ClosedLoop> {
-        let contenders = contenders(bundle, champion, &RIVALS, end.world.timing.runtime());
-        let seeds = self.seeds();
-        let stage = Mutex::new(Stage::start(format!(
-            "closed loop: {} policies × {} seeds × {} requests",
-            contenders.len(),
-            seeds.len(),
-            end.workload.arrivals.len()
-        )));
-        let progress = |policy: &str, done: usize, all: usize| {
-            let mut stage = stage.lock().expect("no holder panics");
-            stage.count(done as u64, all as u64, format!("{done} of {all} runs, last {policy}"));
-        };
-        let paths = SamplePaths { world: &end.world, workload: &end.workload, warm_up: end.warm_up, seeds: &seeds };
-        let closed_loop = run_closed_loop(&paths, &contenders, &progress, output::interrupt_flag())?;
-        stage.into_inner().expect("no holder panics").done("all on the same sample paths");
-        Ok(closed_loop)
-    }
-
-    fn seeds(&self) -> Vec<u64> {
-        (FIRST_SEED..FIRST_SEED + self.options.replicates).collect()
-    }
-
-    /// Lets the model watch the champion decide, or its own service table where there is none.
-    fn shadow(
-        &self,
-        bundle: &Arc<ModelBundle>,
-        champion: Option<&Arc<ModelBundle>>,
-        end: &EndOfHistory,
-    ) -> NightResult<ShadowTest> {
-        let stage = Stage::start("watching decisions beside what serves".to_owned());
-        let seeds = self.seeds();
-        let paths = SamplePaths { world: &end.world, workload: &end.workload, warm_up: end.warm_up, seeds: &seeds };
-        let live = champion.map_or_else(|| Arc::new(bundle.with_exec(None)), Arc::clone);
-        let test = shadow_test(&paths, &live, bundle).map_err(NightFailure::of_stoppable)?;
-        stage.done(format!("{} executions foretold by both", test.compared));
-        Ok(test)
     }
 
     /// Moves the champion alias when the verdict allows; returns what became of this version.
@@ -214,4 +177,43 @@ impl Night<'_> {
         self.registry.set_alias_if(CHAMPION, &trained.version, champion.as_deref(), &by).into_diagnostic()?;
         Ok(Outcome::Promoted)
     }
+}
+
+/// Plays the model and its rivals on these seeds.
+fn closed_loop(
+    bundle: &Arc<ModelBundle>,
+    champion: Option<&Arc<ModelBundle>>,
+    end: &EndOfHistory,
+    seeds: &[u64],
+) -> NightResult<ClosedLoop> {
+    let contenders = contenders(bundle, champion, &RIVALS, end.world.timing.runtime());
+    let stage = Mutex::new(Stage::start(format!(
+        "closed loop: {} policies × {} seeds × {} requests",
+        contenders.len(),
+        seeds.len(),
+        end.workload.arrivals.len()
+    )));
+    let progress = |policy: &str, done: usize, all: usize| {
+        let mut stage = stage.lock().expect("no holder panics");
+        stage.count(done as u64, all as u64, format!("{done} of {all} runs, last {policy}"));
+    };
+    let paths = SamplePaths { world: &end.world, workload: &end.workload, warm_up: end.warm_up, seeds };
+    let closed_loop = run_closed_loop(&paths, &contenders, &progress, output::interrupt_flag())?;
+    stage.into_inner().expect("no holder panics").done("all on the same sample paths");
+    Ok(closed_loop)
+}
+
+/// Lets the model watch the champion decide, or its own service table where there is none.
+fn shadow(
+    bundle: &Arc<ModelBundle>,
+    champion: Option<&Arc<ModelBundle>>,
+    end: &EndOfHistory,
+    seeds: &[u64],
+) -> NightResult<ShadowTest> {
+    let stage = Stage::start("watching decisions beside what serves".to_owned());
+    let paths = SamplePaths { world: &end.world, workload: &end.workload, warm_up: end.warm_up, seeds };
+    let live = champion.map_or_else(|| Arc::new(bundle.with_exec(None)), Arc::clone);
+    let test = shadow_test(&paths, &live, bundle).map_err(NightFailure::of_stoppable)?;
+    stage.done(format!("{} executions foretold by both", test.compared));
+    Ok(test)
 }

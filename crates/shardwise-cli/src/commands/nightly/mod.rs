@@ -366,7 +366,7 @@ impl<'a> Night<'a> {
         let NightlyArguments { history, work, name, seed, replicates, keep_runs, quality, .. } = self.options;
         json!({
             "date": self.date, "history": history, "work": work, "models": self.models, "name": name, "seed": seed,
-            "replicates": replicates, "keep_runs": keep_runs, "limits": quality.limits,
+            "replicates": replicates, "most_replicates": self.options.most_replicates(), "keep_runs": keep_runs, "limits": quality.limits,
             "accept_drift": quality.accept_drift, "signed": self.signing_key.is_some(),
             "command": self.command(),
         })
@@ -399,6 +399,7 @@ fn run_key(options: &NightlyArguments, history: &History, to: Timestamp) -> Nigh
     let NightlyArguments { models, name, seed, replicates, .. } = options;
     let program = files::this_program();
     let quality = quality::quality_key(&dataset::limits(&options.quality)?, options.quality.accept_drift);
-    let all = format!("{sources:?} {world} {program:?} {models:?} {name} {seed} {replicates} {quality}");
+    let replicates = (replicates, options.most_replicates());
+    let all = format!("{sources:?} {world} {program:?} {models:?} {name} {seed} {replicates:?} {quality}");
     Ok(format!("{:016x}", key_of(&all)))
 }

@@ -51,9 +51,10 @@ impl Night<'_> {
         let (history, work, models) = (options.history.display(), options.work.display(), models.display());
         let date = &self.date;
         let NightlyArguments { name, seed, replicates, .. } = options;
+        let most = options.most_replicates.map_or_else(String::new, |most| format!(" --most-replicates {most}"));
         format!(
             "shardwise nightly --history {history} --work {work} --models {models} --name {name} --seed {seed} \
-             --replicates {replicates} --date {date}"
+             --replicates {replicates}{most} --date {date}"
         )
     }
 }
