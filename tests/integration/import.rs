@@ -158,6 +158,33 @@ fn too_many_refused_rows_write_the_quarantine_only() {
 }
 
 #[test]
+fn placements_without_ids_are_numbered_and_a_column_that_lacks_some_is_not() {
+    let without = |map: String| map.replacen("decision_id = { column = \"request\", hash = true }\n", "", 1);
+    let changed = Changed::new(without, String::into_bytes);
+    let result = json(&import("csv", &changed.map, &changed.input, &changed.out()));
+    assert_eq!((&result["rows"], &result["refused"]), (&39.into(), &1.into()));
+    let ids: Vec<(u64, bool)> = records(&changed.out())
+        .iter()
+        .filter_map(|record| match record {
+            HistoryRecord::Decision(decision) => Some((decision.decision_id, true)),
+            HistoryRecord::Outcome(outcome) => Some((outcome.decision_id, false)),
+            _ => None,
+        })
+        .collect();
+    let of = |is_decision: bool| {
+        let mut ids: Vec<u64> = ids.iter().filter(|(_, d)| *d == is_decision).map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
+    };
+    assert!(of(true).len() == 39 && of(true).is_sorted_by(|a, b| a < b), "{ids:?}");
+    assert_eq!(of(true), of(false), "each has its outcome");
+
+    let changed = Changed::new(|map| map, |csv| csv.replacen("req-0001;", ";", 1).into_bytes());
+    let result = json(&import("csv", &changed.map, &changed.input, &changed.out()));
+    assert_eq!(result["reasons"], serde_json::json!({ "exec_ms is no number": 1, "decision_id is empty": 1 }));
+}
+
+#[test]
 fn careless_mappings_are_told_in_words() {
     for (from, to, words) in [
         ("exec_ms =", "exec_mss =", &["'exec_mss' is no field of placements", "exec_ms", "mapping.toml"][..]),

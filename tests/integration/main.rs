@@ -6,6 +6,7 @@ mod command_line;
 mod datasets;
 mod decisions;
 mod deploy;
+mod encodings;
 mod http;
 mod import;
 mod import_prometheus;

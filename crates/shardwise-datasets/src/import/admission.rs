@@ -31,6 +31,8 @@ pub(crate) struct Admission<'a> {
     /// Digests of reports and minutes, which have no id.
     others: FxHashSet<u64>,
     sequence: i64,
+    /// Rows that were numbered, because the mapping knows no ids.
+    numbered: i64,
 }
 
 impl<'a> Admission<'a> {
@@ -43,6 +45,7 @@ impl<'a> Admission<'a> {
             decisions: FxHashMap::default(),
             others: FxHashSet::default(),
             sequence: 0,
+            numbered: 0,
         }
     }
 
@@ -115,6 +118,11 @@ impl<'a> Admission<'a> {
         if table == Table::Decisions && cells[at("eligible")].is_none() {
             let shards = if self.has_reports { self.reported.len() } else { self.fleet.len() };
             cells[at("eligible")] = Some(Stored::I64(shards as i64));
+        }
+        // A column that is empty in some rows numbers nothing: their numbers could be ids of others.
+        if table == Table::Decisions && matches!(slots[at("decision_id")].from, From::Nothing) {
+            self.numbered += 1;
+            cells[at("decision_id")] = Some(Stored::I64(self.numbered));
         }
         if cells[at("sequence")].is_none() {
             self.sequence += 1;

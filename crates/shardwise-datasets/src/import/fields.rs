@@ -76,6 +76,9 @@ impl Target {
         let word = |text: &str| Otherwise::Is(Stored::Text(text.to_owned()));
         match (table, name) {
             (Table::Outcomes, "decision_id" | "router") if self == Self::Placements => Otherwise::Shared,
+            (Table::Decisions, "decision_id") if self == Self::Placements => {
+                Otherwise::Computed("the number of the row in the import")
+            }
             (_, "sequence" | "outcome_sequence") => Otherwise::Computed("the number of the row in the import"),
             (Table::Decisions, "event_at") => Otherwise::Computed("known_at"),
             (Table::ShardReports | Table::Market, "known_at") => Otherwise::Computed("event_at"),
