@@ -2,10 +2,13 @@
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use shardwise_features::RouterState;
 use shardwise_features::golden::{GoldenContext, contexts};
 use shardwise_inference::Placer;
 use shardwise_policies::{NAMES, Policy, Rules, Runtime, by_name, eligible};
-use shardwise_types::{ErrorClass, FleetSnapshot, NoEligibleShard, PlacementRequest, Response, UsdAmount};
+use shardwise_types::{
+    DecidedBy, ErrorClass, FleetSnapshot, FunctionId, NoEligibleShard, PlacementRequest, Response, UsdAmount,
+};
 
 use crate::support::{night, text};
 
@@ -119,6 +122,33 @@ fn fallbacks_say_why() {
         "{:?}",
         prediction.reasoning()
     );
+}
+
+#[test]
+fn a_function_never_seen_goes_where_others_were_fast() {
+    let mut golden = contexts().remove(1);
+    golden.fleet.network.rtt_ms.fill(0.0);
+    golden.request.expected_compute_ms = None;
+    let decided_by = |golden: &GoldenContext| {
+        let placement = Placer::without_model().place(&golden.context()).expect("a placement");
+        (placement.prediction.decided_by, placement.prediction.recommended_shard)
+    };
+    golden.router = RouterState::new();
+    let (by, _) = decided_by(&golden);
+    assert!(!matches!(by, DecidedBy::OnlineEstimates | DecidedBy::Model), "nothing was measured: {by:?}");
+    let fast = 1;
+    for shard in 0..golden.fleet.shards.len() {
+        for _ in 0..20 {
+            let ticket = golden.router.on_dispatch(&golden.context(), shard);
+            let exec_ms = if shard == fast { 5.0 } else { 80.0 };
+            let response =
+                Response { error: None, total_ms: exec_ms, exec_ms, queue_ms: 0.0, queue_len: 0, cold: false };
+            golden.router.on_response(&ticket, &response, golden.decided_at);
+        }
+    }
+    golden.request.function = FunctionId::new("never-seen");
+    let expected = golden.fleet.shards[fast].id.clone();
+    assert_eq!(decided_by(&golden), (DecidedBy::OnlineEstimates, expected));
 }
 
 #[test]

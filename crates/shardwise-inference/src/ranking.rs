@@ -56,8 +56,8 @@ pub(crate) fn model_fallback(
 }
 
 impl Ranking {
-    /// Scores all candidates without the model, the `promising` cheapest first; says whether anything is known of the
-    /// function.
+    /// Scores all candidates without the model, the `promising` cheapest first; says whether anything is known of how long
+    /// executions take: of the function, or of any function on one of the candidates.
     pub(crate) fn score(&mut self, context: &DecisionContext<'_>, cost: &SedConfig, promising: usize) -> bool {
         let Self { positions, scored, .. } = self;
         let mut something_known = false;
@@ -65,7 +65,7 @@ impl Ranking {
         scored.clear();
         scored.extend(positions.iter().map(|&position| {
             let candidate = read(position);
-            something_known |= candidate.service_ln_ms.is_some();
+            something_known |= candidate.service_ln_ms.is_some() || candidate.local.executions > 0.0;
             let terms = CostTerms::default();
             Scored { position, candidate, terms, plain_ms: 0.0, cold_probability: 0.0, model_ms: None }
         }));

@@ -56,7 +56,7 @@ words! {
         GeographicStrategy = "geographic_strategy", "the shards of the exchange's region";
         /// The specification's resource matcher (S5).
         ResourceMatcher = "resource_matcher", "the shards with the most resources left";
-        /// Least in-flight work per core: nothing is known of the function anywhere.
+        /// Least in-flight work per core: nothing was measured yet.
         LeastLoaded = "least_loaded", "least work in flight per core";
         /// The router runs it itself: no shard is eligible, and no hard rule forbids it (S13).
         Local = "local", "run by the router itself, because no shard is eligible";
@@ -75,7 +75,7 @@ words! {
         /// A head gave NaN, an infinity or a time that is none.
         BadPrediction = "bad_prediction", "the model predicted something that is not a time";
         /// Neither the bundle nor this router has seen anything like the function.
-        NothingKnown = "nothing_known", "nothing is known of the function yet";
+        NothingKnown = "nothing_known", "nothing is known of how long executions take yet";
         /// The bundle was trained too long ago.
         StaleModel = "stale_model", "the model was trained too long ago";
         /// The outcome gate: of late the model erred more than the service table.
