@@ -31,10 +31,12 @@
 //! | 4 | 8 | value, `f64` | threshold, `f32`, not -0, then four bytes of 0 |
 
 mod codec;
+mod contributions;
 mod error;
 mod factored;
 mod layout;
 
+pub use contributions::{Covers, CoversError};
 pub use error::ForestError;
 pub use factored::{Factored, MAX_LEAVES, Scratch};
 use layout::{FlatNode, FlatTree, LaidOut, MAX_LAID_OUT, Readings};
