@@ -1,8 +1,8 @@
 //! Evaluation: policies against each other on the same simulated sample paths, the verdict on a model, and the report; the page of a
 //! generator's check.
 //!
-//! It also drives load tests against running servers. It publishes nothing and estimates nothing off-policy: queues make
-//! such estimates wrong, so policies are run.
+//! It also drives load tests against running servers. It publishes nothing. Verdicts come from policies that are run: off-policy
+//! estimates are given as well, where queues do not make them wrong.
 
 mod arena;
 mod charts;
@@ -14,6 +14,7 @@ mod load_driver;
 mod losses;
 mod lowest_latency;
 mod numbers;
+pub mod ope;
 mod page;
 mod report;
 mod results;
