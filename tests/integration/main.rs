@@ -7,6 +7,7 @@ mod datasets;
 mod decisions;
 mod deploy;
 mod encodings;
+mod evaluate;
 mod http;
 mod import;
 mod import_prometheus;

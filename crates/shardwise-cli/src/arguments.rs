@@ -1,5 +1,6 @@
 //! The command line: names and options as users type them.
 
+mod evaluate;
 mod import;
 mod models;
 mod nightly;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use shardwise_types::Timestamp;
 
+pub(crate) use self::evaluate::*;
 pub(crate) use self::import::*;
 pub(crate) use self::models::*;
 pub(crate) use self::nightly::{MlflowArguments, NightlyArguments};
@@ -58,6 +60,9 @@ pub(crate) enum Command {
     Gate(GateCommand),
     /// Do the night's work: build, check, verify, train, evaluate, publish when better, decide.
     Nightly(NightlyArguments),
+    /// May a model go live, and why.
+    #[command(subcommand)]
+    Evaluate(EvaluateCommand),
     /// Send a scenario's events to the simulated fleet or to a running server, each at its time, and measure.
     Loadtest(LoadtestArguments),
     /// Judge where a load test's events went; exit code 0 as expected, 1 not, 3 too few events to say.

@@ -145,6 +145,11 @@ impl ServiceTable {
         f64::from(self.residual_variance).sqrt()
     }
 
+    /// Exponent β of complexity.
+    pub fn complexity_exponent(&self) -> f64 {
+        f64::from(self.exponent)
+    }
+
     /// Executions behind the table.
     pub fn samples(&self) -> f64 {
         self.samples

@@ -29,6 +29,8 @@
 //! | cores | 1 to 4, equally likely | chosen |
 //! | antagonists | there 6 s, away 18 s, take 20–70 % | chosen: containers share machines as virtual ones share hosts |
 
+use std::collections::BTreeMap;
+
 use rand::RngExt;
 use rand_distr::StandardNormal;
 use shardwise_types::HardwareClass;
@@ -137,6 +139,7 @@ impl Machine {
                 speciality: 1.0,
                 pair_seed,
                 pair_sigma: tidy(pair_sigma * unequal),
+                measured: BTreeMap::new(),
             },
             noise: SpeedNoise {
                 sigma: noise_sigma.map(|sigma| tidy(sigma * unequal)),

@@ -12,6 +12,7 @@ mod conformance;
 mod constants;
 mod engine;
 mod episodes;
+mod estimate;
 mod events;
 mod fleet;
 mod generator;
@@ -46,6 +47,7 @@ pub use engine::{SimulateOptions, SimulationError, simulate, simulate_with};
 pub use episodes::{
     Episode, EpisodeOptions, Numbered, duration_of_requests, simulate_episodes, training_episodes, workload_of_requests,
 };
+pub use estimate::{WorldFit, WorldSurvey};
 pub use fleet::{FleetKind, FleetOptions};
 pub use generator::{
     Band, Curve, GeneratorOptions, Mark, Reference, Statistic, Traces, bands, curves, generate_inputs, generate_traces,

@@ -2,6 +2,8 @@
 //!
 //! It leaves out arrivals (see `workload`) and every choice of a policy.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use shardwise_policies::Runtime;
 use shardwise_types::{
@@ -118,6 +120,9 @@ pub struct ShardSpeed {
     pub pair_seed: u64,
     /// Standard deviation of their logarithm.
     pub pair_sigma: f64,
+    /// Speeds that are known by function; they stand for all of the above.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub measured: BTreeMap<FunctionId, f64>,
 }
 
 /// What a function leans on.
@@ -346,6 +351,9 @@ impl ShardSpec {
     /// Speed of a function here, 1 being ordinary; antagonists and faults not counted.
     pub fn speed_of(&self, function: &FunctionSpec) -> f64 {
         let speed = &self.speed;
+        if let Some(measured) = speed.measured.get(&function.id) {
+            return *measured;
+        }
         let special = speed.specialities.contains(&function.protocol);
         let noise: f64 = stream(speed.pair_seed, Purpose::PairNoise, function.id.key()).sample(StandardNormal);
         speed.base
@@ -499,6 +507,9 @@ impl ShardSpec {
                 ("noise.persistence", self.noise.persistence, 0.0, 0.999_999),
             ],
         )?;
+        for speed in self.speed.measured.values() {
+            in_range(&of, &[("speed.measured", *speed, 1e-3, 1e3)])?;
+        }
         if let Some(antagonist) = &self.antagonist {
             in_range(
                 &of,

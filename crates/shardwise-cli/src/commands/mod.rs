@@ -4,6 +4,7 @@ mod arena;
 mod bench;
 mod contenders;
 mod dataset;
+mod evaluate;
 mod files;
 mod fleet_models;
 mod gate;
@@ -51,6 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> miette::Result<ExitCode> {
         Command::Generator(GeneratorCommand::Check(options)) => generator::check(options, json),
         Command::Gate(GateCommand::Trial(options)) => gate::trial(options, json),
         Command::Gate(GateCommand::Nights(options)) => nights::nights(options, json),
+        Command::Evaluate(command) => evaluate::run(command, json),
         Command::Nightly(options) => return nightly::run(options, json),
         Command::Arena(options) => arena::run(options, json),
         Command::Loadtest(options) => loadtest::run(options, json),

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shardwise_datasets::DatasetCard;
 use shardwise_evaluation::{
-    ClosedLoop, Evidence, SamplePaths, ShadowTest, Verdict, judge, run as run_closed_loop, until_decided,
+    ClosedLoop, Evidence, Fact, SamplePaths, ShadowTest, Verdict, judge, run as run_closed_loop, until_decided,
 };
 use shardwise_models::{AliasMove, BundleError, CHAMPION, Judgement, ModelBundle, RegistryError};
-use shardwise_simulator::{Workload, WorldSpec};
+use shardwise_simulator::{Workload, WorldError, WorldSpec, WorldSurvey};
 use shardwise_types::{FleetSnapshot, HistoryRecord, MarketRecord, Timestamp};
 
 use super::failure::{NightFailure, NightResult, history_is_broken, stop_if_interrupted};
@@ -43,6 +43,8 @@ pub(super) struct EndOfHistory {
     pub(super) world: WorldSpec,
     /// Share of the workload before the held-out period.
     warm_up: f64,
+    /// Whether nobody knows the true world, and this one was estimated.
+    is_estimated: bool,
 }
 
 impl Night<'_> {
@@ -73,13 +75,46 @@ impl Night<'_> {
             files::write_json(&self.request_file(), &last.request)?;
             files::write_json(&self.fleet_file(), &fleet)?;
         }
-        let Some(world) = self.history.world_json() else { return Ok(None) };
-        let world: WorldSpec = serde_json::from_str(world).map_err(history_is_broken)?;
-        world.check().map_err(history_is_broken)?;
-        let workload = Workload::from_decisions(&world, decisions, market, card.from).map_err(history_is_broken)?;
+        let (world, counts_from, is_estimated) = match self.history.world_json() {
+            Some(world) => {
+                let world: WorldSpec = serde_json::from_str(world).map_err(history_is_broken)?;
+                world.check().map_err(history_is_broken)?;
+                (world, card.from, false)
+            }
+            None => match self.estimated_world()? {
+                Ok((world, counts_from)) => (world, counts_from, true),
+                Err(error) => {
+                    note(format!("the history has no world.json and none can be estimated: {error}"));
+                    return Ok(None);
+                }
+            },
+        };
+        let workload = Workload::from_decisions(&world, decisions, market, counts_from).map_err(history_is_broken)?;
         let span_ns = (workload.end.nanos() - workload.start.nanos()).max(1);
         let warm_up = (test_from.nanos() - workload.start.nanos()).max(0) as f64 / span_ns as f64;
-        Ok(Some(EndOfHistory { workload, world, warm_up }))
+        Ok(Some(EndOfHistory { workload, world, warm_up, is_estimated }))
+    }
+
+    /// The world that the history lets one guess, and the instant that its traces count from.
+    fn estimated_world(&self) -> NightResult<Result<(WorldSpec, Timestamp), WorldError>> {
+        let stage = Stage::start("estimating the world from the history".to_owned());
+        let mut survey = WorldSurvey::new(self.history.network().clone());
+        for record in self.history.records(None, Some(self.to))? {
+            survey.observe(&record?);
+        }
+        stop_if_interrupted()?;
+        let mut fit = match survey.fit() {
+            Ok(fit) => fit,
+            Err(error) => return Ok(Err(error)),
+        };
+        for record in self.history.records(None, Some(self.to))? {
+            fit.observe(&record?);
+        }
+        let world = fit.world();
+        if let Ok(world) = &world {
+            stage.done(format!("{} shards, {} functions", world.shards.len(), world.functions.len()));
+        }
+        Ok(world.map(|world| (world, fit.from())))
     }
 
     /// Plays the held-out end of the history with the model and its rivals. A version that is champion already was
@@ -92,7 +127,7 @@ impl Night<'_> {
         end: Option<EndOfHistory>,
     ) -> NightResult<Option<Judged>> {
         let Some(end) = end else {
-            note("the history has no world.json, so there is no closed loop and the model is not promoted");
+            note("there is no world to simulate, so there is no closed loop and the model is not promoted");
             return Ok(None);
         };
         let alias = self.registry.alias(CHAMPION).into_diagnostic()?;
@@ -198,7 +233,9 @@ fn closed_loop(
         stage.count(done as u64, all as u64, format!("{done} of {all} runs, last {policy}"));
     };
     let paths = SamplePaths { world: &end.world, workload: &end.workload, warm_up: end.warm_up, seeds };
-    let closed_loop = run_closed_loop(&paths, &contenders, &progress, output::interrupt_flag())?;
+    let mut closed_loop = run_closed_loop(&paths, &contenders, &progress, output::interrupt_flag())?;
+    let world = if end.is_estimated { "estimated from the history" } else { "the one that made the history" };
+    closed_loop.setting.push(Fact::new("world", world));
     stage.into_inner().expect("no holder panics").done("all on the same sample paths");
     Ok(closed_loop)
 }

@@ -138,7 +138,7 @@ fn model_facts(name: &str, trained: &TrainedVersion, judged: &Judged, published:
 
 fn notes() -> Vec<String> {
     vec![
-        "The closed loop plays the history's held-out arrivals in the simulated world that the history names; service noise, failures and neighbours are drawn anew per seed and are the same for all policies; traced slowness of machines goes on as it was.".to_owned(),
+        "The closed loop plays the history's held-out arrivals in the simulated world that the history names, or in one that is estimated from it: fleet, distances, run times of every function on every shard, slowness over time, failures. Service noise, failures and neighbours are drawn anew per seed and are the same for all policies; traced slowness of machines goes on as it was.".to_owned(),
         "Routers learn online through the traffic before the held-out period, and only that period is measured.".to_owned(),
         "Confidence is calibrated on other simulated fleets, not on this history.".to_owned(),
     ]
