@@ -59,8 +59,7 @@ cells = (
         xy=(x * y).filter(warm).sum(), n_cold=col("cold").sum(), cold_ms=col("exec_ms").cast(pl.Float64).filter(col("cold")).sum())
     .collect(engine="streaming").lazy()
 )
-last_block = decisions.select(block(col("ns")).max()).collect(engine="streaming").item()
-blocks = pl.LazyFrame({"block": range(1, last_block + 1)}, schema={"block": pl.Int64})
+blocks = decisions.select(block=block(col("ns"))).unique().filter(col("block") > 0).collect(engine="streaming").lazy()
 sums = lambda *by: (
     blocks.join_where(cells, col("cell_block") < col("block")).group_by("block", *by)
     .agg(col("n", "y", "x", "xx", "xy", "n_cold", "cold_ms").sum()).filter(col("n") > 0))
@@ -171,4 +170,5 @@ rows.select(
     when(col("chosen") & col("answered")).then(col("error_class").is_null()).alias("ok"), label("error_class"),
     censored=col("chosen") & col("answered").is_null(),
 ).sink_parquet(plan["out"], compression="zstd", engine="streaming", maintain_order=False)
-print(json.dumps({"rows": pl.scan_parquet(plan["out"]).select(pl.len()).collect().item(), "spilled_bytes": 0}))
+made = pl.scan_parquet(plan["out"])
+print(json.dumps({"rows": made.select(pl.len()).collect().item(), "columns": len(made.collect_schema())}))
