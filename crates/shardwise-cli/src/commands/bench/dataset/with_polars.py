@@ -125,7 +125,7 @@ requests = (
 labels = outcomes.select("decision_id", "exec_ms", "queue_ms", "total_ms", "cold", "error_class", answered=lit(True))
 rows = (
     seen.join(requests, on="decision_id").join(labels, on="decision_id", how="left")
-    .join(of_function, on=["block", "function"], how="left").join(of_pair, on=["block", "function", "protocol", "shard"], how="left")
+    .join(whole, on="block", how="left").join(of_function.drop("slope", "mean"), on=["block", "function"], how="left").join(of_pair, on=["block", "function", "protocol", "shard"], how="left")
     .join(category("protocol"), on=["block", "protocol"], how="left").join(category("event_type"), on=["block", "event_type"], how="left")
     .join(category("trading_pair"), on=["block", "trading_pair"], how="left")
     .join(rtt.rename({"a": "router_region", "b": "region", "ms": "near"}), on=["router_region", "region"], how="left")
