@@ -2,6 +2,7 @@
 
 mod architecture;
 mod bad_input;
+mod bench_dataset;
 mod command_line;
 mod datasets;
 mod decisions;

@@ -91,6 +91,33 @@ pub(crate) enum BenchCommand {
     Decide(BenchDecideArguments),
     /// Score rows with one boosted model: shardwise, LightGBM, ONNX Runtime, and compiled by tl2cgen.
     Score(BenchScoreArguments),
+    /// Build a dataset, beside the same joins and windows in DuckDB and in Python's polars.
+    Dataset(BenchDatasetArguments),
+}
+
+#[derive(Args)]
+pub(crate) struct BenchDatasetArguments {
+    /// Decisions of the simulated history.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) decisions: u64,
+    /// Days of the history, each with as many decisions.
+    #[arg(long, default_value_t = 4)]
+    pub(crate) days: u64,
+    /// Routers.
+    #[arg(long, default_value_t = 4)]
+    pub(crate) routers: usize,
+    /// Seed of the fleet and of its traffic.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Threads of each engine.
+    #[arg(long, default_value_t = 2)]
+    pub(crate) threads: usize,
+    /// Memory that DuckDB may use before it spills to disk, in GiB.
+    #[arg(long, default_value_t = 6)]
+    pub(crate) memory_gib: u64,
+    /// Folder in which the history is kept for the next run, and datasets are written while it runs; a temporary one when left out.
+    #[arg(long)]
+    pub(crate) keep: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -125,6 +125,8 @@ pub(crate) fn build_days(
         earlier: sources,
         days: Vec::new(),
         reused: 0,
+        training_ends: training_ends(history, options, grid, days)?,
+        observed: None,
     };
     match build.run(days, progress) {
         Ok(card) => {
@@ -187,6 +189,35 @@ fn block_grid(history: &History, options: &BuildOptions, days: &[String]) -> Res
     Err(no_decisions(history, options))
 }
 
+/// When the training part of these days ends; `None` where the rows must be seen first.
+fn training_ends(
+    history: &History,
+    options: &BuildOptions,
+    grid: BlockGrid,
+    days: &[String],
+) -> Result<Option<Timestamp>, DatasetError> {
+    if options.from.is_some() {
+        return Ok(None);
+    }
+    for day in days.iter().rev() {
+        if let Some((_, last)) = history.decision_span(day, options.to)? {
+            return Ok(Some(training_part(grid, grid.first_at(), after(last)).to));
+        }
+    }
+    Ok(None)
+}
+
+/// The training part of rows in [`from`, `to`), not counted.
+fn training_part(grid: BlockGrid, from: Timestamp, to: Timestamp) -> TimeRange {
+    // A history within one block has no encodings anywhere; its whole time is cut then.
+    let begin = Some(grid.end_of_first().max(from)).filter(|begin| *begin < to).unwrap_or(from);
+    TimeRange { from: begin, to: begin.plus_millis(to.millis_since(begin) * TRAIN_SHARE), rows: 0 }
+}
+
+fn after(last: Timestamp) -> Timestamp {
+    Timestamp::from_nanos(last.nanos().saturating_add(1))
+}
+
 fn no_decisions(history: &History, options: &BuildOptions) -> DatasetError {
     let mut range = String::new();
     if let Some(from) = options.from {
@@ -207,6 +238,10 @@ struct Build<'a> {
     earlier: Vec<PathBuf>,
     days: Vec<(String, DayState)>,
     reused: u32,
+    /// When the training part will end, as far as that is known before the rows are.
+    training_ends: Option<Timestamp>,
+    /// What had been seen of service times at that instant, when its day was built and not taken over.
+    observed: Option<(Timestamp, ServiceObservations)>,
 }
 
 impl Build<'_> {
@@ -282,7 +317,7 @@ impl Build<'_> {
     }
 
     fn build_day(
-        &self,
+        &mut self,
         date: &str,
         inputs: &str,
         report: &mut dyn FnMut(u64) -> Result<(), DatasetError>,
@@ -292,15 +327,28 @@ impl Build<'_> {
         let end = day_start(date).plus_millis(DAY_MS);
         let to = self.options.to.map_or(end, |to| to.min(end));
         let mut records = self.history.records(Some(day_start(date)), Some(to))?;
+        let mut training_ends = self.training_ends.filter(|at| self.holds(date, *at));
         while let Some(record) = records.next() {
-            day.take(&record?, report).map_err(|error| error.at(records.place()))?;
+            let record = record?;
+            if let Some(at) = training_ends.take_if(|at| *at <= record.order().0) {
+                self.observed = Some((at, day.observations().clone()));
+            }
+            day.take(&record, report).map_err(|error| error.at(records.place()))?;
+        }
+        if let Some(at) = training_ends {
+            self.observed = Some((at, day.observations().clone()));
         }
         let (mut state, checkpoint) = day.finish(inputs)?;
         state.applied = hash_of(&no_late_labels());
-        state.content_hash = self.hash_day(date, &state)?.finish();
         state.checkpoint = checkpoint.save(&self.staged, date)?;
         state.save(&self.staged, date)?;
         Ok(state)
+    }
+
+    /// Whether a day that comes next is the one that an instant is replayed on.
+    fn holds(&self, date: &str, at: Timestamp) -> bool {
+        let end = |date: &str| day_start(date).plus_millis(DAY_MS);
+        at <= end(date) && self.days.last().is_none_or(|(before, _)| end(before) < at)
     }
 
     fn hash_day(&self, date: &str, state: &DayState) -> Result<RowHasher, DatasetError> {
@@ -339,7 +387,7 @@ impl Build<'_> {
     fn late_labels_of(&self, day: usize) -> BTreeMap<u64, Response> {
         let date = &self.days[day].0;
         let from_then_on = self.days[day..].iter().flat_map(|(_, state)| &state.late);
-        from_then_on.filter(|(_, at, _)| at.date == *date).map(|(id, _, response)| (*id, *response)).collect()
+        from_then_on.filter(|(_, at, _)| *at.date == **date).map(|(id, _, response)| (*id, *response)).collect()
     }
 
     fn relabel_day(
@@ -365,7 +413,7 @@ impl Build<'_> {
         let Some((from, last)) = spans.reduce(|(first, _), (_, last)| (first, last)) else {
             return Err(no_decisions(self.history, self.options));
         };
-        let to = Timestamp::from_nanos(last.nanos().saturating_add(1));
+        let to = after(last);
         let label_horizon_ms = self.label_horizon_ms();
         let splits = self.splits(from, to, label_horizon_ms)?;
         let observations = self.write_observations(splits.train.to)?;
@@ -420,15 +468,10 @@ impl Build<'_> {
     }
 
     fn splits(&self, from: Timestamp, to: Timestamp, horizon_ms: f64) -> Result<Splits, DatasetError> {
-        // A history within one block has no encodings anywhere; its whole time is cut then.
-        let begin = Some(self.grid.end_of_first().max(from)).filter(|begin| *begin < to).unwrap_or(from);
-        let train_to = begin.plus_millis(to.millis_since(begin) * TRAIN_SHARE);
-        let test_from = train_to.plus_millis(horizon_ms).min(to);
-        let mut ranges = [(begin, train_to), (train_to, test_from), (test_from, to)].map(|(from, to)| TimeRange {
-            from,
-            to,
-            rows: 0,
-        });
+        let train = training_part(self.grid, from, to);
+        let test_from = train.to.plus_millis(horizon_ms).min(to);
+        let uncounted = |from, to| TimeRange { from, to, rows: 0 };
+        let mut ranges = [train, uncounted(train.to, test_from), uncounted(test_from, to)];
         for (date, state) in &self.days {
             self.count_rows(date, state, &mut ranges)?;
         }
@@ -444,7 +487,7 @@ impl Build<'_> {
         }
         let known_at = column("known_at");
         for part in 0..state.parts.len() as u32 {
-            let rows = PartRows::read(&self.part(date, part))?;
+            let rows = PartRows::read_columns(&self.part(date, part), &["known_at"])?;
             for row in 0..rows.rows {
                 let at = Timestamp::from_nanos(rows.i64(known_at, row));
                 if let Some(range) = ranges.iter_mut().find(|range| range.contains(at)) {
@@ -462,8 +505,14 @@ impl Build<'_> {
         FileSum::of(&self.staged, OBSERVATIONS_FILE)
     }
 
-    /// What had been seen of service times at an instant: the day before it as saved, the rest replayed.
+    /// What had been seen of service times at an instant: noted when its day was built, else the day before it as saved
+    /// and the rest replayed.
     fn observations_before(&self, until: Timestamp) -> Result<ServiceObservations, DatasetError> {
+        if let Some((at, observed)) = &self.observed
+            && *at == until
+        {
+            return Ok(observed.clone());
+        }
         let day = self.days.iter().position(|(date, _)| until <= day_start(date).plus_millis(DAY_MS));
         let day = day.unwrap_or(self.days.len() - 1);
         let mut replay = Replay::restore(self.checkpoint_before(day)?.replay)?;

@@ -1,10 +1,12 @@
 //! Typed columns between records and polars: what a column may hold, buffers to write and checked values to read.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use polars::prelude::*;
 use shardwise_types::ShardId;
 
+use crate::values::Values;
 use crate::{DatasetError, Place};
 
 /// The type of a column.
@@ -368,56 +370,6 @@ fn arrow_name(found: &ArrowDataType) -> String {
     }
 }
 
-/// A column's values, ready to be read by row.
-pub(crate) enum Values {
-    I64(Int64Chunked),
-    F64(Float64Chunked),
-    F32(Float32Chunked),
-    Bool(BooleanChunked),
-    Text(StringChunked),
-    /// The lists, and which of them are null.
-    List(ListChunked, BooleanChunked),
-}
-
-impl Values {
-    /// Takes a column out of a frame whose types were checked.
-    pub(crate) fn of(frame: &DataFrame, spec: &ColumnSpec) -> PolarsResult<Self> {
-        let series = frame.column(spec.name)?.as_materialized_series().rechunk();
-        Ok(match spec.kind {
-            Kind::Time => Self::I64(series.datetime()?.physical().clone()),
-            Kind::I64 => Self::I64(series.i64()?.clone()),
-            Kind::F64 => Self::F64(series.f64()?.clone()),
-            Kind::F32 => Self::F32(series.f32()?.clone()),
-            Kind::Bool => Self::Bool(series.bool()?.clone()),
-            Kind::Text => Self::Text(series.str()?.clone()),
-            Kind::TextList | Kind::F32List => Self::List(series.list()?.clone(), series.is_null()),
-        })
-    }
-
-    /// The value of a row; a list is told from null only.
-    pub(crate) fn cell(&self, row: usize) -> Cell<'_> {
-        match self {
-            Self::I64(values) => values.get(row).map_or(Cell::Null, Cell::I64),
-            Self::F64(values) => values.get(row).map_or(Cell::Null, Cell::F64),
-            Self::F32(values) => values.get(row).map_or(Cell::Null, Cell::F32),
-            Self::Bool(values) => values.get(row).map_or(Cell::Null, Cell::Bool),
-            Self::Text(values) => values.get(row).map_or(Cell::Null, Cell::Text),
-            Self::List(_, nulls) => match nulls.get(row) {
-                Some(false) => Cell::Floats(&[]),
-                _ => Cell::Null,
-            },
-        }
-    }
-
-    fn list(&self, row: usize) -> Option<Series> {
-        match self {
-            Self::List(_, nulls) if nulls.get(row) != Some(false) => None,
-            Self::List(values, _) => values.get_as_series(row),
-            _ => unreachable!("only lists are read as lists"),
-        }
-    }
-}
-
 /// Where the rows of a frame came from: files in order, and for each row its file and its row there.
 pub(crate) struct Origin {
     pub(crate) files: Vec<PathBuf>,
@@ -436,7 +388,7 @@ impl Origin {
 pub(crate) struct CheckedFrame {
     pub(crate) specs: Vec<ColumnSpec>,
     pub(crate) values: Vec<Values>,
-    pub(crate) origin: Origin,
+    pub(crate) origin: Arc<Origin>,
     pub(crate) rows: usize,
 }
 
@@ -455,12 +407,21 @@ pub(crate) struct RowReader<'a> {
 
 impl<'a> RowReader<'a> {
     fn cell(&mut self) -> Result<(Cell<'a>, usize), DatasetError> {
+        let (cell, column) = self.unchecked();
+        self.check(cell, column)?;
+        Ok((cell, column))
+    }
+
+    fn unchecked(&mut self) -> (Cell<'a>, usize) {
         let column = self.next;
         self.next += 1;
-        let cell = self.frame.values[column].cell(self.row);
+        (self.frame.values[column].cell(self.row), column)
+    }
+
+    fn check(&self, cell: Cell<'_>, column: usize) -> Result<(), DatasetError> {
         match self.frame.specs[column].problem(&cell) {
             Some(rule) => Err(self.bad_value(column, cell.to_string(), rule)),
-            None => Ok((cell, column)),
+            None => Ok(()),
         }
     }
 
@@ -531,13 +492,24 @@ impl<'a> RowReader<'a> {
         self.opt_text().map(|text| text.expect("the column's rule refuses nulls"))
     }
 
-    /// A word of a list that the column's rule has already checked.
+    /// A word of a list, which is the one that the column's rule allows.
     pub(crate) fn word<T>(&mut self, parse: impl Fn(&str) -> Option<T>) -> Result<T, DatasetError> {
-        self.text().map(|text| parse(text).expect("the column's rule lists the words that parse"))
+        self.opt_word(parse).map(|word| word.expect("the column's rule refuses nulls"))
     }
 
+    /// The same where there may be none. What parses is on the list, so that the rule is asked about the rest only.
     pub(crate) fn opt_word<T>(&mut self, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>, DatasetError> {
-        Ok(self.opt_text()?.map(|text| parse(text).expect("the column's rule lists the words that parse")))
+        let (cell, column) = self.unchecked();
+        if let Cell::Text(text) = cell
+            && let Some(word) = parse(text)
+        {
+            return Ok(Some(word));
+        }
+        self.check(cell, column)?;
+        match cell {
+            Cell::Null => Ok(None),
+            _ => unreachable!("the column's rule lists the words that parse"),
+        }
     }
 
     /// A list of names; null is an empty one.

@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
-use shardwise_features::{DecisionContext, DecisionFeatures, FeatureVector};
+use shardwise_features::{DecisionContext, DecisionFeatures, FeatureVector, ServiceObservations};
 use shardwise_types::{DecisionRecord, HistoryRecord, Response, ShardSnapshot, Timestamp, combine_keys, key_of};
 
 use crate::files;
+use crate::part_writer::{PartWriter, Written};
 use crate::quality::ClockHistograms;
 use crate::replay::unknown_shard;
 use crate::rows::PartBuffer;
@@ -72,7 +73,7 @@ fn round_up(value: i64, unit: i64) -> i64 {
 
 /// One day while it is built.
 pub(crate) struct DayBuilder<'a> {
-    date: &'a str,
+    date: Arc<str>,
     dir: PathBuf,
     options: &'a BuildOptions,
     grid: BlockGrid,
@@ -84,7 +85,9 @@ pub(crate) struct DayBuilder<'a> {
     part: PartBuffer,
     previous: Option<PartBuffer>,
     part_number: u32,
-    parts: Vec<String>,
+    /// Files that were handed on to be written.
+    parts: u32,
+    writer: PartWriter,
     open: BTreeMap<u64, RowAt>,
     late: Vec<(u64, RowAt, Response)>,
     counts: DayCounts,
@@ -94,14 +97,14 @@ pub(crate) struct DayBuilder<'a> {
 
 impl<'a> DayBuilder<'a> {
     pub(crate) fn new(
-        date: &'a str,
+        date: &str,
         dataset: &Path,
         options: &'a BuildOptions,
         grid: BlockGrid,
         before: Checkpoint,
     ) -> Result<Self, DatasetError> {
         Ok(Self {
-            date,
+            date: Arc::from(date),
             dir: dataset.join(day_dir(date)),
             options,
             grid,
@@ -111,7 +114,8 @@ impl<'a> DayBuilder<'a> {
             part: PartBuffer::new(),
             previous: None,
             part_number: 0,
-            parts: Vec::new(),
+            parts: 0,
+            writer: PartWriter::default(),
             open: BTreeMap::new(),
             late: Vec::new(),
             counts: DayCounts::default(),
@@ -143,6 +147,11 @@ impl<'a> DayBuilder<'a> {
         Ok(())
     }
 
+    /// What was seen of service times so far.
+    pub(crate) fn observations(&self) -> &ServiceObservations {
+        self.replay.observations()
+    }
+
     /// At the border of a block the service table is fitted on what was known before it.
     fn enter_block(&mut self, at: Timestamp) {
         let block = self.grid.block_of(at);
@@ -164,7 +173,7 @@ impl<'a> DayBuilder<'a> {
             let row = self.part.push(decision, shard, self.block, &vector);
             self.counts.rows += 1;
             if *shard == decision.shard {
-                let at = RowAt { date: self.date.to_owned(), part: self.part_number, row };
+                let at = RowAt { date: Arc::clone(&self.date), part: self.part_number, row };
                 self.waiting.insert(decision.decision_id, at);
             }
         }
@@ -208,15 +217,13 @@ impl<'a> DayBuilder<'a> {
     }
 
     fn write(&mut self, part: PartBuffer) -> Result<(), DatasetError> {
-        let number = u32::try_from(self.parts.len()).expect("a day has few files");
+        let number = self.parts;
         for (decision, row) in part.unlabelled() {
-            self.open.insert(decision, RowAt { date: self.date.to_owned(), part: number, row });
+            self.open.insert(decision, RowAt { date: Arc::clone(&self.date), part: number, row });
         }
         files::create_dir(&self.dir)?;
-        let path = self.dir.join(part_file(number));
-        part.write(&path)?;
-        self.parts.push(files::digest(&path)?);
-        Ok(())
+        self.parts += 1;
+        self.writer.write(part, self.dir.join(part_file(number)))
     }
 
     /// Writes what is left and says what later days need to know.
@@ -228,14 +235,15 @@ impl<'a> DayBuilder<'a> {
         }
         let checkpoint =
             Checkpoint { replay: self.replay.save(), block: self.block, rows: self.waiting.into_iter().collect() };
+        let Written { parts, hasher } = self.writer.written()?;
         let state = DayState {
             inputs: inputs.to_owned(),
             counts: self.counts,
-            parts: self.parts,
+            parts,
             open: self.open,
             late: self.late,
             applied: String::new(),
-            content_hash: String::new(),
+            content_hash: hasher.finish(),
             checkpoint: String::new(),
             clocks: self.clocks,
         };

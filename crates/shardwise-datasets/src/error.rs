@@ -337,13 +337,13 @@ impl DatasetError {
 
     /// The same error, with the place that a caller further out knows.
     #[must_use]
-    pub(crate) fn at(mut self, known: &Place) -> Self {
+    pub(crate) fn at(mut self, known: Place) -> Self {
         match &mut self {
             Self::DuplicateDecision { place, .. }
             | Self::OutcomeWithoutDecision { place, .. }
             | Self::UnknownShard { place, .. }
             | Self::LoggedShape { place, .. }
-            | Self::UnknownModel { place, .. } => *place = known.clone(),
+            | Self::UnknownModel { place, .. } => *place = known,
             _ => {}
         }
         self

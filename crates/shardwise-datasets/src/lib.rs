@@ -22,6 +22,7 @@ mod error;
 mod files;
 mod history;
 mod import;
+mod part_writer;
 mod quality;
 mod replay;
 mod reservoir;
@@ -32,6 +33,7 @@ mod schema;
 mod state;
 pub mod traces;
 mod training_data;
+mod values;
 mod verify;
 
 pub use build::{BuildOptions, Progress, build};

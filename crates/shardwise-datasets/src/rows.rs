@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use polars::prelude::{BooleanChunked, Column, DataFrame};
+use polars::prelude::{DataFrame, Float32Chunked, IntoColumn, IntoSeries, PlSmallStr, PolarsResult};
 use shardwise_features::{FEATURES, FeatureVector};
 use shardwise_types::{DecisionRecord, ErrorClass, Response, ShardId};
 
-use crate::columns::{Cell, TableBuffer, Values, check_file};
+use crate::columns::{Cell, TableBuffer, check_file};
 use crate::files::{read_parquet, write_parquet};
+use crate::values::Values;
 use crate::{ColumnSpec, DatasetError, Kind, Rule};
 
 const fn needed(name: &'static str, kind: Kind, rule: Rule, doc: &'static str) -> ColumnSpec {
@@ -57,13 +58,10 @@ const LABELS: [ColumnSpec; 8] = [
     needed("censored", Kind::Bool, Rule::Any, "Whether it was chosen and its outcome is not known within the history."),
 ];
 
-static FACTS_AND_FEATURES: LazyLock<Vec<ColumnSpec>> = LazyLock::new(|| {
+static COLUMNS: LazyLock<Vec<ColumnSpec>> = LazyLock::new(|| {
     let features = FEATURES.iter().map(|feature| needed(feature.name, Kind::F32, Rule::NotInfinite, feature.doc));
-    FACTS.into_iter().chain(features).collect()
+    FACTS.into_iter().chain(features).chain(LABELS).collect()
 });
-
-static COLUMNS: LazyLock<Vec<ColumnSpec>> =
-    LazyLock::new(|| FACTS_AND_FEATURES.iter().copied().chain(LABELS).collect());
 
 /// The columns of a dataset, in order.
 pub fn dataset_columns() -> &'static [ColumnSpec] {
@@ -100,6 +98,8 @@ fn label_cells(response: Option<&Response>, chosen: bool) -> [Cell<'static>; LAB
 /// Rows of one file while their labels are still coming in.
 pub(crate) struct PartBuffer {
     facts: TableBuffer,
+    /// Row by row, as they come; they are laid out in columns when all are there.
+    features: Vec<f32>,
     decisions: Vec<u64>,
     chosen: Vec<bool>,
     responses: Vec<Option<Response>>,
@@ -107,8 +107,8 @@ pub(crate) struct PartBuffer {
 
 impl PartBuffer {
     pub(crate) fn new() -> Self {
-        let facts = TableBuffer::new(FACTS_AND_FEATURES.iter().copied());
-        Self { facts, decisions: Vec::new(), chosen: Vec::new(), responses: Vec::new() }
+        let facts = TableBuffer::new(FACTS);
+        Self { facts, features: Vec::new(), decisions: Vec::new(), chosen: Vec::new(), responses: Vec::new() }
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -140,7 +140,8 @@ impl PartBuffer {
             Cell::Text(decision.decided_by.as_str()),
             Cell::text_or_null(decision.model_version.as_deref()),
         ];
-        self.facts.push(facts.into_iter().chain(vector.as_slice().iter().map(|value| Cell::F32(*value))));
+        self.facts.push(facts);
+        self.features.extend_from_slice(vector.as_slice());
         self.decisions.push(decision.decision_id);
         self.chosen.push(chosen);
         self.responses.push(None);
@@ -158,21 +159,33 @@ impl PartBuffer {
         )
     }
 
-    /// Writes the rows as one file.
-    pub(crate) fn write(mut self, path: &Path) -> Result<(), DatasetError> {
+    /// Writes the rows as one file and hashes their values.
+    pub(crate) fn write(mut self, path: &Path, hasher: &mut RowHasher) -> Result<(), DatasetError> {
         let mut labels = TableBuffer::new(LABELS);
         for (response, chosen) in self.responses.iter().zip(&self.chosen) {
             labels.push(label_cells(response.as_ref(), *chosen));
         }
-        let rows = self.rows();
-        let columns = self.facts.take().into_iter().chain(labels.take()).collect();
-        write_frame(path, rows, columns)
+        let features = FEATURES.iter().zip(columns_of(&self.features)).map(|(feature, values)| {
+            Float32Chunked::from_vec(PlSmallStr::from_static(feature.name), values).into_series().into_column()
+        });
+        let columns = self.facts.take().into_iter().chain(features).chain(labels.take()).collect();
+        let mut frame = DataFrame::new(self.rows(), columns).map_err(DatasetError::unwritable(path))?;
+        hasher.add(&PartRows::of(&frame).map_err(DatasetError::unwritable(path))?);
+        write_parquet(path, &mut frame)
     }
 }
 
-fn write_frame(path: &Path, rows: usize, columns: Vec<Column>) -> Result<(), DatasetError> {
-    let mut frame = DataFrame::new(rows, columns).map_err(DatasetError::unwritable(path))?;
-    write_parquet(path, &mut frame)
+/// Rows that lie one after the other, as columns.
+fn columns_of(rows: &[f32]) -> Vec<Vec<f32>> {
+    /// So many rows stay in the cache while all of their columns are filled.
+    const ROWS_AT_ONCE: usize = 1024;
+    let mut columns = vec![Vec::with_capacity(rows.len() / FEATURES.len()); FEATURES.len()];
+    for rows in rows.chunks(ROWS_AT_ONCE * FEATURES.len()) {
+        for (n, column) in columns.iter_mut().enumerate() {
+            column.extend(rows.iter().skip(n).step_by(FEATURES.len()));
+        }
+    }
+    columns
 }
 
 /// Rows that were read back from a file of a dataset.
@@ -185,10 +198,12 @@ impl PartRows {
     /// Reads all columns; a file that is not of this dataset's kind is refused.
     pub(crate) fn read(path: &Path) -> Result<Self, DatasetError> {
         check_file(path, &COLUMNS)?;
-        let frame = read_parquet(path, None)?;
-        let values: polars::prelude::PolarsResult<Vec<Values>> =
-            COLUMNS.iter().map(|spec| Values::of(&frame, spec)).collect();
-        Ok(Self { values: values.map_err(DatasetError::unreadable(path))?, rows: frame.height() })
+        Self::of(&read_parquet(path, None)?).map_err(DatasetError::unreadable(path))
+    }
+
+    fn of(frame: &DataFrame) -> PolarsResult<Self> {
+        let values: PolarsResult<Vec<Values>> = COLUMNS.iter().map(|spec| Values::of(frame, spec)).collect();
+        Ok(Self { values: values?, rows: frame.height() })
     }
 
     /// Reads some columns of a file that is known to be of this dataset's kind; the others must not be asked for.
@@ -196,9 +211,9 @@ impl PartRows {
         let frame = read_parquet(path, Some(names.iter().map(|name| (*name).to_owned()).collect()))?;
         let values = COLUMNS.iter().map(|spec| match names.contains(&spec.name) {
             true => Values::of(&frame, spec),
-            false => Ok(Values::Bool(BooleanChunked::default())),
+            false => Ok(Values::none()),
         });
-        let values: polars::prelude::PolarsResult<Vec<Values>> = values.collect();
+        let values: PolarsResult<Vec<Values>> = values.collect();
         Ok(Self { values: values.map_err(DatasetError::unreadable(path))?, rows: frame.height() })
     }
 
@@ -245,7 +260,9 @@ pub(crate) fn relabel(path: &Path, changes: &BTreeMap<u32, Option<Response>>) ->
     }
     let frame = read_parquet(path, None)?;
     let facts = frame.columns()[..first_label].iter().cloned();
-    write_frame(path, part.rows, facts.chain(labels.take()).collect())
+    let columns = facts.chain(labels.take()).collect();
+    let mut relabelled = DataFrame::new(part.rows, columns).map_err(DatasetError::unwritable(path))?;
+    write_parquet(path, &mut relabelled)
 }
 
 /// Hashes rows by their values: neither the files that hold them nor the bits of a NaN matter.

@@ -12,10 +12,11 @@ use shardwise_types::{
     ShardReport, ShardShape, Timestamp, UsdAmount, combine_keys,
 };
 
-use crate::columns::{Cell, TableBuffer, Values};
+use crate::columns::{Cell, TableBuffer};
 use crate::files::{parquet_files, read_parquet, write_parquet};
 use crate::history::HistoryWriter;
 use crate::schema::Table;
+use crate::values::Values;
 
 const SHARDS: [(&str, &str, f32, f32); 3] =
     [("shard-a", "us-east", 4.0, 1.0), ("shard-b", "us-west", 2.0, 1.4), ("shard-c", "us-east", 1.0, 0.7)];

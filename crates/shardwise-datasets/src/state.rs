@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use shardwise_types::{Response, Timestamp};
@@ -16,7 +17,8 @@ pub(crate) const STATE_DIR: &str = ".state";
 /// Where the chosen row of a decision stands.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct RowAt {
-    pub(crate) date: String,
+    /// Shared by all rows of the day.
+    pub(crate) date: Arc<str>,
     pub(crate) part: u32,
     pub(crate) row: u32,
 }

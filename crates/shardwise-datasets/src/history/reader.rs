@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use polars::prelude::*;
 use shardwise_types::{Network, Timestamp};
 
-use crate::columns::{CheckedFrame, Origin, Values, check_file};
+use crate::columns::{CheckedFrame, Origin, check_file};
 use crate::files::{names_in, parquet_files, read};
 use crate::history::{Records, TOPOLOGY_FILE, WORLD_FILE};
 use crate::schema::Table;
+use crate::values::Values;
 use crate::{ColumnSpec, DatasetError, FileSum, Place};
 
 const FILE_COLUMN: &str = "__file";
@@ -20,7 +22,7 @@ pub struct History {
     dir: PathBuf,
     network: Network,
     world_json: Option<String>,
-    tables: BTreeMap<(Table, String), TableDay>,
+    tables: BTreeMap<(Table, String), Arc<TableDay>>,
     days: Vec<String>,
 }
 
@@ -48,7 +50,7 @@ impl History {
         let mut tables = BTreeMap::new();
         for table in Table::ALL {
             for day in TableDay::find(dir, table)? {
-                tables.insert((table, day.day.clone()), day);
+                tables.insert((table, day.day.clone()), Arc::new(day));
             }
         }
         let decisions = tables.values().filter(|day| day.table == Table::Decisions).map(|day| day.rows).sum::<u64>();
@@ -121,7 +123,7 @@ impl History {
         Ok(Records::new(self, from, to))
     }
 
-    pub(crate) fn table_day(&self, table: Table, day: &str) -> Option<&TableDay> {
+    pub(crate) fn table_day(&self, table: Table, day: &str) -> Option<&Arc<TableDay>> {
         self.tables.get(&(table, day.to_owned()))
     }
 
@@ -303,7 +305,7 @@ impl TableDay {
             .collect_with_engine(Engine::Streaming)?
             .unwrap_single();
         let values: PolarsResult<Vec<Values>> = self.specs.iter().map(|spec| Values::of(&frame, spec)).collect();
-        let origin = self.origin(&frame)?;
+        let origin = Arc::new(self.origin(&frame)?);
         Ok(CheckedFrame { specs: self.specs.clone(), values: values?, origin, rows: frame.height() })
     }
 

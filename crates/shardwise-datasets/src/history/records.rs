@@ -1,11 +1,13 @@
 //! Streams a history in its one total order: per table, slices of time small enough to hold, merged by a comparison.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
 use rustc_hash::FxHashSet;
 use shardwise_types::{DecisionRecord, HistoryRecord, ShadowRecord, ShardId, Timestamp};
 
-use crate::columns::CheckedFrame;
+use crate::columns::{CheckedFrame, Origin};
 use crate::history::reader::{TableDay, day_start};
 use crate::schema::Table;
 use crate::{DatasetError, History, Place};
@@ -22,10 +24,22 @@ pub struct Records<'a> {
     from: Option<Timestamp>,
     to: Option<Timestamp>,
     days: VecDeque<&'a str>,
-    tables: Vec<TableStream<'a>>,
-    place: Place,
+    tables: Vec<TableStream>,
+    last: Option<RowOf>,
     decided: Decided,
     failed: bool,
+}
+
+/// A row of a slice. Its place is made out only when somebody asks for it, which is when something is wrong.
+struct RowOf {
+    origin: Arc<Origin>,
+    row: usize,
+}
+
+impl RowOf {
+    fn place(&self) -> Place {
+        self.origin.place(self.row)
+    }
 }
 
 impl<'a> Records<'a> {
@@ -36,24 +50,24 @@ impl<'a> Records<'a> {
         };
         let days = history.days().iter().map(String::as_str).filter(wanted).collect();
         let decided = Decided::default();
-        Self { history, from, to, days, tables: Vec::new(), place: Place::default(), decided, failed: false }
+        Self { history, from, to, days, tables: Vec::new(), last: None, decided, failed: false }
     }
 
     /// File and row of the record that came last.
-    pub fn place(&self) -> &Place {
-        &self.place
+    pub fn place(&self) -> Place {
+        self.last.as_ref().map(RowOf::place).unwrap_or_default()
     }
 
     fn advance(&mut self) -> Result<Option<HistoryRecord>, DatasetError> {
         loop {
             if let Some(best) = self.earliest() {
-                let (record, place) = self.tables[best].take()?;
+                let (record, row) = self.tables[best].take()?;
                 match &record {
                     HistoryRecord::Decision(decision) => self.decided.note(decision),
-                    HistoryRecord::Shadow(shadow) => self.decided.check(shadow, &place)?,
+                    HistoryRecord::Shadow(shadow) => self.decided.check(shadow, &row)?,
                     _ => {}
                 }
-                self.place = place;
+                self.last = Some(row);
                 return Ok(Some(record));
             }
             let Some(day) = self.days.pop_front() else { return Ok(None) };
@@ -66,7 +80,7 @@ impl<'a> Records<'a> {
         heads.min().map(|(_, n)| n)
     }
 
-    fn open(&self, day: &str) -> Result<Vec<TableStream<'a>>, DatasetError> {
+    fn open(&self, day: &str) -> Result<Vec<TableStream>, DatasetError> {
         let present = Table::ALL.iter().filter_map(|table| self.history.table_day(*table, day));
         present.map(|table_day| TableStream::open(table_day, self.from, self.to)).collect()
     }
@@ -103,19 +117,19 @@ impl Decided {
         self.decisions.push((decision.decision_id, decision.request.event_at, decision.shard.clone()));
     }
 
-    fn check(&self, shadow: &ShadowRecord, place: &Place) -> Result<(), DatasetError> {
+    fn check(&self, shadow: &ShadowRecord, row: &RowOf) -> Result<(), DatasetError> {
         let decision_id = shadow.decision_id;
         let here = self.order == Some((shadow.known_at, shadow.sequence));
         let decision =
             self.decisions.iter().find(|(id, event_at, _)| (*id, *event_at) == (decision_id, shadow.event_at));
         let Some((_, _, went_to)) = decision.filter(|_| here) else {
-            return Err(DatasetError::ShadowWithoutDecision { place: place.clone(), decision_id });
+            return Err(DatasetError::ShadowWithoutDecision { place: row.place(), decision_id });
         };
         if shadow.agrees == (shadow.shard == *went_to) {
             return Ok(());
         }
         Err(DatasetError::BadValue {
-            place: place.clone(),
+            place: row.place(),
             column: "agrees".to_owned(),
             value: shadow.agrees.to_string(),
             rule: format!(
@@ -127,17 +141,19 @@ impl Decided {
 }
 
 /// One table of one day: the record that comes next, the slice that it is from, and the slices to come.
-struct TableStream<'a> {
-    day: &'a TableDay,
+struct TableStream {
+    day: Arc<TableDay>,
     slices: VecDeque<(Timestamp, Timestamp)>,
+    /// The slice after this one, which is read meanwhile.
+    next_frame: Option<JoinHandle<Result<CheckedFrame, DatasetError>>>,
     frame: Option<CheckedFrame>,
     row: usize,
     head: Option<HistoryRecord>,
     decisions: FxHashSet<u64>,
 }
 
-impl<'a> TableStream<'a> {
-    fn open(day: &'a TableDay, from: Option<Timestamp>, to: Option<Timestamp>) -> Result<Self, DatasetError> {
+impl TableStream {
+    fn open(day: &Arc<TableDay>, from: Option<Timestamp>, to: Option<Timestamp>) -> Result<Self, DatasetError> {
         let slices = match day.span(None)? {
             Some((first, last)) => {
                 let end = last.nanos().saturating_add(1);
@@ -147,7 +163,10 @@ impl<'a> TableStream<'a> {
             }
             None => VecDeque::new(),
         };
-        let mut stream = Self { day, slices, frame: None, row: 0, head: None, decisions: FxHashSet::default() };
+        let day = Arc::clone(day);
+        let decisions = FxHashSet::default();
+        let mut stream = Self { day, slices, next_frame: None, frame: None, row: 0, head: None, decisions };
+        stream.read_ahead();
         stream.refill()?;
         Ok(stream)
     }
@@ -156,11 +175,11 @@ impl<'a> TableStream<'a> {
         self.head.as_ref().map(HistoryRecord::order)
     }
 
-    fn take(&mut self) -> Result<(HistoryRecord, Place), DatasetError> {
+    fn take(&mut self) -> Result<(HistoryRecord, RowOf), DatasetError> {
         let record = self.head.take().expect("a table is taken from only while it has a record");
         let frame = self.frame.as_ref().expect("the record came from a slice");
-        let place = frame.origin.place(self.row);
-        self.check(&record, &place)?;
+        let row = RowOf { origin: Arc::clone(&frame.origin), row: self.row };
+        self.check(&record, &row)?;
         self.row += 1;
         self.refill()?;
         if let Some(next) = &self.head
@@ -168,18 +187,18 @@ impl<'a> TableStream<'a> {
         {
             return Err(DatasetError::DuplicateRow { place: self.next_place(), table: self.day.table().name() });
         }
-        Ok((record, place))
+        Ok((record, row))
     }
 
     fn next_place(&self) -> Place {
         self.frame.as_ref().map(|frame| frame.origin.place(self.row)).unwrap_or_default()
     }
 
-    fn check(&mut self, record: &HistoryRecord, place: &Place) -> Result<(), DatasetError> {
+    fn check(&mut self, record: &HistoryRecord, row: &RowOf) -> Result<(), DatasetError> {
         if let HistoryRecord::Decision(decision) = record
             && !self.decisions.insert(decision.decision_id)
         {
-            return Err(DatasetError::DuplicateDecision { place: place.clone(), decision_id: decision.decision_id });
+            return Err(DatasetError::DuplicateDecision { place: row.place(), decision_id: decision.decision_id });
         }
         Ok(())
     }
@@ -192,10 +211,19 @@ impl<'a> TableStream<'a> {
                 self.head = Some(self.day.table().read(&mut frame.row(self.row))?);
                 return Ok(());
             }
-            let Some((from, to)) = self.slices.pop_front() else { return Ok(()) };
-            self.frame = Some(self.day.slice(from, to)?);
+            let Some(next) = self.next_frame.take() else { return Ok(()) };
+            self.frame = Some(next.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
             self.row = 0;
+            self.read_ahead();
         }
+    }
+
+    /// Begins to read the slice after this one.
+    fn read_ahead(&mut self) {
+        self.next_frame = self.slices.pop_front().map(|(from, to)| {
+            let day = Arc::clone(&self.day);
+            thread::spawn(move || day.slice(from, to))
+        });
     }
 }
 
