@@ -20,3 +20,4 @@ mod onnx;
 mod python;
 mod support;
 mod tables;
+mod training;

@@ -86,6 +86,30 @@ pub(crate) enum BenchCommand {
     Decide(BenchDecideArguments),
     /// Score rows with one boosted model: shardwise, LightGBM, ONNX Runtime, and compiled by tl2cgen.
     Score(BenchScoreArguments),
+    /// Train four heads on a million rows, here and by Python's LightGBM on the same files: time, memory, errors.
+    Train(BenchTrainArguments),
+    /// One side of `bench train`, which runs it in a process of its own; its plan is on standard input.
+    #[command(hide = true)]
+    TrainHere,
+}
+
+#[derive(Args)]
+pub(crate) struct BenchTrainArguments {
+    /// Most training rows of each head; as many are simulated when no dataset is given.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) rows: usize,
+    /// Most trees of a head.
+    #[arg(long, default_value_t = 200)]
+    pub(crate) trees: u32,
+    /// Seed of traffic and training.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// The dataset; one is simulated when left out, and kept in --out.
+    #[arg(long)]
+    pub(crate) dataset: Option<PathBuf>,
+    /// Folder for what is simulated.
+    #[arg(long, default_value = "target/bench-train")]
+    pub(crate) out: PathBuf,
 }
 
 #[derive(Args)]
@@ -331,7 +355,24 @@ pub(crate) struct TrainArguments {
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
     #[command(flatten)]
+    pub(crate) search: SearchArguments,
+    /// File for the search's trials, by which it resumes; DATASET.search-SEED.ndjson when left out.
+    #[arg(long, value_name = "FILE", requires = "search")]
+    pub(crate) search_journal: Option<PathBuf>,
+    #[command(flatten)]
     pub(crate) signing: SigningArguments,
+}
+
+/// Whether better learning parameters are looked for.
+#[derive(Args, Clone, Copy)]
+pub(crate) struct SearchArguments {
+    /// Try so many sets of learning parameters at most, the usual ones first, on later training rows; take the best if it is
+    /// better by more than noise.
+    #[arg(long, value_name = "TRIALS")]
+    pub(crate) search: Option<u32>,
+    /// Minutes after which no trial begins; how far a search comes then depends on the machine.
+    #[arg(long, value_name = "MINUTES", requires = "search")]
+    pub(crate) search_minutes: Option<f64>,
 }
 
 #[derive(Args)]

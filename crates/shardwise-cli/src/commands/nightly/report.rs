@@ -50,10 +50,14 @@ impl Night<'_> {
         let Self { options, models, .. } = self;
         let (history, work, models) = (options.history.display(), options.work.display(), models.display());
         let date = &self.date;
-        let NightlyArguments { name, seed, replicates, .. } = options;
+        let NightlyArguments { name, seed, replicates, search, .. } = options;
+        let mut searched = search.search.map_or_else(String::new, |trials| format!(" --search {trials}"));
+        if let Some(minutes) = search.search_minutes {
+            searched += &format!(" --search-minutes {minutes}");
+        }
         format!(
             "shardwise nightly --history {history} --work {work} --models {models} --name {name} --seed {seed} \
-             --replicates {replicates} --date {date}"
+             --replicates {replicates} --date {date}{searched}"
         )
     }
 }
