@@ -104,6 +104,9 @@ pub(crate) struct BenchTrainArguments {
     /// Seed of traffic and training.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    /// Rounds; in each both sides train, in turns the one and the other first, and their times are the means.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: u32,
     /// The dataset; one is simulated when left out, and kept in --out.
     #[arg(long)]
     pub(crate) dataset: Option<PathBuf>,

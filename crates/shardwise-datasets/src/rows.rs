@@ -227,6 +227,11 @@ impl PartRows {
         }
     }
 
+    /// Each column as plain values, where it is one of 32-bit floats without nulls.
+    pub(crate) fn plain_f32(&self) -> Vec<Option<&[f32]>> {
+        self.values.iter().map(Values::plain_f32).collect()
+    }
+
     pub(crate) fn flag(&self, column: usize, row: usize) -> bool {
         self.cell(column, row) == Cell::Bool(true)
     }
@@ -257,9 +262,10 @@ pub(crate) struct RowHasher {
 
 impl RowHasher {
     pub(crate) fn add(&mut self, part: &PartRows) {
+        let plain = part.plain_f32();
         for row in 0..part.rows {
-            for column in 0..COLUMNS.len() {
-                self.cell(part.cell(column, row));
+            for (column, plain) in plain.iter().enumerate() {
+                self.cell(plain.map_or_else(|| part.cell(column, row), |values| Cell::F32(values[row])));
             }
             if self.buffer.len() > 1 << 16 {
                 self.drain();

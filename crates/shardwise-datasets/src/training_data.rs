@@ -122,18 +122,24 @@ pub(crate) fn name_key(rows: &PartRows, name: &str, row: usize) -> u64 {
 
 impl TrainingData {
     fn take(&mut self, rows: &PartRows, splits: &Splits, reservoir: Option<&Reservoir>) {
+        let columns = rows.plain_f32();
+        let features = &columns[FIRST_FEATURE..FIRST_FEATURE + FEATURE_COUNT];
         for row in (0..rows.rows).filter(|row| is_labelled(rows, *row)) {
             let weight = reservoir.map_or(Some(1.0), |reservoir| reservoir.weight(rows, row, splits));
             if let Some(weight) = weight {
-                self.push(rows, row, splits);
+                self.push(rows, features, row, splits);
                 self.weight.push(weight);
             }
         }
     }
 
-    fn push(&mut self, rows: &PartRows, row: usize, splits: &Splits) {
+    /// Features are given as plain values, where they are.
+    fn push(&mut self, rows: &PartRows, features: &[Option<&[f32]>], row: usize, splits: &Splits) {
         let known_at = Timestamp::from_nanos(rows.i64(column("known_at"), row));
-        self.features.extend((FIRST_FEATURE..FIRST_FEATURE + FEATURE_COUNT).map(|feature| rows.f32(feature, row)));
+        self.features.extend((FIRST_FEATURE..).zip(features).map(|(column, plain)| match plain {
+            Some(values) => values[row],
+            None => rows.f32(column, row),
+        }));
         self.known_at.push(known_at);
         self.block.push(i32::try_from(rows.i64(column("block"), row)).unwrap_or(i32::MAX));
         self.function.push(name_key(rows, "function", row));

@@ -135,6 +135,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::Part;
+    use crate::rows::Samples;
 
     const NOISE: f64 = 0.1;
 

@@ -69,6 +69,29 @@ impl TrainTimes {
     pub fn processor_ms(&self) -> f64 {
         self.reading_ms + self.choosing_ms + self.binning_ms + self.growing_ms + self.testing_ms
     }
+
+    /// The mean times and the largest peak of trainings on the same plan, which must have learned the same; `None` of none.
+    ///
+    /// # Errors
+    /// When one learned otherwise than the first.
+    pub fn mean_of(rounds: &[Self]) -> Result<Option<Self>, TrainingError> {
+        let Some(first) = rounds.first() else { return Ok(None) };
+        if rounds.iter().any(|round| round.heads != first.heads) {
+            let problem = "the same rows, parameters and seed gave other trees".to_owned();
+            return Err(TrainingError::Engine { engine: "a trainer", problem });
+        }
+        let mean_ms = |phase: fn(&Self) -> f64| mean(&rounds.iter().map(phase).collect::<Vec<_>>());
+        Ok(Some(Self {
+            engine: first.engine.clone(),
+            reading_ms: mean_ms(|round| round.reading_ms),
+            choosing_ms: mean_ms(|round| round.choosing_ms),
+            binning_ms: mean_ms(|round| round.binning_ms),
+            growing_ms: mean_ms(|round| round.growing_ms),
+            testing_ms: mean_ms(|round| round.testing_ms),
+            peak_mib: rounds.iter().map(|round| round.peak_mib).max().flatten(),
+            heads: first.heads.clone(),
+        }))
+    }
 }
 
 /// One head of one side.
@@ -179,5 +202,30 @@ impl Laps {
         let lap_ns = now.saturating_sub(self.since);
         self.since = now;
         lap_ns as f64 / 1e6
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_are_averaged_when_they_learned_the_same() {
+        let head = |trees| HeadTimes { head: "exec".to_owned(), train_rows: 9, test_rows: 3, trees, error: 0.5 };
+        let round = |ms: f64, peak, trees| TrainTimes {
+            engine: "one".to_owned(),
+            reading_ms: ms,
+            choosing_ms: 0.0,
+            binning_ms: 0.0,
+            growing_ms: 2.0 * ms,
+            testing_ms: 0.0,
+            peak_mib: Some(peak),
+            heads: vec![head(trees)],
+        };
+        let both = TrainTimes::mean_of(&[round(1.0, 7, 4), round(3.0, 5, 4)]).expect("the same trees").expect("rounds");
+        assert_eq!(both, round(2.0, 7, 4));
+        assert_eq!(both.processor_ms(), 6.0);
+        assert!(TrainTimes::mean_of(&[round(1.0, 7, 4), round(1.0, 7, 5)]).is_err());
+        assert_eq!(TrainTimes::mean_of(&[]).expect("nothing differs"), None);
     }
 }

@@ -18,7 +18,7 @@ fn options() -> TrainOptions {
 }
 
 fn rows() -> Rows {
-    world(2400, 300, 0.1)
+    world(2400, 600, 0.1)
 }
 
 fn bounds(folder: &Path) -> SearchOptions {
@@ -160,7 +160,7 @@ fn time_is_bounded_over_all_runs() {
         NOW.fetch_add(30_000_000_000, Ordering::Relaxed)
     }
     let folder = tempfile::tempdir().unwrap();
-    let mut run = |minutes: f64| {
+    let run = |minutes: f64| {
         let bounds = SearchOptions { minutes: Some(minutes), ..bounds(folder.path()) };
         search(&rows(), "data", &options(), &bounds, hurried, &mut |_| true).expect("a search").trials.len()
     };

@@ -43,12 +43,24 @@ pub(crate) fn train(options: &BenchTrainArguments, json: bool) -> miette::Result
         None => simulated(options)?,
     };
     let plan = TrainBenchPlan { dataset, rows, trees, seed, timeout_ms: TIMEOUT_MS };
-    let here = timed("training here", || in_own_process(&plan))?;
-    let there = timed("training in Python", || train_in_python(&plan, &python).into_diagnostic())?;
+    let (mut here, mut there) = (Vec::new(), Vec::new());
+    for round in 0..options.rounds {
+        let mut train_here = || timed("training here", &mut here, || in_own_process(&plan));
+        let mut train_there =
+            || timed("training in Python", &mut there, || train_in_python(&plan, &python).into_diagnostic());
+        if round.is_multiple_of(2) {
+            train_here()?;
+            train_there()?;
+        } else {
+            train_there()?;
+            train_here()?;
+        }
+    }
+    let (here, there) = (Side::mean_of(&here)?, Side::mean_of(&there)?);
     print(&here, &there);
     if json {
         output::print_json(&json!({
-            "rows": rows, "trees": trees, "seed": seed, "threads": 1, "dataset": plan.dataset, "here": here,
+            "rows": rows, "trees": trees, "seed": seed, "threads": 1, "rounds": options.rounds, "dataset": plan.dataset, "here": here,
             "python": there, "ratios": ratios(&here, &there),
         }))?;
     }
@@ -98,13 +110,27 @@ fn simulated(options: &BenchTrainArguments) -> miette::Result<PathBuf> {
     Ok(made)
 }
 
-fn timed(what: &str, train: impl FnOnce() -> miette::Result<TrainTimes>) -> miette::Result<Side> {
+/// Adds a training and how long it took to the rounds of a side.
+fn timed(
+    what: &str,
+    rounds: &mut Vec<(f64, TrainTimes)>,
+    train: impl FnOnce() -> miette::Result<TrainTimes>,
+) -> miette::Result<()> {
     let stage = Stage::start(what);
     let start = output::clock_ns();
     let times = train()?;
     let wall_ms = (output::clock_ns() - start) as f64 / 1e6;
-    stage.done(format!("{:.1} s", wall_ms / 1e3));
-    Ok(Side { wall_ms, times })
+    stage.done(format!("{:.1} s, {:.1} s of them on the processor", wall_ms / 1e3, times.processor_ms() / 1e3));
+    rounds.push((wall_ms, times));
+    Ok(())
+}
+
+impl Side {
+    fn mean_of(rounds: &[(f64, TrainTimes)]) -> miette::Result<Self> {
+        let (walls, times): (Vec<f64>, Vec<TrainTimes>) = rounds.iter().cloned().unzip();
+        let times = TrainTimes::mean_of(&times).into_diagnostic()?.expect("there is a round");
+        Ok(Self { wall_ms: walls.iter().sum::<f64>() / walls.len() as f64, times })
+    }
 }
 
 /// Trains in another process of this program, so that its memory is its own.
