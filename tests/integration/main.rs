@@ -23,3 +23,4 @@ mod onnx;
 mod python;
 mod support;
 mod tables;
+mod training;

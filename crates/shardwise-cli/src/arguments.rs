@@ -93,6 +93,11 @@ pub(crate) enum BenchCommand {
     Score(BenchScoreArguments),
     /// Build a dataset, beside the same joins and windows in DuckDB and in Python's polars.
     Dataset(BenchDatasetArguments),
+    /// Train four heads on a million rows, here and by Python's LightGBM on the same files: time, memory, errors.
+    Train(BenchTrainArguments),
+    /// One side of `bench train`, which runs it in a process of its own; its plan is on standard input.
+    #[command(hide = true)]
+    TrainHere,
 }
 
 #[derive(Args)]
@@ -118,6 +123,28 @@ pub(crate) struct BenchDatasetArguments {
     /// Folder in which the history is kept for the next run, and datasets are written while it runs; a temporary one when left out.
     #[arg(long)]
     pub(crate) keep: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct BenchTrainArguments {
+    /// Most training rows of each head; as many are simulated when no dataset is given.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) rows: usize,
+    /// Most trees of a head.
+    #[arg(long, default_value_t = 200)]
+    pub(crate) trees: u32,
+    /// Seed of traffic and training.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Rounds; in each both sides train, in turns the one and the other first, and their times are the means.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: u32,
+    /// The dataset; one is simulated when left out, and kept in --out.
+    #[arg(long)]
+    pub(crate) dataset: Option<PathBuf>,
+    /// Folder for what is simulated.
+    #[arg(long, default_value = "target/bench-train")]
+    pub(crate) out: PathBuf,
 }
 
 #[derive(Args)]
@@ -363,7 +390,24 @@ pub(crate) struct TrainArguments {
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
     #[command(flatten)]
+    pub(crate) search: SearchArguments,
+    /// File for the search's trials, by which it resumes; DATASET.search-SEED.ndjson when left out.
+    #[arg(long, value_name = "FILE", requires = "search")]
+    pub(crate) search_journal: Option<PathBuf>,
+    #[command(flatten)]
     pub(crate) signing: SigningArguments,
+}
+
+/// Whether better learning parameters are looked for.
+#[derive(Args, Clone, Copy)]
+pub(crate) struct SearchArguments {
+    /// Try so many sets of learning parameters at most, the usual ones first, on later training rows; take the best if it is
+    /// better by more than noise.
+    #[arg(long, value_name = "TRIALS")]
+    pub(crate) search: Option<u32>,
+    /// Minutes after which no trial begins; how far a search comes then depends on the machine.
+    #[arg(long, value_name = "MINUTES", requires = "search")]
+    pub(crate) search_minutes: Option<f64>,
 }
 
 #[derive(Args)]

@@ -50,14 +50,15 @@ impl TableRule {
     }
 }
 
-/// Fits an elastic net, whose penalty the later training rows choose, and predicts the test rows.
+/// Fits an elastic net, whose penalty the training rows after the `early` ones choose, and predicts the test rows.
 pub(crate) fn elastic_net_ln_ms(
     offset: &Offset,
-    (early, late): (&Samples, &Samples),
+    early: usize,
     train: &Samples,
     test: &Samples,
 ) -> Result<Vec<f64>, TrainingError> {
-    let (early, late) = (early.thinned(ELASTIC_NET_ROWS), late.thinned(ELASTIC_NET_ROWS));
+    let (early, late) =
+        (train.thinned(0..early, ELASTIC_NET_ROWS), train.thinned(early..train.len(), ELASTIC_NET_ROWS));
     let mut best = (f64::INFINITY, PENALTIES[0]);
     for penalty in PENALTIES {
         let error = rmse(&late.ln_ms, &fit_elastic_net(offset, &early, &late, penalty)?);
@@ -65,7 +66,7 @@ pub(crate) fn elastic_net_ln_ms(
             best = (error, penalty);
         }
     }
-    fit_elastic_net(offset, &train.thinned(ELASTIC_NET_ROWS), test, best.1)
+    fit_elastic_net(offset, &train.thinned(0..train.len(), ELASTIC_NET_ROWS), test, best.1)
 }
 
 fn fit_elastic_net(offset: &Offset, train: &Samples, test: &Samples, penalty: f64) -> Result<Vec<f64>, TrainingError> {
@@ -100,7 +101,7 @@ pub(crate) fn random_forest_ln_ms(
     train: &Samples,
     test: &Samples,
 ) -> Result<Vec<f64>, TrainingError> {
-    let train = train.thinned(FOREST_ROWS);
+    let train = train.thinned(0..train.len(), FOREST_ROWS);
     let design = Design::fit(&train);
     let residuals = offset.residuals(&train);
     if design.width() == 0 || is_constant(&residuals) {

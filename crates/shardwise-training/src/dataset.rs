@@ -42,7 +42,8 @@ fn source(card: &DatasetCard) -> DatasetSource {
     }
 }
 
-fn rows(data: TrainingData) -> Rows {
+/// The columns that heads are fitted on.
+pub(crate) fn rows(data: TrainingData) -> Rows {
     let part = |split: &Split| match split {
         Split::Train => Part::Train,
         Split::Gap => Part::Gap,

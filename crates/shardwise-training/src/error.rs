@@ -1,5 +1,7 @@
 //! Why there is no model.
 
+use std::path::PathBuf;
+
 use crate::lightgbm_text::ConversionError;
 use crate::rows::RowCounts;
 
@@ -70,6 +72,17 @@ pub enum TrainingError {
         /// The rival.
         rival: &'static str,
         /// What its library says.
+        problem: String,
+    },
+    /// Somebody asked to stop a search; finished trials are kept.
+    #[error("interrupted; run the same command to go on")]
+    Interrupted,
+    /// The journal of a search cannot serve.
+    #[error("the search's journal {} {problem}", path.display())]
+    Journal {
+        /// The journal.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
         problem: String,
     },
     /// An engine that is timed gave up.

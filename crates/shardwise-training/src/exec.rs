@@ -10,10 +10,11 @@ use shardwise_models::forest::Forest;
 use crate::figures::{rounded, weighted_mean};
 use crate::grow::{Examples, Loss, grow};
 use crate::rows::{ExecSamples, Samples, known_feature};
+use crate::side::Labelled;
 use crate::{TrainOptions, TrainingError};
 
 /// Feature that the trees add to.
-const OFFSET_FEATURE: &str = "prior_service_ln_ms";
+pub(crate) const OFFSET_FEATURE: &str = "prior_service_ln_ms";
 /// Smallest factor that rounding leaves above 0.
 const MIN_SMEARING: f64 = 1e-6;
 
@@ -42,6 +43,11 @@ impl Offset {
         samples.rows().zip(&samples.ln_ms).map(|(row, ln_ms)| ln_ms - self.ln_ms(row)).collect()
     }
 
+    /// The samples with what the offset misses as their labels.
+    pub(crate) fn labelled(&self, samples: Samples) -> Labelled {
+        Labelled { labels: self.residuals(&samples), features: samples.features, weights: samples.weights, rising: &[] }
+    }
+
     /// Adds the offset of each row to what was learned of it.
     pub(crate) fn added_to(&self, samples: &Samples, learned: &[f64]) -> Vec<f64> {
         samples.rows().zip(learned).map(|(row, learned)| self.ln_ms(row) + learned).collect()
@@ -52,29 +58,30 @@ impl Offset {
 pub(crate) fn fit_exec_head(
     offset: &Offset,
     samples: &ExecSamples,
-    (early, late): (&Samples, &Samples),
     options: &TrainOptions,
 ) -> Result<ExecHead, TrainingError> {
-    let [residuals, missed] = [early, late].map(|samples| offset.residuals(samples));
-    let (forest, trees) =
-        grow(&examples(early, &residuals), Some(&examples(late, &missed)), Loss::Squared, options.trees, options)?;
-    let missed: Vec<f64> = missed.iter().zip(predict(&forest, late)).map(|(residual, tree)| residual - tree).collect();
+    let residuals = offset.residuals(&samples.train);
+    let all = examples(&samples.train, &residuals);
+    let (early, late) = all.split_at(samples.early);
+    let (forest, trees) = grow(&early, Some(&late), Loss::Squared, options.trees, options)?;
+    let missed: Vec<f64> =
+        late.labels.iter().zip(predict(&forest, late.rows)).map(|(residual, tree)| residual - tree).collect();
     let squares: Vec<f64> = missed.iter().map(|error| error * error).collect();
     let factors: Vec<f64> = missed.iter().map(|error| error.exp()).collect();
-    let mean_of = |values: &[f64]| rounded(weighted_mean(values, &late.weights));
+    let mean_of = |values: &[f64]| rounded(weighted_mean(values, late.weights));
     let (smearing, residual_sd) =
-        (mean_of(&factors).max(MIN_SMEARING), rounded(weighted_mean(&squares, &late.weights).sqrt()));
-    let residuals = offset.residuals(&samples.train);
-    let (forest, _) = grow(&examples(&samples.train, &residuals), None, Loss::Squared, trees, options)?;
+        (mean_of(&factors).max(MIN_SMEARING), rounded(weighted_mean(&squares, late.weights).sqrt()));
+    let (forest, _) = grow(&all, None, Loss::Squared, trees, options)?;
     Ok(ExecHead::new(forest, offset.feature, offset.default_ln_ms, smearing, residual_sd)?)
 }
 
-pub(crate) fn predict(forest: &Forest, samples: &Samples) -> Vec<f64> {
-    let mut answers = vec![0.0; samples.len()];
-    forest.predict_rows(&samples.features, FEATURE_COUNT, &mut answers);
+/// What a forest answers to feature vectors that lie row after row.
+pub(crate) fn predict(forest: &Forest, features: &[f32]) -> Vec<f64> {
+    let mut answers = vec![0.0; features.len() / FEATURE_COUNT];
+    forest.predict_rows(features, FEATURE_COUNT, &mut answers);
     answers
 }
 
 fn examples<'a>(samples: &'a Samples, labels: &'a [f64]) -> Examples<'a> {
-    Examples { rows: &samples.features, width: FEATURE_COUNT, labels, weights: &samples.weights }
+    Examples { rows: &samples.features, width: FEATURE_COUNT, labels, weights: &samples.weights, rising: &[] }
 }

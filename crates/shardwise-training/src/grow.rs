@@ -1,6 +1,7 @@
 //! Grows forests with LightGBM on rows of any width, and proves that they are served as they were trained.
 
 use lightgbm3::{Booster, Dataset};
+use serde_json::Value;
 use shardwise_features::{FEATURES, FeatureGroup};
 use shardwise_models::forest::Forest;
 
@@ -22,6 +23,19 @@ pub(crate) struct Examples<'a> {
     pub(crate) labels: &'a [f64],
     /// Weights; empty when all are equal.
     pub(crate) weights: &'a [f32],
+    /// Features of which more never means less: trees that say otherwise are not grown.
+    pub(crate) rising: &'static [&'static str],
+}
+
+impl<'a> Examples<'a> {
+    /// Splits after `first` rows.
+    pub(crate) fn split_at(&self, first: usize) -> (Self, Self) {
+        let (early_rows, late_rows) = self.rows.split_at(first * self.width);
+        let (early_labels, late_labels) = self.labels.split_at(first);
+        let (early_weights, late_weights) = self.weights.split_at(first.min(self.weights.len()));
+        let part = |rows, labels, weights| Self { rows, labels, weights, ..*self };
+        (part(early_rows, early_labels, early_weights), part(late_rows, late_labels, late_weights))
+    }
 }
 
 /// What trees make small.
@@ -39,6 +53,14 @@ impl Loss {
         match self {
             Self::Squared => ["regression", "l2"],
             Self::Logarithmic => ["binary", "binary_logloss"],
+        }
+    }
+
+    /// Loss of what a forest says.
+    pub(crate) fn of_sum(self, sum: f64, label: f64) -> f64 {
+        match self {
+            Self::Squared => self.of(sum, label),
+            Self::Logarithmic => self.of(1.0 / (1.0 + (-sum).exp()), label),
         }
     }
 
@@ -60,22 +82,59 @@ pub(crate) fn grow(
     trees: u32,
     options: &TrainOptions,
 ) -> Result<(Forest, u32), TrainingError> {
-    let blind = |examples: &Examples<'_>| options.blind_to.map(|group| without(examples, group));
-    let blind_train = blind(train);
-    let train = &Examples { rows: blind_train.as_deref().unwrap_or(train.rows), ..*train };
-    let dataset = lightgbm_dataset(train, None)?;
-    let validation = validation.map(|examples| {
-        let blind = blind(examples);
-        let rows = blind.as_deref().unwrap_or(examples.rows);
-        lightgbm_dataset(&Examples { rows, ..*examples }, Some(&dataset))
-    });
-    let validation = validation.transpose()?;
-    let patience = validation.is_some().then_some(options.patience);
-    let booster = Booster::train_with_valid(dataset, validation, &options.for_lightgbm(loss, trees, patience))?;
-    let forest = forest_from_lightgbm_text(&booster.save_string()?, train.width)?;
-    check_parity(&booster, &forest, train)?;
-    let grown = u32::try_from(booster.num_iterations()).unwrap_or(1).max(1);
-    Ok((forest, grown))
+    Binned::new(train, validation, options)?.grow(train, loss, trees, options)
+}
+
+/// Rows as trees look at them: each value is one of LightGBM's bins.
+pub(crate) struct Binned {
+    train: Dataset,
+    validation: Option<Dataset>,
+}
+
+impl Binned {
+    /// Puts the values into bins; those of the validation rows are the training rows' bins.
+    pub(crate) fn new(
+        train: &Examples<'_>,
+        validation: Option<&Examples<'_>>,
+        options: &TrainOptions,
+    ) -> Result<Self, TrainingError> {
+        let binned = |examples: &Examples<'_>, reference: Option<&Dataset>| {
+            let blind = options.blind_to.map(|group| without(examples, group));
+            let rows = blind.as_deref().unwrap_or(examples.rows);
+            lightgbm_dataset(&Examples { rows, ..*examples }, reference)
+        };
+        let train = binned(train, None)?;
+        let validation = validation.map(|examples| binned(examples, Some(&train))).transpose()?;
+        Ok(Self { train, validation })
+    }
+
+    /// As [`grow`]; `train` are the rows that were binned.
+    pub(crate) fn grow(
+        self,
+        train: &Examples<'_>,
+        loss: Loss,
+        trees: u32,
+        options: &TrainOptions,
+    ) -> Result<(Forest, u32), TrainingError> {
+        let patience = self.validation.is_some().then_some(options.patience);
+        let mut parameters = options.for_lightgbm(loss, trees, patience);
+        constrain(&mut parameters, train.rising);
+        let booster = Booster::train_with_valid(self.train, self.validation, &parameters)?;
+        let forest = forest_from_lightgbm_text(&booster.save_string()?, train.width)?;
+        check_parity(&booster, &forest, train)?;
+        let grown = u32::try_from(booster.num_iterations()).unwrap_or(1).max(1);
+        Ok((forest, grown))
+    }
+}
+
+/// Tells LightGBM of which features more never means less. Of its methods `intermediate` erred least on simulated waits:
+/// `basic` forbids more than it must, `advanced` takes half as long again.
+pub(crate) fn constrain(parameters: &mut Value, rising: &[&str]) {
+    if !rising.is_empty() {
+        let signs = FEATURES.iter().map(|feature| if rising.contains(&feature.name) { "1" } else { "0" });
+        parameters["monotone_constraints"] = signs.collect::<Vec<_>>().join(",").into();
+        parameters["monotone_constraints_method"] = "intermediate".into();
+    }
 }
 
 /// The rows with nothing in the features of a group: no tree splits on what is missing everywhere.
@@ -133,6 +192,7 @@ fn parity_rows(train: &Examples<'_>) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
+    use shardwise_features::position;
     use shardwise_models::forest::TreeNode;
 
     use super::*;
@@ -143,7 +203,7 @@ mod tests {
     fn forest_that_answers_otherwise_is_refused() {
         let rows: Vec<f32> = (0..200 * WIDTH).map(|i| (i % 97) as f32).collect();
         let labels: Vec<f64> = (0..200).map(|i| f64::from(i % 9) - f64::from(rows[i as usize * WIDTH])).collect();
-        let train = Examples { rows: &rows, width: WIDTH, labels: &labels, weights: &[] };
+        let train = Examples { rows: &rows, width: WIDTH, labels: &labels, weights: &[], rising: &[] };
         let dataset = lightgbm_dataset(&train, None).expect("a data set");
         let options = TrainOptions { min_leaf: 20, ..TrainOptions::default() };
         let booster = Booster::train(dataset, &options.for_lightgbm(Loss::Squared, 5, None)).expect("a model");
@@ -161,7 +221,7 @@ mod tests {
         let labels: Vec<f64> = (0..400).map(|row| f64::from(row % 2)).collect();
         let weights: Vec<f32> = (0..400).map(|row| if row % 2 == 0 { 0.5 } else { 1.5 }).collect();
         let mean = |weights: &[f32]| {
-            let train = Examples { rows: &rows, width: WIDTH, labels: &labels, weights };
+            let train = Examples { rows: &rows, width: WIDTH, labels: &labels, weights, rising: &[] };
             let (forest, _) = grow(&train, None, Loss::Squared, 1, &TrainOptions::default()).expect("a forest");
             forest.predict(&rows[..WIDTH])
         };
@@ -169,11 +229,35 @@ mod tests {
     }
 
     #[test]
+    fn a_rising_feature_never_lowers_what_is_served() {
+        // The labels fall with the one feature and depend on all others, too.
+        let (width, rising) = (FEATURES.len(), position("expected_wait_ms").expect("a feature"));
+        let rows: Vec<f32> = (0..3000 * width).map(|i| (i * i % 8191 % 101) as f32).collect();
+        let label =
+            |row: &[f32]| row.iter().map(|value| f64::from(*value)).sum::<f64>() / 9.0 - 9.0 * f64::from(row[rising]);
+        let labels: Vec<f64> = rows.chunks_exact(width).map(label).collect();
+        let falls = |names: &'static [&'static str]| {
+            let train = Examples { rows: &rows, width, labels: &labels, weights: &[], rising: names };
+            let options = TrainOptions { min_leaf: 5, ..TrainOptions::default() };
+            let (forest, _) = grow(&train, None, Loss::Squared, 40, &options).expect("a forest");
+            let served = |row: &[f32], value: f32| {
+                let mut row = row.to_vec();
+                row[rising] = value;
+                forest.predict(&row)
+            };
+            let steps = |row: &[f32]| (0..110).map(|step| served(row, step as f32)).collect::<Vec<_>>();
+            rows.chunks_exact(width).step_by(10).filter(|row| !steps(row).is_sorted()).count()
+        };
+        assert_eq!(falls(&["expected_wait_ms"]), 0);
+        assert_eq!(falls(&[]), 300, "without the constraint every row falls");
+    }
+
+    #[test]
     fn a_blind_forest_does_not_look_at_the_group() {
         let width = FEATURES.len();
         let rows: Vec<f32> = (0..400 * width).map(|i| (i * i % 97) as f32).collect();
         let labels: Vec<f64> = rows.chunks_exact(width).map(|row| row.iter().copied().map(f64::from).sum()).collect();
-        let train = Examples { rows: &rows, width, labels: &labels, weights: &[] };
+        let train = Examples { rows: &rows, width, labels: &labels, weights: &[], rising: &[] };
         for group in [FeatureGroup::Request, FeatureGroup::Local, FeatureGroup::Report] {
             let options = TrainOptions { min_leaf: 5, blind_to: Some(group), ..TrainOptions::default() };
             let (forest, _) = grow(&train, None, Loss::Squared, 20, &options).expect("a forest");
@@ -188,7 +272,7 @@ mod tests {
     #[test]
     fn parity_is_checked_on_odd_values_too() {
         let (rows, labels) = (vec![0.5; 100 * WIDTH], vec![0.0; 100]);
-        let parity = parity_rows(&Examples { rows: &rows, width: WIDTH, labels: &labels, weights: &[] });
+        let parity = parity_rows(&Examples { rows: &rows, width: WIDTH, labels: &labels, weights: &[], rising: &[] });
         assert_eq!(parity.len(), 200 * WIDTH);
         assert_eq!(parity[..100 * WIDTH], rows);
         let odd = &parity[100 * WIDTH..];

@@ -15,7 +15,7 @@ use crate::rows::{MIN_TEST_ROWS, MIN_TRAIN_ROWS, RowCounts, early_of, evenly, re
 use crate::{TrainOptions, TrainingError};
 
 /// No latency is taken to be shorter, so that its logarithm stays within bounds.
-const MIN_LATENCY_MS: f64 = 1e-3;
+pub(crate) const MIN_LATENCY_MS: f64 = 1e-3;
 
 /// The two latency heads of a dataset.
 #[derive(Debug, Clone, PartialEq)]
@@ -123,15 +123,10 @@ fn fit(
     let width = columns.width();
     let gather = |chosen: &[usize]| (rows_of(&columns, data, chosen), ln_ms_of(data, chosen, timeout_ms));
     let (rows, labels) = gather(&chosen.train);
-    let early = early_of(labels.len());
-    let (early_rows, late_rows) = rows.split_at(early * width);
-    let (early_labels, late_labels) = labels.split_at(early);
     let weights = weights_of(&data.weight, &chosen.train);
-    let (early_weights, late_weights) = weights.split_at(early.min(weights.len()));
-    let early = Examples { rows: early_rows, width, labels: early_labels, weights: early_weights };
-    let late = Examples { rows: late_rows, width, labels: late_labels, weights: late_weights };
+    let all = Examples { rows: &rows, width, labels: &labels, weights: &weights, rising: &[] };
+    let (early, late) = all.split_at(early_of(labels.len()));
     let (_, trees) = grow(&early, Some(&late), Loss::Squared, options.trees, options)?;
-    let all = Examples { rows: &rows, width, labels: &labels, weights: &weights };
     let (forest, _) = grow(&all, None, Loss::Squared, trees, options)?;
     let (rows, labels) = gather(&chosen.test);
     let head = LatencyHead::new(columns, forest)?;
@@ -149,11 +144,14 @@ fn rows_of(columns: &LatencyColumns, data: &TrainingData, chosen: &[usize]) -> V
 }
 
 fn ln_ms_of(data: &TrainingData, chosen: &[usize], timeout_ms: f64) -> Vec<f64> {
-    let effective_ms = |row: usize| {
-        let total_ms = f64::from(data.total_ms[row]);
-        if data.ok[row] && total_ms < timeout_ms { total_ms } else { timeout_ms }
-    };
-    chosen.iter().map(|row| effective_ms(*row).max(MIN_LATENCY_MS).ln()).collect()
+    chosen.iter().map(|row| effective_ln_ms(data.ok[*row], data.total_ms[*row], timeout_ms)).collect()
+}
+
+/// ln of a latency in ms; a request that failed or took longer than the timeout counts as the timeout.
+pub(crate) fn effective_ln_ms(ok: bool, total_ms: f32, timeout_ms: f64) -> f64 {
+    let total_ms = f64::from(total_ms);
+    let effective_ms = if ok && total_ms < timeout_ms { total_ms } else { timeout_ms };
+    effective_ms.max(MIN_LATENCY_MS).ln()
 }
 
 #[cfg(test)]

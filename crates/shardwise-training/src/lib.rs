@@ -16,8 +16,10 @@ mod lightgbm_text;
 mod options;
 mod rows;
 mod score_bench;
+mod search;
 mod side;
 mod train;
+mod train_bench;
 
 pub use dataset::{dataset_rows, train};
 pub use error::TrainingError;
@@ -28,4 +30,6 @@ pub use rows::{Part, Rows};
 pub use score_bench::{
     EngineDifference, EngineTime, LeftOut, Parity, ScoreBench, ScoreBenchOptions, check_parity, score_bench,
 };
+pub use search::{Parameters, SearchOptions, Searched, Trial, search};
 pub use train::{Origin, Trained, measure_exec, train_rows};
+pub use train_bench::{BenchHead, HeadTimes, TrainBenchPlan, TrainTimes, train_here, train_in_python};

@@ -3,6 +3,7 @@
 //! Left out: how rows are made; they come from a dataset.
 
 use std::fmt;
+use std::ops::Range;
 
 use shardwise_features::{FEATURE_COUNT, position};
 use shardwise_types::Timestamp;
@@ -14,7 +15,7 @@ pub(crate) const MIN_TRAIN_ROWS: usize = 1000;
 /// Fewest rows that are measured on.
 pub(crate) const MIN_TEST_ROWS: usize = 200;
 /// Share of the training rows, the latest, that tell when to stop.
-const VALIDATION_SHARE: f64 = 0.15;
+pub(crate) const VALIDATION_SHARE: f64 = 0.15;
 
 /// What a row may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +89,13 @@ impl Rows {
         &self.features[row * FEATURE_COUNT..][..FEATURE_COUNT]
     }
 
+    /// The feature vectors of some rows, one after the other.
+    pub(crate) fn features_of(&self, chosen: &[usize]) -> Vec<f32> {
+        let mut features = Vec::with_capacity(chosen.len() * FEATURE_COUNT);
+        chosen.iter().for_each(|row| features.extend_from_slice(self.features(*row)));
+        features
+    }
+
     pub(crate) fn is_executed(&self, row: usize) -> bool {
         self.ok[row] && self.exec_ms[row].is_finite() && self.exec_ms[row] > 0.0
     }
@@ -133,8 +141,7 @@ pub(crate) struct Samples {
 impl Samples {
     fn gather(rows: &Rows, chosen: &[usize]) -> Self {
         let ln_ms = chosen.iter().map(|row| f64::from(rows.exec_ms[*row]).ln()).collect();
-        let features = chosen.iter().flat_map(|row| rows.features(*row)).copied().collect();
-        Self { features, ln_ms, weights: weights_of(&rows.weight, chosen) }
+        Self { features: rows.features_of(chosen), ln_ms, weights: weights_of(&rows.weight, chosen) }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -145,28 +152,15 @@ impl Samples {
         self.features.chunks_exact(FEATURE_COUNT)
     }
 
-    /// Takes at most `limit` rows, evenly spaced.
-    pub(crate) fn thinned(&self, limit: usize) -> Self {
-        let chosen: Vec<_> = evenly(self.len(), limit).collect();
+    /// Takes at most `limit` of the rows at some places, evenly spaced.
+    pub(crate) fn thinned(&self, places: Range<usize>, limit: usize) -> Self {
+        let chosen: Vec<_> = evenly(places.len(), limit).map(|place| places.start + place).collect();
         let features = chosen.iter().flat_map(|row| &self.features[row * FEATURE_COUNT..][..FEATURE_COUNT]);
         Self {
             features: features.copied().collect(),
             ln_ms: chosen.iter().map(|row| self.ln_ms[*row]).collect(),
             weights: weights_of(&self.weights, &chosen),
         }
-    }
-
-    /// Splits after `first` rows.
-    pub(crate) fn split_at(&self, first: usize) -> (Self, Self) {
-        let (early, late) = self.features.split_at(first * FEATURE_COUNT);
-        let (early_ln_ms, late_ln_ms) = self.ln_ms.split_at(first);
-        let (early_weights, late_weights) = self.weights.split_at(first.min(self.weights.len()));
-        let samples = |features: &[f32], ln_ms: &[f64], weights: &[f32]| Self {
-            features: features.to_vec(),
-            ln_ms: ln_ms.to_vec(),
-            weights: weights.to_vec(),
-        };
-        (samples(early, early_ln_ms, early_weights), samples(late, late_ln_ms, late_weights))
     }
 }
 

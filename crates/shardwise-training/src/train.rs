@@ -8,7 +8,7 @@ use shardwise_models::{BundleDraft, DatasetSource, ExecDraft, ExecHead, HeadMetr
 use crate::baselines::{TableRule, elastic_net_ln_ms, random_forest_ln_ms};
 use crate::exec::{Offset, fit_exec_head, predict};
 use crate::figures::{r2, rmse_of, rounded};
-use crate::rows::{ExecSamples, Rows, Samples};
+use crate::rows::{ExecSamples, Rows};
 use crate::side::fit_side_head;
 use crate::{TrainOptions, TrainingError};
 
@@ -42,24 +42,26 @@ pub fn train_rows(
 ) -> Result<Trained, TrainingError> {
     options.check()?;
     let samples = ExecSamples::choose(rows, options.max_rows)?;
-    let (early, late) = samples.train.split_at(samples.early);
     let offset = Offset::of(&samples.train);
     progress(&format!("growing up to {} trees on {} rows", options.trees, samples.train.len()));
-    let head = fit_exec_head(&offset, &samples, (&early, &late), options)?;
+    let head = fit_exec_head(&offset, &samples, options)?;
+    let mut metrics = measure(&head, &offset, &samples);
+    if options.rivals {
+        progress("fitting an elastic net and a random forest to compare with");
+        measure_rivals(&mut metrics, &offset, &samples, options.seed)?;
+    }
+    let (trained_from, trained_to) = (samples.trained_from, samples.trained_to);
+    // The side heads choose their own rows: no two choices are held at a time.
+    drop(samples);
     let mut side = |target, what: &str| {
         progress(&format!("growing trees of {what}"));
         fit_side_head(target, rows, options)
     };
     let (cold, wait) = (side(SideTarget::Cold, "cold starts")?, side(SideTarget::Wait, "waits")?);
-    let mut metrics = measure(&head, &offset, &samples);
-    if options.rivals {
-        progress("fitting an elastic net and a random forest to compare with");
-        measure_rivals(&mut metrics, &offset, &samples, (&early, &late), options.seed)?;
-    }
     let draft = BundleDraft {
         name: options.name.clone(),
-        trained_from: samples.trained_from,
-        trained_to: samples.trained_to,
+        trained_from,
+        trained_to,
         seed: options.seed,
         code_version: env!("CARGO_PKG_VERSION").to_owned(),
         parameters: options.for_manifest(),
@@ -96,7 +98,7 @@ pub fn measure_exec(head: &ExecHead, rows: &Rows, max_rows: usize) -> Result<Hea
 /// Measures the head and the service table on the test rows.
 fn measure(head: &ExecHead, offset: &Offset, samples: &ExecSamples) -> HeadMetrics {
     let (train, test) = (&samples.train, &samples.test);
-    let predicted = offset.added_to(test, &predict(head.forest(), test));
+    let predicted = offset.added_to(test, &predict(head.forest(), &test.features));
     HeadMetrics {
         train_rows: train.len() as u64,
         test_rows: test.len() as u64,
@@ -113,13 +115,12 @@ fn measure_rivals(
     metrics: &mut HeadMetrics,
     offset: &Offset,
     samples: &ExecSamples,
-    parts: (&Samples, &Samples),
     seed: u64,
 ) -> Result<(), TrainingError> {
     let (train, test) = (&samples.train, &samples.test);
     let (elastic_net, random_forest) = thread::scope(|scope| {
         let random_forest = scope.spawn(|| random_forest_ln_ms(offset, seed, train, test));
-        let elastic_net = elastic_net_ln_ms(offset, parts, train, test);
+        let elastic_net = elastic_net_ln_ms(offset, samples.early, train, test);
         (elastic_net, random_forest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
     metrics.elastic_net_rmse = Some(rmse_of(test, &elastic_net?));
@@ -128,12 +129,13 @@ fn measure_rivals(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use shardwise_features::{FEATURE_COUNT, position};
     use shardwise_types::Timestamp;
 
     use super::*;
     use crate::Part;
+    use crate::rows::Samples;
 
     const NOISE: f64 = 0.1;
 
@@ -160,7 +162,7 @@ mod tests {
 
     /// Rows whose warm execution times the table knows but for one thing: a loaded burstable shard is slow. Every tenth row
     /// was sent there long ago and is cold, a loaded shard queues. Every fifth row is unknown to the table, `missing` of all other values are NaN.
-    fn world(n_train: usize, n_test: usize, missing: f64) -> Rows {
+    pub(crate) fn world(n_train: usize, n_test: usize, missing: f64) -> Rows {
         let mut dice = Dice(7);
         let mut rows = Rows::default();
         for row in 0..n_train + n_test {

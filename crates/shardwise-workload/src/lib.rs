@@ -7,6 +7,6 @@ mod traffic;
 mod world;
 
 pub use forests::{Row, draft};
-pub use stopwatch::{Stopwatch, Time, clock_ns};
+pub use stopwatch::{Stopwatch, Time, clock_ns, processor_ns};
 pub use traffic::{Traffic, in_flight, typical_rows};
 pub use world::World;

@@ -57,6 +57,22 @@ fn ns_since(started: Instant) -> u64 {
     u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Processor time of this process so far, of all its threads, in ns: what else the machine does lengthens it little, where a
+/// clock runs on. 0 where the system does not say.
+#[cfg(target_os = "linux")]
+pub fn processor_ns() -> u64 {
+    use nix::sys::resource::{UsageWho, getrusage};
+    use nix::sys::time::TimeValLike;
+    let spent = |usage: nix::sys::resource::Usage| (usage.user_time() + usage.system_time()).num_microseconds();
+    getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| spent(usage).unsigned_abs() * 1_000)
+}
+
+/// Not known here.
+#[cfg(not(target_os = "linux"))]
+pub fn processor_ns() -> u64 {
+    0
+}
+
 /// How often this thread had to leave its core although it had work.
 #[cfg(target_os = "linux")]
 fn interruptions() -> i64 {

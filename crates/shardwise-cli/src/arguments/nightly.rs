@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use jiff::civil::Date;
 
-use super::{QualityArguments, SigningArguments};
+use super::{QualityArguments, SearchArguments, SigningArguments};
 
 /// How a night ends, for whoever watches exit codes.
 const EXIT_CODES: &str = "Exit codes:
@@ -48,6 +48,8 @@ pub(crate) struct NightlyArguments {
     /// Ended runs that are kept in WORK/runs; the newest and those that may still go on are kept in any case.
     #[arg(long, default_value_t = 30)]
     pub(crate) keep_runs: usize,
+    #[command(flatten)]
+    pub(crate) search: SearchArguments,
     #[command(flatten)]
     pub(crate) quality: QualityArguments,
     #[command(flatten)]

@@ -61,6 +61,8 @@ pub(crate) fn run(arguments: &Arguments) -> miette::Result<ExitCode> {
         Command::Onnx(OnnxCommand::Check(options)) => onnx::check(options, json),
         Command::Bench(BenchCommand::Score(options)) => bench::score(options, json),
         Command::Bench(BenchCommand::Dataset(options)) => bench::dataset(options, json),
+        Command::Bench(BenchCommand::Train(options)) => bench::train(options, json),
+        Command::Bench(BenchCommand::TrainHere) => bench::train_here(),
         Command::Validate(options) => return validate::run(options, json),
     };
     done.map(|()| ExitCode::SUCCESS)

@@ -1,9 +1,11 @@
-//! `shardwise bench`: how fast the parts that routers embed, and the building of datasets, are on this machine.
+//! `shardwise bench`: how fast the parts that routers embed, the building of datasets and training are on this machine.
 
 mod dataset;
 mod decide;
 mod score;
+mod train;
 
 pub(crate) use dataset::dataset;
 pub(crate) use decide::decide;
 pub(crate) use score::score;
+pub(crate) use train::{train, train_here};

@@ -115,6 +115,7 @@ impl From<TrainingError> for NightFailure {
     fn from(error: TrainingError) -> Self {
         match error {
             TrainingError::Dataset(error) => error.into(),
+            error @ TrainingError::Interrupted => classified(Kind::Interrupted, error),
             error @ TrainingError::TooFewRows { .. } => classified(Kind::DataRefused, error),
             error => classified(Kind::Failed, error),
         }

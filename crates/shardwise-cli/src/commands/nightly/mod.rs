@@ -33,8 +33,9 @@ use self::lock::WorkLock;
 use self::report::{summary, table};
 use self::retention::remove_old_runs;
 use self::run_folder::{RunFolder, RunState};
-use super::{dataset, files, keys, predict, train};
-use crate::arguments::NightlyArguments;
+use super::train::{self, Lesson};
+use super::{dataset, files, keys, predict};
+use crate::arguments::{NightlyArguments, SearchArguments};
 use crate::output::{self, note, progress, progress::kept};
 
 const DAY_MS: f64 = 86_400_000.0;
@@ -287,11 +288,14 @@ impl<'a> Night<'a> {
     }
 
     fn train(&self, key: &str) -> NightResult<TrainedVersion> {
-        let key = format!("{key} seed {} {}", self.options.seed, self.options.name);
+        let NightlyArguments { seed, name, search, .. } = self.options;
+        let key = format!("{key} seed {seed} {name}{}", search_key(search));
         // The models folder may have been emptied since.
         let is_there = |trained: &TrainedVersion| self.registry.resolve(&trained.version).is_ok();
         let trained = self.once("train", &key, is_there, || {
-            let trained = train::train_with(&self.dataset, &self.options.name, self.options.seed)?;
+            let journal = self.run.path.join("search.ndjson");
+            let lesson = Lesson { dataset: &self.dataset, name, seed: *seed, search: *search, journal };
+            let trained = train::train_with(&lesson)?;
             let version = train::publish(&self.registry, &trained, self.signing_key.as_ref())?;
             Ok(TrainedVersion { version, metrics: trained.metrics })
         })?;
@@ -363,10 +367,11 @@ impl<'a> Night<'a> {
 
     /// What was asked, for `parameters.json`.
     fn parameters(&self) -> Value {
-        let NightlyArguments { history, work, name, seed, replicates, keep_runs, quality, .. } = self.options;
+        let NightlyArguments { history, work, name, seed, replicates, keep_runs, quality, search, .. } = self.options;
         json!({
             "date": self.date, "history": history, "work": work, "models": self.models, "name": name, "seed": seed,
-            "replicates": replicates, "most_replicates": self.options.most_replicates(), "keep_runs": keep_runs, "limits": quality.limits,
+            "replicates": replicates, "most_replicates": self.options.most_replicates(), "keep_runs": keep_runs,
+            "search": search.search, "search_minutes": search.search_minutes, "limits": quality.limits,
             "accept_drift": quality.accept_drift, "signed": self.signing_key.is_some(),
             "command": self.command(),
         })
@@ -391,15 +396,23 @@ fn date_of(options: &NightlyArguments, history: &History) -> NightResult<String>
     Err(NightFailure::new(Kind::DataRefused, report))
 }
 
+/// What a search changes about a night; nothing without one.
+fn search_key(SearchArguments { search, search_minutes }: &SearchArguments) -> String {
+    search.map_or_else(String::new, |trials| format!(" search {trials} {search_minutes:?}"))
+}
+
 /// Names a run by all that decides its outcome but the registry: nights with the same key are the same night.
 fn run_key(options: &NightlyArguments, history: &History, to: Timestamp) -> NightResult<String> {
     let sources = history.sources(Some(to))?;
     let sources: Vec<&str> = sources.iter().map(|source| source.blake3.as_str()).collect();
     let world = history.world_json().unwrap_or_default();
-    let NightlyArguments { models, name, seed, replicates, .. } = options;
+    let NightlyArguments { models, name, seed, replicates, search, .. } = options;
     let program = files::this_program();
     let quality = quality::quality_key(&dataset::limits(&options.quality)?, options.quality.accept_drift);
     let replicates = (replicates, options.most_replicates());
-    let all = format!("{sources:?} {world} {program:?} {models:?} {name} {seed} {replicates:?} {quality}");
+    let all = format!(
+        "{sources:?} {world} {program:?} {models:?} {name} {seed} {replicates:?} {quality}{}",
+        search_key(search)
+    );
     Ok(format!("{:016x}", key_of(&all)))
 }

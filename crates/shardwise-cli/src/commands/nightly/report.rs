@@ -50,11 +50,13 @@ impl Night<'_> {
         let Self { options, models, .. } = self;
         let (history, work, models) = (options.history.display(), options.work.display(), models.display());
         let date = &self.date;
-        let NightlyArguments { name, seed, replicates, .. } = options;
-        let most = options.most_replicates.map_or_else(String::new, |most| format!(" --most-replicates {most}"));
+        let NightlyArguments { name, seed, replicates, search, .. } = options;
+        let mut more = options.most_replicates.map_or_else(String::new, |most| format!(" --most-replicates {most}"));
+        more += &search.search.map_or_else(String::new, |trials| format!(" --search {trials}"));
+        more += &search.search_minutes.map_or_else(String::new, |minutes| format!(" --search-minutes {minutes}"));
         format!(
             "shardwise nightly --history {history} --work {work} --models {models} --name {name} --seed {seed} \
-             --replicates {replicates}{most} --date {date}"
+             --replicates {replicates}{more} --date {date}"
         )
     }
 }
