@@ -13,7 +13,7 @@ use crate::rows::{ExecSamples, Samples, known_feature};
 use crate::{TrainOptions, TrainingError};
 
 /// Feature that the trees add to.
-const OFFSET_FEATURE: &str = "prior_service_ln_ms";
+pub(crate) const OFFSET_FEATURE: &str = "prior_service_ln_ms";
 /// Smallest factor that rounding leaves above 0.
 const MIN_SMEARING: f64 = 1e-6;
 

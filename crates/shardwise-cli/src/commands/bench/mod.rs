@@ -3,5 +3,5 @@
 mod decide;
 mod score;
 
-pub(crate) use decide::decide;
+pub(crate) use decide::{Row as DecideRow, decide, measured};
 pub(crate) use score::score;

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 use miette::{IntoDiagnostic, miette};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use shardwise_datasets::DatasetCard;
+use shardwise_datasets::{DatasetCard, History};
 use shardwise_evaluation::{ClosedLoop, Evidence, SamplePaths, ShadowTest, Verdict, judge, run as run_closed_loop};
 use shardwise_models::{AliasMove, BundleError, CHAMPION, Judgement, ModelBundle, RegistryError};
 use shardwise_simulator::{Workload, WorldSpec};
-use shardwise_types::{FleetSnapshot, HistoryRecord, MarketRecord, Timestamp};
+use shardwise_types::{FleetSnapshot, HistoryRecord, MarketRecord, PlacementRequest, Timestamp};
 
 use super::failure::{NightFailure, NightResult, history_is_broken, stop_if_interrupted};
 use super::report::table;
@@ -36,24 +36,29 @@ pub(super) struct Judged {
 }
 
 /// The held-out end of the history, to be played again.
-pub(super) struct EndOfHistory {
+pub(crate) struct EndOfHistory {
     workload: Workload,
-    pub(super) world: WorldSpec,
+    pub(crate) world: WorldSpec,
     /// Share of the workload before the held-out period.
     warm_up: f64,
 }
 
-impl Night<'_> {
-    /// Reads the end of the history: arrivals for the closed loop, and the last request and fleet for a decision.
-    pub(super) fn end_of_history(&self, card: &DatasetCard) -> NightResult<Option<EndOfHistory>> {
+impl EndOfHistory {
+    /// Reads what was known before `to`: arrivals for the closed loop where there is a world, and the last request with the
+    /// fleet as it was then.
+    pub(crate) fn read(
+        history: &History,
+        card: &DatasetCard,
+        to: Timestamp,
+    ) -> NightResult<(Option<Self>, Option<(PlacementRequest, FleetSnapshot)>)> {
         let test_from = card.splits.test.from;
         let measured_ns = card.to.nanos() - test_from.nanos();
         let from = Timestamp::from_nanos(test_from.nanos() - WARM_UP_PERIODS * measured_ns).max(card.from);
         let (mut decisions, mut market, mut reports) = (Vec::new(), Vec::<MarketRecord>::new(), Vec::new());
-        let network = self.history.network();
+        let network = history.network();
         let mut fleet = FleetSnapshot::new(Vec::new(), network.clone(), network.default_region.clone())
             .map_err(history_is_broken)?;
-        for record in self.history.records(Some(from), Some(self.to))? {
+        for record in history.records(Some(from), Some(to))? {
             match record? {
                 HistoryRecord::Decision(mut decision) => {
                     // The fleet is kept as the last decision saw it.
@@ -67,17 +72,36 @@ impl Night<'_> {
                 HistoryRecord::Outcome(_) | HistoryRecord::Shadow(_) => {}
             }
         }
-        if let Some(last) = decisions.last() {
-            files::write_json(&self.request_file(), &last.request)?;
-            files::write_json(&self.fleet_file(), &fleet)?;
-        }
-        let Some(world) = self.history.world_json() else { return Ok(None) };
+        let last = decisions.last().map(|last| (last.request.clone(), fleet));
+        let Some(world) = history.world_json() else { return Ok((None, last)) };
         let world: WorldSpec = serde_json::from_str(world).map_err(history_is_broken)?;
         world.check().map_err(history_is_broken)?;
         let workload = Workload::from_decisions(&world, decisions, market, card.from).map_err(history_is_broken)?;
         let span_ns = (workload.end.nanos() - workload.start.nanos()).max(1);
         let warm_up = (test_from.nanos() - workload.start.nanos()).max(0) as f64 / span_ns as f64;
-        Ok(Some(EndOfHistory { workload, world, warm_up }))
+        Ok((Some(Self { workload, world, warm_up }), last))
+    }
+
+    /// What all contenders are run on.
+    pub(crate) fn paths<'a>(&'a self, seeds: &'a [u64]) -> SamplePaths<'a> {
+        SamplePaths { world: &self.world, workload: &self.workload, warm_up: self.warm_up, seeds }
+    }
+}
+
+/// Seeds of so many replicates.
+pub(crate) fn seeds(replicates: u64) -> Vec<u64> {
+    (FIRST_SEED..FIRST_SEED + replicates).collect()
+}
+
+impl Night<'_> {
+    /// Reads the end of the history, and leaves the last request and fleet for a decision.
+    pub(super) fn end_of_history(&self, card: &DatasetCard) -> NightResult<Option<EndOfHistory>> {
+        let (end, last) = EndOfHistory::read(&self.history, card, self.to)?;
+        if let Some((request, fleet)) = last {
+            files::write_json(&self.request_file(), &request)?;
+            files::write_json(&self.fleet_file(), &fleet)?;
+        }
+        Ok(end)
     }
 
     /// Plays the held-out end of the history with the model and its rivals. A version that is champion already was
@@ -138,7 +162,7 @@ impl Night<'_> {
         end: &EndOfHistory,
     ) -> NightResult<ClosedLoop> {
         let contenders = contenders(bundle, champion, &RIVALS, end.world.timing.runtime());
-        let seeds = self.seeds();
+        let seeds = seeds(self.options.replicates);
         let stage = Mutex::new(Stage::start(format!(
             "closed loop: {} policies × {} seeds × {} requests",
             contenders.len(),
@@ -149,14 +173,9 @@ impl Night<'_> {
             let mut stage = stage.lock().expect("no holder panics");
             stage.count(done as u64, all as u64, format!("{done} of {all} runs, last {policy}"));
         };
-        let paths = SamplePaths { world: &end.world, workload: &end.workload, warm_up: end.warm_up, seeds: &seeds };
-        let closed_loop = run_closed_loop(&paths, &contenders, &progress, output::interrupt_flag())?;
+        let closed_loop = run_closed_loop(&end.paths(&seeds), &contenders, &progress, output::interrupt_flag())?;
         stage.into_inner().expect("no holder panics").done("all on the same sample paths");
         Ok(closed_loop)
-    }
-
-    fn seeds(&self) -> Vec<u64> {
-        (FIRST_SEED..FIRST_SEED + self.options.replicates).collect()
     }
 
     /// Lets the model watch the champion decide, or its own service table where there is none.
@@ -167,10 +186,9 @@ impl Night<'_> {
         end: &EndOfHistory,
     ) -> NightResult<ShadowTest> {
         let stage = Stage::start("watching decisions beside what serves".to_owned());
-        let seeds = self.seeds();
-        let paths = SamplePaths { world: &end.world, workload: &end.workload, warm_up: end.warm_up, seeds: &seeds };
+        let seeds = seeds(self.options.replicates);
         let live = champion.map_or_else(|| Arc::new(bundle.with_exec(None)), Arc::clone);
-        let test = shadow_test(&paths, &live, bundle).map_err(NightFailure::of_stoppable)?;
+        let test = shadow_test(&end.paths(&seeds), &live, bundle).map_err(NightFailure::of_stoppable)?;
         stage.done(format!("{} executions foretold by both", test.compared));
         Ok(test)
     }
