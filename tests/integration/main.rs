@@ -15,6 +15,7 @@ mod kills;
 mod mlflow;
 mod mlflow_server;
 mod models;
+mod neural;
 mod nights;
 mod onnx;
 mod python;

@@ -4,9 +4,6 @@
 
 use serde::{Deserialize, Serialize};
 use shardwise_features::{FEATURE_COUNT, fingerprint, position};
-use shardwise_types::Timestamp;
-
-use crate::DatasetSource;
 
 /// First bytes of a file; the last digit is the format's version.
 const MAGIC: &[u8; 8] = b"SWROWS01";
@@ -16,12 +13,14 @@ const MAGIC: &[u8; 8] = b"SWROWS01";
 pub struct ExecRows {
     /// How the features are computed.
     pub feature_fingerprint: String,
-    /// The dataset that they were chosen from.
-    pub dataset: DatasetSource,
-    /// Time of the first row.
-    pub trained_from: Timestamp,
-    /// Time of the last row.
-    pub trained_to: Timestamp,
+    /// Name of the dataset that they were chosen from.
+    pub dataset: String,
+    /// Hash of its content.
+    pub dataset_hash: String,
+    /// Time of the first row, in nanoseconds since 1970, UTC.
+    pub trained_from_ns: i64,
+    /// Time of the last row, likewise.
+    pub trained_to_ns: i64,
     /// The feature whose value a head adds to, ln ms.
     pub offset_feature: String,
     /// Stands in for it where it is not known, ln ms.
@@ -129,14 +128,14 @@ impl ExecRows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::BundleDraft;
 
     fn rows() -> ExecRows {
         ExecRows {
             feature_fingerprint: fingerprint().to_owned(),
-            dataset: BundleDraft::example().dataset,
-            trained_from: Timestamp::from_nanos(1),
-            trained_to: Timestamp::from_nanos(2),
+            dataset: "sample".to_owned(),
+            dataset_hash: "0123".to_owned(),
+            trained_from_ns: 1,
+            trained_to_ns: 2,
             offset_feature: "prior_service_ln_ms".to_owned(),
             offset_default_ln_ms: 2.5,
             early: 2,

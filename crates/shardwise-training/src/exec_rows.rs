@@ -36,9 +36,10 @@ pub fn exec_rows(rows: &Rows, dataset: &DatasetSource, max_rows: usize) -> Resul
     let ExecSamples { train, early, trained_from, trained_to, .. } = ExecSamples::choose(rows, max_rows)?;
     Ok(ExecRows {
         feature_fingerprint: fingerprint().to_owned(),
-        dataset: dataset.clone(),
-        trained_from,
-        trained_to,
+        dataset: dataset.id.clone(),
+        dataset_hash: dataset.hash.clone(),
+        trained_from_ns: trained_from.nanos(),
+        trained_to_ns: trained_to.nanos(),
         offset_feature: OFFSET_FEATURE.to_owned(),
         offset_default_ln_ms: Offset::of(&train).default_ln_ms,
         early: early as u64,

@@ -65,7 +65,7 @@ pub(crate) fn rows(options: &RowsArguments, json: bool) -> miette::Result<()> {
     files::write(&options.out, &chosen.to_bytes())?;
     if json {
         let result =
-            json!({ "out": options.out, "rows": chosen.len(), "early": chosen.early, "dataset": chosen.dataset.id });
+            json!({ "out": options.out, "rows": chosen.len(), "early": chosen.early, "dataset": chosen.dataset });
         return output::print_json(&result);
     }
     println!(
