@@ -25,7 +25,8 @@ pub(crate) fn compare(workspace: &Workspace, variables: &Variables) -> Result<()
     std::fs::create_dir_all(&work).map_err(|error| Failure::file("make", &work, &error))?;
     let [history, dataset, rows, head] = ["history", "dataset", "rows.bin", "exec.onnx"].map(|name| work.join(name));
     let [history, dataset, rows, head] = [&history, &dataset, &rows, &head].map(|path| path.as_os_str());
-    let words = |words: &[&'static str]| -> Vec<&'static OsStr> { words.iter().map(OsStr::new).collect() };
+    let words =
+        |words: &[&'static str]| -> Vec<&'static OsStr> { words.iter().map(|word| OsStr::new(*word)).collect() };
     let simulate = words(&["history", "simulate", "--fleet-seed", SEED, "--seed", SEED, "--hours", HOURS, "--out"]);
     let [of_history, of_dataset, of_rows, out] = ["--history", "--dataset", "--rows", "--out"].map(OsStr::new);
     let calls = [
