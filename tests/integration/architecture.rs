@@ -34,6 +34,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("dev", &["features"]),
     ("workload", &["types", "features", "policies", "models"]),
+    ("neural", &["types", "features", "models"]),
     ("bench", &["types", "features", "policies", "models", "inference", "workload"]),
 ];
 

@@ -18,6 +18,7 @@ mod kills;
 mod mlflow;
 mod mlflow_server;
 mod models;
+mod neural;
 mod nights;
 mod onnx;
 mod python;

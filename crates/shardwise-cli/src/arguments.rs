@@ -83,6 +83,9 @@ pub(crate) enum OnnxCommand {
     Export(OnnxExportArguments),
     /// Check that an ONNX file takes the features of this version, and score a few rows with ONNX Runtime.
     Check(OnnxCheckArguments),
+    /// Let an ONNX execution head compete with the one of trees that is trained on the same dataset: errors, calibration, the
+    /// closed loop on the end of the history, time of a decision, and the gate's verdict on either.
+    Compare(OnnxCompareArguments),
 }
 
 #[derive(Subcommand)]
@@ -171,6 +174,8 @@ pub(crate) enum HistoryCommand {
 pub(crate) enum DatasetCommand {
     /// Build or extend a dataset; finished days are kept.
     Build(BuildArguments),
+    /// Write the rows that the execution head learns from into a file for other trainers; none that models are measured on.
+    Rows(RowsArguments),
     /// Check what a dataset holds, and whether it looks as another one did; exit code 4 when it is to be refused.
     Check(CheckArguments),
     /// Re-extract what routers logged and what the dataset holds, and compare bit for bit.
@@ -337,6 +342,16 @@ pub(crate) struct BuildArguments {
 }
 
 #[derive(Args)]
+pub(crate) struct RowsArguments {
+    /// The dataset.
+    #[arg(long)]
+    pub(crate) dataset: PathBuf,
+    /// The file to write.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Args)]
 pub(crate) struct CheckArguments {
     /// The dataset; its profile is written into it.
     #[arg(long)]
@@ -484,6 +499,24 @@ pub(crate) struct OnnxCheckArguments {
     /// Accept a model that does not name the features it was made for, or names others of the same number.
     #[arg(long)]
     pub(crate) any_features: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct OnnxCompareArguments {
+    /// The ONNX file of an execution head, with its smearing and standard deviation among its metadata.
+    pub(crate) file: PathBuf,
+    /// The history that the dataset was built from; a simulated one, because the closed loop needs its world.
+    #[arg(long)]
+    pub(crate) history: PathBuf,
+    /// The dataset.
+    #[arg(long)]
+    pub(crate) dataset: PathBuf,
+    /// Seed of the training of trees.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Replicates of the closed loop, with seeds from 11 on.
+    #[arg(long, default_value_t = 8)]
+    pub(crate) replicates: u64,
 }
 
 #[derive(Args)]

@@ -11,6 +11,7 @@ pub(crate) enum Task {
     Check,
     Test,
     Features { check: bool },
+    Neural,
     Help,
 }
 
@@ -46,6 +47,11 @@ const TASKS: &[Entry] = &[
         usage: "features --check",
         task: Task::Features { check: true },
         summary: "fail when the feature page is out of date",
+    },
+    Entry {
+        usage: "neural",
+        task: Task::Neural,
+        summary: "build and test what trains the neural head, and compare it with trees on a simulated history",
     },
     Entry { usage: "env", task: Task::Env, summary: "print what plain cargo needs: eval \"$(cargo dev env)\"" },
     Entry { usage: "help", task: Task::Help, summary: "print this page" },

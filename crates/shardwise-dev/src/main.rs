@@ -6,6 +6,7 @@ mod arguments;
 mod build_env;
 mod failure;
 mod feature_page;
+mod neural;
 mod python;
 mod steps;
 mod tasks;

@@ -7,6 +7,7 @@ use crate::arguments::{self, Task};
 use crate::build_env;
 use crate::failure::Failure;
 use crate::feature_page;
+use crate::neural;
 use crate::python::{PythonEnv, remove_folder};
 use crate::steps::{Steps, Stopwatch, seconds};
 use crate::workspace::{CargoCall, Variables, Workspace, quoted};
@@ -27,7 +28,7 @@ const DOCUMENT: CargoCall = CargoCall {
 /// How a night ends whose model was judged and not promoted.
 const GATE_REFUSED: i32 = 3;
 
-const fn plain(arguments: &'static [&'static str]) -> CargoCall<'static> {
+pub(crate) const fn plain(arguments: &'static [&'static str]) -> CargoCall<'static> {
     CargoCall { variables: &[], arguments }
 }
 
@@ -49,6 +50,7 @@ fn perform_in(workspace: &Workspace, task: Task) -> Result<(), Failure> {
         Task::Test => test(workspace),
         Task::Features { check: false } => feature_page::write(workspace),
         Task::Features { check: true } => feature_page::check(workspace),
+        Task::Neural => neural(workspace),
         Task::Help => Ok(()),
     }
 }
@@ -103,6 +105,18 @@ fn demo(workspace: &Workspace) -> Result<(), Failure> {
     let running = Stopwatch::start();
     steps.run("nightly cycle on data/sample", &alone(workspace, "cargo dev demo"), || run_nightly(workspace))?;
     eprintln!("demo: build {}, run {}", seconds(build_time), seconds(running.elapsed()));
+    Ok(())
+}
+
+/// `burn` takes minutes to build, for which `cargo dev test` does not wait.
+fn neural(workspace: &Workspace) -> Result<(), Failure> {
+    let steps = Steps::of("neural");
+    let variables = set_up(workspace)?;
+    for (step, call) in [("build", &BUILD_PROGRAMS), ("tests", &neural::TEST), ("trainer", &neural::BUILD)] {
+        steps.run(step, &with_variables(workspace, call), || workspace.cargo(call, &variables))?;
+    }
+    steps.run("comparison", &alone(workspace, "cargo dev neural"), || neural::compare(workspace, &variables))?;
+    steps.finish("done");
     Ok(())
 }
 

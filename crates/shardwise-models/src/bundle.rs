@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
-use shardwise_features::{FEATURES, ServiceTable, fingerprint, position};
+use shardwise_features::{FEATURE_COUNT, FEATURES, ServiceTable, fingerprint, position};
 
 use crate::durable::read_bounded;
 use crate::exec_head::{ExecHead, ExecModel, HeadProblem};
@@ -266,10 +266,12 @@ impl ModelBundle {
     /// # Panics
     /// If `rows` does not hold whole feature vectors.
     pub fn predict(&self, rows: &[f32], into: &mut Predictions) {
-        self.scorer.predict(self.exec(), [self.cold(), self.wait()], rows, into);
-        if let Some(model) = &self.exec_model {
-            model.predict_ln_ms_rows(rows, &mut into.exec_ln_ms);
-        }
+        let Some(model) = &self.exec_model else {
+            return self.scorer.predict(self.exec(), [self.cold(), self.wait()], rows, into);
+        };
+        self.scorer.predict(None, [self.cold(), self.wait()], rows, into);
+        into.exec_ln_ms.resize(rows.len() / FEATURE_COUNT, 0.0);
+        model.predict_ln_ms_rows(rows, &mut into.exec_ln_ms);
     }
 
     /// What history taught about functions and shards.
@@ -295,8 +297,10 @@ impl ModelBundle {
     /// The same with another model in the place of what the execution head predicts. Its smearing and spread stay the head's.
     #[must_use]
     pub fn with_exec_model(&self, model: Arc<dyn ExecModel>) -> Self {
+        // The trees that nobody hears are not asked either.
+        let scorer = Scorer::new(None, [self.cold(), self.wait()]);
         let own = self.with_heads(self.exec.clone(), self.cold.clone(), self.wait.clone());
-        Self { exec_model: Some(model), ..own }
+        Self { exec_model: Some(model), scorer, ..own }
     }
 
     fn with_heads(&self, exec: Option<ExecHead>, cold: Option<SideHead>, wait: Option<SideHead>) -> Self {

@@ -68,6 +68,27 @@ pub struct ExecHead {
     residual_sd: f64,
 }
 
+/// Checks what heads of trees and neural heads have in common.
+pub(crate) fn check_numbers(
+    (offset_feature, offset_default_ln_ms): (usize, f64),
+    smearing: f64,
+    residual_sd: f64,
+) -> Result<(), HeadProblem> {
+    if offset_feature >= FEATURE_COUNT {
+        return Err(HeadProblem::NoSuchFeature { name: format!("number {offset_feature}") });
+    }
+    for (field, value, holds, rule) in [
+        ("offset_default_ln_ms", offset_default_ln_ms, offset_default_ln_ms.is_finite(), "finite"),
+        ("smearing", smearing, smearing.is_finite() && smearing > 0.0, "finite and above 0"),
+        ("residual_sd", residual_sd, residual_sd.is_finite() && residual_sd >= 0.0, "finite and not below 0"),
+    ] {
+        if !holds {
+            return Err(HeadProblem::Number { field, value, rule });
+        }
+    }
+    Ok(())
+}
+
 impl ExecHead {
     /// Checks the parts and joins them; the offset feature is given by its position.
     ///
@@ -83,18 +104,7 @@ impl ExecHead {
         if forest.n_features() != FEATURE_COUNT {
             return Err(HeadProblem::Width { found: forest.n_features(), expected: FEATURE_COUNT });
         }
-        if offset_feature >= FEATURE_COUNT {
-            return Err(HeadProblem::NoSuchFeature { name: format!("number {offset_feature}") });
-        }
-        for (field, value, holds, rule) in [
-            ("offset_default_ln_ms", offset_default_ln_ms, offset_default_ln_ms.is_finite(), "finite"),
-            ("smearing", smearing, smearing.is_finite() && smearing > 0.0, "finite and above 0"),
-            ("residual_sd", residual_sd, residual_sd.is_finite() && residual_sd >= 0.0, "finite and not below 0"),
-        ] {
-            if !holds {
-                return Err(HeadProblem::Number { field, value, rule });
-            }
-        }
+        check_numbers((offset_feature, offset_default_ln_ms), smearing, residual_sd)?;
         Ok(Self { forest, offset_feature, offset_default_ln_ms, smearing, residual_sd })
     }
 
@@ -126,6 +136,15 @@ impl ExecHead {
     /// Standard deviation of ln exec_ms around a prediction.
     pub fn residual_sd(&self) -> f64 {
         self.residual_sd
+    }
+
+    /// The same head with other figures of its errors, for a model that answers in the place of its trees.
+    ///
+    /// # Errors
+    /// When a figure is not one that can be served.
+    pub fn with_errors(&self, smearing: f64, residual_sd: f64) -> Result<Self, HeadProblem> {
+        check_numbers((self.offset_feature, self.offset_default_ln_ms), smearing, residual_sd)?;
+        Ok(Self { smearing, residual_sd, ..self.clone() })
     }
 
     /// The same head with trees that say `factor` times as much; -1 inverts what they learned. For trying out guards.
@@ -165,6 +184,12 @@ impl ExecHead {
         for (row, answer) in rows.chunks_exact(FEATURE_COUNT).zip(out) {
             *answer += self.offset_ln_ms(row);
         }
+    }
+}
+
+impl ExecModel for ExecHead {
+    fn predict_ln_ms_rows(&self, rows: &[f32], out: &mut [f64]) {
+        Self::predict_ln_ms_rows(self, rows, out);
     }
 }
 

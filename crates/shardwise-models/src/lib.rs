@@ -16,12 +16,15 @@
 //! ```
 
 mod bundle;
+mod design;
 mod draft;
 mod durable;
 mod exec_head;
+mod exec_rows;
 pub mod forest;
 mod latency_head;
 mod manifest;
+mod neural_head;
 #[cfg(feature = "onnx")]
 pub mod onnx;
 mod package;
@@ -34,12 +37,15 @@ mod table_file;
 mod trust;
 
 pub use bundle::{BundleError, ModelBundle};
+pub use design::Design;
 pub use draft::{BundleDraft, ExecDraft, SideDraft};
 pub use exec_head::{ExecHead, ExecModel, HeadProblem};
+pub use exec_rows::{ExecRows, ExecRowsError};
 pub use latency_head::{LatencyColumns, LatencyHead};
 pub use manifest::{
     DatasetSource, ExecManifest, FORMAT_VERSION, FileEntry, HeadMetrics, Heads, Manifest, SideManifest, SideMetrics,
 };
+pub use neural_head::{Dense, MAX_UNITS, NeuralHead, NeuralInputs, NeuralProblem};
 pub use package::{Package, PackageError};
 pub use registry::{
     AliasMove, CHALLENGER, CHAMPION, Garbage, HistoryEntry, Judgement, PREVIOUS, Registry, RegistryError, model_names,

@@ -6,9 +6,9 @@
 
 mod baselines;
 mod dataset;
-mod design;
 mod error;
 mod exec;
+mod exec_rows;
 mod figures;
 mod grow;
 mod latency;
@@ -23,6 +23,7 @@ mod train_bench;
 
 pub use dataset::{dataset_rows, train};
 pub use error::TrainingError;
+pub use exec_rows::{ExecFigures, exec_rows, measure_exec_model};
 pub use latency::{LatencyMetrics, LatencyModels, train_latency, train_latency_rows};
 pub use lightgbm_text::{ConversionError, forest_from_lightgbm_text};
 pub use options::TrainOptions;

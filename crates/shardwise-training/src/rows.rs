@@ -148,7 +148,7 @@ impl Samples {
         self.ln_ms.len()
     }
 
-    pub(crate) fn rows(&self) -> impl Iterator<Item = &[f32]> {
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &[f32]> + Clone {
         self.features.chunks_exact(FEATURE_COUNT)
     }
 

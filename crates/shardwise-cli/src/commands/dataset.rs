@@ -11,9 +11,10 @@ use shardwise_datasets::{
 };
 use shardwise_features::ServiceTable;
 use shardwise_models::Registry;
+use shardwise_training::{TrainOptions, dataset_rows, exec_rows};
 
-use super::DATA_REFUSED;
-use crate::arguments::{BuildArguments, CheckArguments, QualityArguments, VerifyArguments};
+use super::{DATA_REFUSED, files};
+use crate::arguments::{BuildArguments, CheckArguments, QualityArguments, RowsArguments, VerifyArguments};
 use crate::output::{self, Stage};
 
 pub(crate) fn build(options: &BuildArguments, json: bool) -> miette::Result<()> {
@@ -53,6 +54,27 @@ pub(crate) fn check(options: &CheckArguments, json: bool) -> miette::Result<Exit
         println!("the dataset is {}", if report.accepted { "accepted" } else { "refused" });
     }
     Ok(ExitCode::from(if report.accepted { 0 } else { DATA_REFUSED }))
+}
+
+pub(crate) fn rows(options: &RowsArguments, json: bool) -> miette::Result<()> {
+    let stage = Stage::start("choosing rows");
+    let max_rows = TrainOptions::default().max_rows;
+    let (rows, origin) = dataset_rows(&options.dataset, max_rows).into_diagnostic()?;
+    let chosen = exec_rows(&rows, &origin.dataset, max_rows).into_diagnostic()?;
+    stage.done(format!("{} of {}", chosen.len(), rows.len()));
+    files::write(&options.out, &chosen.to_bytes())?;
+    if json {
+        let result =
+            json!({ "out": options.out, "rows": chosen.len(), "early": chosen.early, "dataset": chosen.dataset });
+        return output::print_json(&result);
+    }
+    println!(
+        "{}: {} rows, the last {} of which tell when to stop",
+        options.out.display(),
+        chosen.len(),
+        chosen.len() as u64 - chosen.early
+    );
+    Ok(())
 }
 
 /// The limits that were asked for.

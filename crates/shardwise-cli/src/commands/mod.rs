@@ -17,6 +17,7 @@ mod models;
 mod nightly;
 mod nights;
 mod onnx;
+mod onnx_compare;
 mod predict;
 mod roster;
 mod shadowed;
@@ -43,6 +44,7 @@ pub(crate) fn run(arguments: &Arguments) -> miette::Result<ExitCode> {
         Command::History(HistoryCommand::Import(options)) => return import::run(options, json),
         Command::Dataset(DatasetCommand::Build(options)) => dataset::build(options, json),
         Command::Dataset(DatasetCommand::Check(options)) => return dataset::check(options, json),
+        Command::Dataset(DatasetCommand::Rows(options)) => dataset::rows(options, json),
         Command::Dataset(DatasetCommand::Verify(options)) => dataset::verify(options, json),
         Command::Train(options) => train::run(options, json),
         Command::Models(command) => models::run(command, json),
@@ -59,6 +61,7 @@ pub(crate) fn run(arguments: &Arguments) -> miette::Result<ExitCode> {
         Command::Bench(BenchCommand::Decide(options)) => bench::decide(options, json),
         Command::Onnx(OnnxCommand::Export(options)) => onnx::export(options, json),
         Command::Onnx(OnnxCommand::Check(options)) => onnx::check(options, json),
+        Command::Onnx(OnnxCommand::Compare(options)) => onnx_compare::run(options, json),
         Command::Bench(BenchCommand::Score(options)) => bench::score(options, json),
         Command::Bench(BenchCommand::Dataset(options)) => bench::dataset(options, json),
         Command::Bench(BenchCommand::Train(options)) => bench::train(options, json),

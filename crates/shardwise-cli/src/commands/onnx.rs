@@ -1,12 +1,15 @@
 //! `shardwise onnx …`: heads as ONNX files, and whether an ONNX file can be asked about candidates.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use miette::{IntoDiagnostic, miette};
 use serde_json::json;
 use shardwise_features::{DecisionFeatures, FEATURE_COUNT, FeatureVector, golden};
-use shardwise_models::Registry;
-use shardwise_models::onnx::{FeatureCheck, OnnxModel, OnnxRuntime, export_bundle};
+use shardwise_models::onnx::{
+    FeatureCheck, OnnxModel, OnnxRuntime, RESIDUAL_SD_PROPERTY, SMEARING_PROPERTY, export_bundle,
+};
+use shardwise_models::{ExecModel, ModelBundle, Registry};
 
 use super::files;
 use crate::arguments::{OnnxCheckArguments, OnnxExportArguments};
@@ -62,6 +65,41 @@ pub(crate) fn open(file: &Path, any_features: bool) -> miette::Result<(PathBuf, 
     let check = if any_features { FeatureCheck::Any } else { FeatureCheck::Fingerprint };
     let model = OnnxModel::open(&runtime, file, check).into_diagnostic()?;
     Ok((library, model))
+}
+
+/// A bundle in which the model answers for the execution head, with the figures of its errors where it says them.
+pub(crate) fn in_place_of_trees(
+    bundle: &ModelBundle,
+    model: Arc<dyn ExecModel>,
+    errors: Option<[f64; 2]>,
+) -> miette::Result<ModelBundle> {
+    let Some(head) = bundle.exec() else {
+        return Err(miette!(
+            "version {} has no execution head that an ONNX model could stand in for",
+            bundle.version()
+        ));
+    };
+    let head = match errors {
+        Some([smearing, residual_sd]) => head.with_errors(smearing, residual_sd).into_diagnostic()?,
+        None => head.clone(),
+    };
+    Ok(bundle.with_exec(Some(head)).with_exec_model(model))
+}
+
+/// Smearing and standard deviation that the model says of itself; `None` where it says neither.
+pub(crate) fn errors_of(model: &OnnxModel) -> miette::Result<Option<[f64; 2]>> {
+    let metadata = &model.signature().metadata;
+    let number = |key: &str| {
+        let wrong = |value: &String| miette!("the ONNX model's metadata `{key}` is `{value}`: it must be a number");
+        metadata.get(key).map(|value| value.parse::<f64>().map_err(|_| wrong(value))).transpose()
+    };
+    match (number(SMEARING_PROPERTY)?, number(RESIDUAL_SD_PROPERTY)?) {
+        (Some(smearing), Some(residual_sd)) => Ok(Some([smearing, residual_sd])),
+        (None, None) => Ok(None),
+        _ => Err(miette!(
+            "the ONNX model has one of the metadata `{SMEARING_PROPERTY}` and `{RESIDUAL_SD_PROPERTY}`: export both"
+        )),
+    }
 }
 
 /// The candidates of the golden decisions: known and unknown, idle and in trouble.

@@ -18,14 +18,9 @@ pub(crate) fn run(options: &PredictArguments, json: bool) -> miette::Result<()> 
     let registry = Registry::open(&options.models, &options.name).into_diagnostic()?;
     let mut bundle = registry.load_trusted(CHAMPION, &keys::policy(&options.trust)?).into_diagnostic()?;
     if let Some(file) = &options.onnx {
-        if bundle.exec().is_none() {
-            return Err(miette!(
-                "version {} has no execution head that an ONNX model could stand in for",
-                bundle.version()
-            ));
-        }
         let (_, model) = onnx::open(file, options.any_features)?;
-        bundle = bundle.with_exec_model(Arc::new(Mutex::new(model)));
+        let errors = onnx::errors_of(&model)?;
+        bundle = onnx::in_place_of_trees(&bundle, Arc::new(Mutex::new(model)), errors)?;
     }
     let bundle = Arc::new(bundle);
     let strategies = options.strategies.as_deref().map(read_strategies).transpose()?.unwrap_or_default();

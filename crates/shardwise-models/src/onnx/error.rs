@@ -53,6 +53,12 @@ pub enum OnnxError {
         /// This version's.
         expected: &'static str,
     },
+    /// The model is no neural head as [`super::export_neural`] writes it.
+    #[error("not a neural head of shardwise: {problem}; export it again, or let ONNX Runtime answer")]
+    NotNeural {
+        /// What is wrong.
+        problem: String,
+    },
     /// ONNX Runtime is nowhere.
     #[error("no ONNX Runtime: set ORT_DYLIB_PATH to its libonnxruntime.so, or install the Python package onnxruntime into the environment of `cargo dev setup`; looked for {}", looked_for.join(", "))]
     NoLibrary {

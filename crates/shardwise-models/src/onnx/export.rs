@@ -3,8 +3,8 @@
 use prost::Message;
 
 use super::graph::{After, ML_DOMAIN, graph};
-use super::proto::{Entry, Model, OperatorSet};
-use super::{FINGERPRINT_PROPERTY, OnnxError};
+use super::proto::{Entry, Graph, Model, OperatorSet};
+use super::{FINGERPRINT_PROPERTY, OnnxError, RESIDUAL_SD_PROPERTY, SMEARING_PROPERTY};
 use crate::forest::Forest;
 use crate::{ExecHead, Manifest, ModelBundle, SideHead, SideTarget};
 
@@ -12,6 +12,9 @@ use crate::{ExecHead, Manifest, ModelBundle, SideHead, SideTarget};
 const IR_VERSION: i64 = 8;
 const OPERATORS: i64 = 17;
 const ML_OPERATORS: i64 = 3;
+
+/// Name, target and unit of an execution head.
+pub(super) const EXEC: [&str; 3] = ["exec", "mean of ln warm exec_ms", "ln ms"];
 
 /// One head as an ONNX model.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,14 +44,13 @@ pub fn export_bundle(bundle: &ModelBundle) -> Result<Vec<OnnxExport>, OnnxError>
 /// # Errors
 /// When the sums are numbers that 32-bit floats do not hold.
 pub fn export_forest(forest: &Forest) -> Result<Vec<u8>, OnnxError> {
-    Ok(model("forest", forest, After::Sum, Vec::new())?.encode_to_vec())
+    Ok(model(graph("forest", forest, After::Sum)?, Vec::new()).encode_to_vec())
 }
 
 fn export_exec(bundle: &ModelBundle, head: &ExecHead) -> Result<OnnxExport, OnnxError> {
     let after = After::Offset { feature: head.offset_feature(), default: head.offset_default_ln_ms() };
-    let numbers = [("smearing", head.smearing()), ("residual_sd", head.residual_sd())];
-    let numbers = numbers.map(|(key, value)| entry(&format!("shardwise.{key}"), value.to_string()));
-    export(bundle, ["exec", "mean of ln warm exec_ms", "ln ms"], head.forest(), after, &numbers)
+    let numbers = errors(head.smearing(), head.residual_sd());
+    export(bundle, EXEC, head.forest(), after, &numbers)
 }
 
 fn export_side(bundle: &ModelBundle, head: &SideHead) -> Result<OnnxExport, OnnxError> {
@@ -67,11 +69,21 @@ fn export(
     more: &[Entry],
 ) -> Result<OnnxExport, OnnxError> {
     let mut metadata = metadata(bundle.manifest(), bundle.version());
-    let names = [("head", head), ("target", target), ("unit", unit)];
-    metadata.extend(names.map(|(key, value)| entry(&format!("shardwise.{key}"), value.to_owned())));
+    metadata.extend(answers([head, target, unit]));
     metadata.extend_from_slice(more);
-    let bytes = model(head, forest, after, metadata)?.encode_to_vec();
+    let bytes = model(graph(head, forest, after)?, metadata).encode_to_vec();
     Ok(OnnxExport { head, target, unit, bytes })
+}
+
+/// What a head answers.
+pub(super) fn answers([head, target, unit]: [&str; 3]) -> [Entry; 3] {
+    [("head", head), ("target", target), ("unit", unit)]
+        .map(|(key, value)| entry(&format!("shardwise.{key}"), value.to_owned()))
+}
+
+/// What an execution head is known to err.
+pub(super) fn errors(smearing: f64, residual_sd: f64) -> [Entry; 2] {
+    [entry(SMEARING_PROPERTY, smearing.to_string()), entry(RESIDUAL_SD_PROPERTY, residual_sd.to_string())]
 }
 
 fn metadata(manifest: &Manifest, version: &str) -> Vec<Entry> {
@@ -86,20 +98,20 @@ fn metadata(manifest: &Manifest, version: &str) -> Vec<Entry> {
     ]
 }
 
-fn entry(key: &str, value: String) -> Entry {
+pub(super) fn entry(key: &str, value: String) -> Entry {
     Entry { key: Some(key.to_owned()), value: Some(value) }
 }
 
-fn model(name: &str, forest: &Forest, after: After, metadata_props: Vec<Entry>) -> Result<Model, OnnxError> {
+pub(super) fn model(graph: Graph, metadata_props: Vec<Entry>) -> Model {
     let operators = |domain: &str, version| OperatorSet { domain: Some(domain.to_owned()), version: Some(version) };
-    Ok(Model {
+    Model {
         ir_version: Some(IR_VERSION),
         producer_name: Some("shardwise".to_owned()),
         producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-        graph: Some(graph(name, forest, after)?),
+        graph: Some(graph),
         opset_import: vec![operators("", OPERATORS), operators(ML_DOMAIN, ML_OPERATORS)],
         metadata_props,
-    })
+    }
 }
 
 #[cfg(test)]

@@ -51,11 +51,11 @@ pub(super) fn graph(name: &str, forest: &Forest, after: After) -> Result<Graph, 
 }
 
 impl Graph {
-    fn add(&mut self, op_type: &str, inputs: &[&str], output: &str) {
+    pub(super) fn add(&mut self, op_type: &str, inputs: &[&str], output: &str) {
         self.node.push(operator(op_type, inputs, output));
     }
 
-    fn constant(&mut self, name: &'static str, value: f32) -> &'static str {
+    pub(super) fn constant(&mut self, name: &'static str, value: f32) -> &'static str {
         self.initializer.push(Tensor::scalar(name, value));
         name
     }
@@ -72,8 +72,8 @@ impl Graph {
         "both"
     }
 
-    fn add_offset(&mut self, sum: &str, feature: usize, default: f64) {
-        self.initializer.push(Tensor::index("offset_feature", feature as i64)); // below MAX_FEATURES
+    pub(super) fn add_offset(&mut self, sum: &str, feature: usize, default: f64) {
+        self.initializer.push(Tensor::indices("offset_feature", vec![feature as i64])); // below MAX_FEATURES
         let default = self.constant("offset_default", default as f32);
         let axis = vec![Attribute::int("axis", 1)];
         self.node.push(Node { attribute: axis, ..operator("Gather", &[INPUT, "offset_feature"], "known") });
@@ -94,7 +94,7 @@ impl Graph {
     }
 }
 
-fn operator(op_type: &str, inputs: &[&str], output: &str) -> Node {
+pub(super) fn operator(op_type: &str, inputs: &[&str], output: &str) -> Node {
     Node {
         name: Some(format!("{op_type} to {output}")),
         op_type: Some(op_type.to_owned()),

@@ -126,9 +126,9 @@ pub(super) struct Tensor {
     #[prost(int32, optional, tag = "2")]
     data_type: Option<i32>,
     #[prost(float, repeated, tag = "4")]
-    float_data: Vec<f32>,
+    pub(super) float_data: Vec<f32>,
     #[prost(int64, repeated, tag = "7")]
-    int64_data: Vec<i64>,
+    pub(super) int64_data: Vec<i64>,
     #[prost(string, optional, tag = "8")]
     pub(super) name: Option<String>,
 }
@@ -140,10 +140,16 @@ impl Tensor {
         Self { name: Some(name.to_owned()), data_type: Some(FLOAT), float_data, ..Self::default() }
     }
 
-    /// A list of one place.
-    pub(super) fn index(name: &str, value: i64) -> Self {
-        let name = Some(name.to_owned());
-        Self { name, data_type: Some(INT64), dims: vec![1], int64_data: vec![value], ..Self::default() }
+    /// A list of places.
+    pub(super) fn indices(name: &str, places: Vec<i64>) -> Self {
+        let (name, dims) = (Some(name.to_owned()), vec![places.len() as i64]);
+        Self { name, data_type: Some(INT64), dims, int64_data: places, ..Self::default() }
+    }
+
+    /// Rows of so many numbers, one after the other.
+    pub(super) fn rows(name: &str, width: usize, values: Vec<f32>) -> Self {
+        let dims = vec![(values.len() / width) as i64, width as i64];
+        Self { name: Some(name.to_owned()), data_type: Some(FLOAT), dims, float_data: values, ..Self::default() }
     }
 }
 

@@ -33,11 +33,11 @@ struct Results {
 
 /// What was measured of one number of candidates and threads.
 #[derive(Serialize)]
-struct Row {
-    candidates: u64,
+pub(crate) struct Row {
+    pub(crate) candidates: u64,
     threads: u64,
-    p50_us: f64,
-    p99_us: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
     /// The same without decisions during which the kernel gave the core to others.
     p99_on_core_us: f64,
     /// Allocations in 2,000 decisions.
@@ -81,7 +81,7 @@ pub(crate) fn decide(options: &BenchDecideArguments, json: bool) -> miette::Resu
 }
 
 /// The threads share placer and router state, as a router's do.
-fn measured(world: &Arc<World>, placer: &Placer, threads: u64, stage: &mut Stage) -> miette::Result<Row> {
+pub(crate) fn measured(world: &Arc<World>, placer: &Placer, threads: u64, stage: &mut Stage) -> miette::Result<Row> {
     let router = Arc::new(RouterState::new());
     let lane = |thread: u64| {
         let mut traffic = Traffic::new(world, &router, thread as usize, threads as usize);

@@ -6,6 +6,6 @@ mod score;
 mod train;
 
 pub(crate) use dataset::dataset;
-pub(crate) use decide::decide;
+pub(crate) use decide::{Row as DecideRow, decide, measured};
 pub(crate) use score::score;
 pub(crate) use train::{train, train_here};

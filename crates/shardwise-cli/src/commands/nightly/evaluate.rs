@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex};
 use miette::{IntoDiagnostic, miette};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use shardwise_datasets::DatasetCard;
+use shardwise_datasets::{DatasetCard, History};
 use shardwise_evaluation::{
     ClosedLoop, Evidence, Fact, SamplePaths, ShadowTest, Verdict, judge, run as run_closed_loop, until_decided,
 };
 use shardwise_models::{AliasMove, BundleError, CHAMPION, Judgement, ModelBundle, RegistryError};
 use shardwise_simulator::{Workload, WorldError, WorldSpec, WorldSurvey};
-use shardwise_types::{FleetSnapshot, HistoryRecord, MarketRecord, Timestamp};
+use shardwise_types::{FleetSnapshot, HistoryRecord, MarketRecord, PlacementRequest, Timestamp};
 
 use super::failure::{NightFailure, NightResult, history_is_broken, stop_if_interrupted};
 use super::report::table;
@@ -38,26 +38,31 @@ pub(super) struct Judged {
 }
 
 /// The held-out end of the history, to be played again.
-pub(super) struct EndOfHistory {
+pub(crate) struct EndOfHistory {
     workload: Workload,
-    pub(super) world: WorldSpec,
+    pub(crate) world: WorldSpec,
     /// Share of the workload before the held-out period.
     warm_up: f64,
     /// Whether nobody knows the true world, and this one was estimated.
     is_estimated: bool,
 }
 
-impl Night<'_> {
-    /// Reads the end of the history: arrivals for the closed loop, and the last request and fleet for a decision.
-    pub(super) fn end_of_history(&self, card: &DatasetCard) -> NightResult<Option<EndOfHistory>> {
+impl EndOfHistory {
+    /// Reads what was known before `to`: arrivals for the closed loop where there is a world, and the last request with the
+    /// fleet as it was then.
+    pub(crate) fn read(
+        history: &History,
+        card: &DatasetCard,
+        to: Timestamp,
+    ) -> NightResult<(Option<Self>, Option<(PlacementRequest, FleetSnapshot)>)> {
         let test_from = card.splits.test.from;
         let measured_ns = card.to.nanos() - test_from.nanos();
         let from = Timestamp::from_nanos(test_from.nanos() - WARM_UP_PERIODS * measured_ns).max(card.from);
         let (mut decisions, mut market, mut reports) = (Vec::new(), Vec::<MarketRecord>::new(), Vec::new());
-        let network = self.history.network();
+        let network = history.network();
         let mut fleet = FleetSnapshot::new(Vec::new(), network.clone(), network.default_region.clone())
             .map_err(history_is_broken)?;
-        for record in self.history.records(Some(from), Some(self.to))? {
+        for record in history.records(Some(from), Some(to))? {
             match record? {
                 HistoryRecord::Decision(mut decision) => {
                     // The fleet is kept as the last decision saw it.
@@ -71,50 +76,69 @@ impl Night<'_> {
                 HistoryRecord::Outcome(_) | HistoryRecord::Shadow(_) => {}
             }
         }
-        if let Some(last) = decisions.last() {
-            files::write_json(&self.request_file(), &last.request)?;
-            files::write_json(&self.fleet_file(), &fleet)?;
-        }
-        let (world, counts_from, is_estimated) = match self.history.world_json() {
+        let last = decisions.last().map(|last| (last.request.clone(), fleet));
+        let (world, counts_from, is_estimated) = match history.world_json() {
             Some(world) => {
                 let world: WorldSpec = serde_json::from_str(world).map_err(history_is_broken)?;
                 world.check().map_err(history_is_broken)?;
                 (world, card.from, false)
             }
-            None => match self.estimated_world()? {
+            None => match estimated_world(history, to)? {
                 Ok((world, counts_from)) => (world, counts_from, true),
                 Err(error) => {
                     note(format!("the history has no world.json and none can be estimated: {error}"));
-                    return Ok(None);
+                    return Ok((None, last));
                 }
             },
         };
         let workload = Workload::from_decisions(&world, decisions, market, counts_from).map_err(history_is_broken)?;
         let span_ns = (workload.end.nanos() - workload.start.nanos()).max(1);
         let warm_up = (test_from.nanos() - workload.start.nanos()).max(0) as f64 / span_ns as f64;
-        Ok(Some(EndOfHistory { workload, world, warm_up, is_estimated }))
+        Ok((Some(Self { workload, world, warm_up, is_estimated }), last))
     }
 
-    /// The world that the history lets one guess, and the instant that its traces count from.
-    fn estimated_world(&self) -> NightResult<Result<(WorldSpec, Timestamp), WorldError>> {
-        let stage = Stage::start("estimating the world from the history".to_owned());
-        let mut survey = WorldSurvey::new(self.history.network().clone());
-        for record in self.history.records(None, Some(self.to))? {
-            survey.observe(&record?);
+    /// What all contenders are run on.
+    pub(crate) fn paths<'a>(&'a self, seeds: &'a [u64]) -> SamplePaths<'a> {
+        SamplePaths { world: &self.world, workload: &self.workload, warm_up: self.warm_up, seeds }
+    }
+}
+
+/// The world that what was known before `to` lets one guess, and the instant that its traces count from.
+fn estimated_world(history: &History, to: Timestamp) -> NightResult<Result<(WorldSpec, Timestamp), WorldError>> {
+    let stage = Stage::start("estimating the world from the history".to_owned());
+    let mut survey = WorldSurvey::new(history.network().clone());
+    for record in history.records(None, Some(to))? {
+        survey.observe(&record?);
+    }
+    stop_if_interrupted()?;
+    let mut fit = match survey.fit() {
+        Ok(fit) => fit,
+        Err(error) => return Ok(Err(error)),
+    };
+    for record in history.records(None, Some(to))? {
+        fit.observe(&record?);
+    }
+    let world = fit.world();
+    if let Ok(world) = &world {
+        stage.done(format!("{} shards, {} functions", world.shards.len(), world.functions.len()));
+    }
+    Ok(world.map(|world| (world, fit.from())))
+}
+
+/// Seeds of so many replicates.
+pub(crate) fn seeds(replicates: u64) -> Vec<u64> {
+    (FIRST_SEED..FIRST_SEED + replicates).collect()
+}
+
+impl Night<'_> {
+    /// Reads the end of the history, and leaves the last request and fleet for a decision.
+    pub(super) fn end_of_history(&self, card: &DatasetCard) -> NightResult<Option<EndOfHistory>> {
+        let (end, last) = EndOfHistory::read(&self.history, card, self.to)?;
+        if let Some((request, fleet)) = last {
+            files::write_json(&self.request_file(), &request)?;
+            files::write_json(&self.fleet_file(), &fleet)?;
         }
-        stop_if_interrupted()?;
-        let mut fit = match survey.fit() {
-            Ok(fit) => fit,
-            Err(error) => return Ok(Err(error)),
-        };
-        for record in self.history.records(None, Some(self.to))? {
-            fit.observe(&record?);
-        }
-        let world = fit.world();
-        if let Ok(world) = &world {
-            stage.done(format!("{} shards, {} functions", world.shards.len(), world.functions.len()));
-        }
-        Ok(world.map(|world| (world, fit.from())))
+        Ok(end)
     }
 
     /// Plays the held-out end of the history with the model and its rivals. A version that is champion already was
@@ -138,7 +162,7 @@ impl Night<'_> {
         let key = format!("{key} {}, {replicates} to {most} replicates", trained.version);
         let still_stands = |judged: &Judged| is_champion || judged.champion == against;
         let judge_on = |replicates| {
-            let seeds: Vec<u64> = (FIRST_SEED..FIRST_SEED + replicates).collect();
+            let seeds = seeds(replicates);
             let closed_loop = closed_loop(bundle, champion.as_ref(), &end, &seeds)?;
             stop_if_interrupted()?;
             // The champion has nobody to watch.
@@ -232,8 +256,7 @@ fn closed_loop(
         let mut stage = stage.lock().expect("no holder panics");
         stage.count(done as u64, all as u64, format!("{done} of {all} runs, last {policy}"));
     };
-    let paths = SamplePaths { world: &end.world, workload: &end.workload, warm_up: end.warm_up, seeds };
-    let mut closed_loop = run_closed_loop(&paths, &contenders, &progress, output::interrupt_flag())?;
+    let mut closed_loop = run_closed_loop(&end.paths(seeds), &contenders, &progress, output::interrupt_flag())?;
     let world = if end.is_estimated { "estimated from the history" } else { "the one that made the history" };
     closed_loop.setting.push(Fact::new("world", world));
     stage.into_inner().expect("no holder panics").done("all on the same sample paths");
@@ -248,9 +271,8 @@ fn shadow(
     seeds: &[u64],
 ) -> NightResult<ShadowTest> {
     let stage = Stage::start("watching decisions beside what serves".to_owned());
-    let paths = SamplePaths { world: &end.world, workload: &end.workload, warm_up: end.warm_up, seeds };
     let live = champion.map_or_else(|| Arc::new(bundle.with_exec(None)), Arc::clone);
-    let test = shadow_test(&paths, &live, bundle).map_err(NightFailure::of_stoppable)?;
+    let test = shadow_test(&end.paths(seeds), &live, bundle).map_err(NightFailure::of_stoppable)?;
     stage.done(format!("{} executions foretold by both", test.compared));
     Ok(test)
 }

@@ -27,7 +27,8 @@ use shardwise_policies::{Runtime, StrategiesConfig};
 use shardwise_types::{ShardPrediction, Timestamp, key_of};
 
 use self::environment::environment;
-use self::evaluate::{EndOfHistory, Judged};
+use self::evaluate::Judged;
+pub(crate) use self::evaluate::{EndOfHistory, seeds};
 use self::failure::{Kind, NightFailure, NightResult};
 use self::lock::WorkLock;
 use self::report::{summary, table};
