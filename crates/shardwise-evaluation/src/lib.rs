@@ -7,6 +7,7 @@
 mod arena;
 mod charts;
 mod closed_loop;
+mod confidence;
 mod error;
 mod generator_charts;
 mod generator_page;
@@ -30,6 +31,7 @@ pub use arena::{
     league, paired, run_arena, specimen, write_arena_page,
 };
 pub use closed_loop::{Contender, SamplePaths, compare, run};
+pub use confidence::calibrate;
 pub use error::EvaluationError;
 pub use generator_page::{CheckedStatistic, GeneratorCheck, summary, write_generator_page};
 pub use load_driver::{HttpOptions, LoadDriverError, drive_http};

@@ -16,6 +16,7 @@
 //! ```
 
 mod bundle;
+mod confidence_curve;
 mod draft;
 mod durable;
 mod exec_head;
@@ -25,6 +26,7 @@ mod manifest;
 #[cfg(feature = "onnx")]
 pub mod onnx;
 mod package;
+mod quantile_head;
 mod registry;
 mod scorer;
 mod side_head;
@@ -34,6 +36,7 @@ mod table_file;
 mod trust;
 
 pub use bundle::{BundleError, ModelBundle};
+pub use confidence_curve::{CalibrationDraft, CalibrationManifest, CalibrationMetrics, ConfidenceCurve};
 pub use draft::{BundleDraft, ExecDraft, SideDraft};
 pub use exec_head::{ExecHead, ExecModel, HeadProblem};
 pub use latency_head::{LatencyColumns, LatencyHead};
@@ -41,6 +44,9 @@ pub use manifest::{
     DatasetSource, ExecManifest, FORMAT_VERSION, FileEntry, HeadMetrics, Heads, Manifest, SideManifest, SideMetrics,
 };
 pub use package::{Package, PackageError};
+pub use quantile_head::{
+    QUANTILE_LEVELS, QuantileDraft, QuantileFigures, QuantileHead, QuantileMetrics, QuantilesManifest, formula_latency_ln_ms,
+};
 pub use registry::{
     AliasMove, CHALLENGER, CHAMPION, Garbage, HistoryEntry, Judgement, PREVIOUS, Registry, RegistryError, model_names,
 };

@@ -6,8 +6,10 @@ use shardwise_features::ServiceTable;
 use shardwise_models::{BundleDraft, DatasetSource, ExecDraft, ExecHead, HeadMetrics, SideTarget};
 
 use crate::baselines::{TableRule, elastic_net_ln_ms, random_forest_ln_ms};
+use crate::error_head::fit_error_head;
 use crate::exec::{Offset, fit_exec_head, predict};
 use crate::figures::{r2, rmse_of, rounded};
+use crate::quantiles::fit_quantile_heads;
 use crate::rows::{ExecSamples, Rows, Samples};
 use crate::side::fit_side_head;
 use crate::{TrainOptions, TrainingError};
@@ -51,6 +53,8 @@ pub fn train_rows(
         fit_side_head(target, rows, options)
     };
     let (cold, wait) = (side(SideTarget::Cold, "cold starts")?, side(SideTarget::Wait, "waits")?);
+    progress("growing trees of failures and of quantiles of the latency");
+    let (error, quantiles) = (fit_error_head(rows, options)?, fit_quantile_heads(rows, options)?);
     let mut metrics = measure(&head, &offset, &samples);
     if options.rivals {
         progress("fitting an elastic net and a random forest to compare with");
@@ -67,6 +71,9 @@ pub fn train_rows(
         exec: Some(ExecDraft { head, metrics }),
         cold: Some(cold),
         wait: Some(wait),
+        error,
+        quantiles: Some(quantiles),
+        calibration: None,
         dataset: origin.dataset,
         service_table: origin.service_table,
     };
@@ -168,6 +175,7 @@ mod tests {
             rows.features.extend(features);
             rows.cold.push(row % 10 == 9);
             rows.queue_ms.push(if load > 0.5 { 100.0 * load } else { 0.0 });
+            rows.total_ms.push(exec_ms + 5.0);
             rows.exec_ms.push(exec_ms);
             rows.known_at.push(Timestamp::from_nanos(row as i64 * 1_000_000));
             rows.block.push(1 + (row / 1000) as i32);
