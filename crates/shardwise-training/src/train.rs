@@ -239,9 +239,27 @@ mod tests {
         let head = trained.draft.exec.expect("a head").head;
         assert!((NOISE * 0.9..NOISE * 1.6).contains(&head.residual_sd()));
         assert!((head.smearing() - (NOISE * NOISE / 2.0).exp()).abs() < 0.02);
+        assert_eq!(trained.draft.error, None, "nothing fails in this world");
         for side in [trained.draft.cold, trained.draft.wait].map(|side| side.expect("a head").metrics) {
             assert!(side.loss < 0.1 * side.formula_loss && (side.bias - 1.0).abs() < 0.05, "{side:?}");
         }
+    }
+
+    #[test]
+    fn expected_executions_are_unbiased_on_late_rows() {
+        let mut rows = world(12_000, 3000, 0.1);
+        let mut dice = Dice(11);
+        rows.exec_ms.iter_mut().for_each(|ms| *ms *= (0.5 * dice.normal()).exp() as f32);
+        let head = trained(&rows).draft.exec.expect("a head").head;
+        let late: Vec<usize> = (12_000..15_000).filter(|row| !rows.cold[*row]).collect();
+        let features: Vec<f32> = late.iter().flat_map(|row| rows.features(*row)).copied().collect();
+        let mut ln_ms = vec![0.0; late.len()];
+        head.predict_ln_ms_rows(&features, &mut ln_ms);
+        let measured: f64 = late.iter().map(|row| f64::from(rows.exec_ms[*row])).sum();
+        let typical: f64 = ln_ms.iter().map(|ln_ms| ln_ms.exp()).sum();
+        let bias = head.smearing() * typical / measured;
+        assert!((bias - 1.0).abs() < 0.03, "expected over measured: {bias}");
+        assert!(typical / measured < 0.92, "without smearing a log-normal's mean is missed: {}", typical / measured);
     }
 
     #[test]
