@@ -32,8 +32,7 @@ pub fn calibrate(
     if paths.seeds.len() < 2 {
         return Err(EvaluationError::NoSeed);
     }
-    let options =
-        SimulateOptions { warm_up: paths.warm_up, regret_every: REGRET_EVERY, ..SimulateOptions::default() };
+    let options = SimulateOptions { warm_up: paths.warm_up, regret_every: REGRET_EVERY, ..SimulateOptions::default() };
     let run = |seed: &u64| Ok(run_once(paths, *seed, contender, &options, interrupted)?.answers.unwrap_or_default());
     let answers = paths.seeds.par_iter().map(run).collect::<Result<Vec<AnswerRecord>, EvaluationError>>()?;
     let held_out = (answers.len() / 4).max(1);
@@ -53,11 +52,14 @@ fn fit(fitted: &AnswerRecord, measured: &AnswerRecord) -> Option<CalibrationDraf
     if train_choices < FEWEST_CHOICES || test_choices == 0 {
         return None;
     }
-    let points: Vec<[f64; 3]> = occupied(fitted).map(|(said, true_share, n)| {
-        let shrunk = (true_share * n + PRIOR_CHOICES * said) / (n + PRIOR_CHOICES);
-        [said, shrunk, n + PRIOR_CHOICES]
-    }).collect();
-    let knots = points.iter().zip(isotonic(&points)).map(|(point, level)| [rounded(point[0]), rounded(level)]).collect();
+    let points: Vec<[f64; 3]> = occupied(fitted)
+        .map(|(said, true_share, n)| {
+            let shrunk = (true_share * n + PRIOR_CHOICES * said) / (n + PRIOR_CHOICES);
+            [said, shrunk, n + PRIOR_CHOICES]
+        })
+        .collect();
+    let knots =
+        points.iter().zip(isotonic(&points)).map(|(point, level)| [rounded(point[0]), rounded(level)]).collect();
     let curve = ConfidenceCurve::new(knots).ok()?;
     let error = |of: &dyn Fn(f64) -> f64| {
         let off: f64 = occupied(measured).map(|(said, true_share, n)| n * (of(said) - true_share).abs()).sum();
@@ -110,7 +112,8 @@ mod tests {
         let mut record = AnswerRecord::default();
         for (place, bin) in record.by_confidence.iter_mut().enumerate() {
             let said = (place as f64 + 0.5) / 20.0;
-            *bin = ConfidenceBin { choices: 1_000, confidence: 1_000.0 * said, right: (1_000.0 * shares(place)) as u64 };
+            *bin =
+                ConfidenceBin { choices: 1_000, confidence: 1_000.0 * said, right: (1_000.0 * shares(place)) as u64 };
         }
         record
     }

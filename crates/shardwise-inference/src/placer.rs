@@ -307,7 +307,8 @@ impl Placer {
         let rivals = ranking.scored.iter().skip(1).take(self.config.model_candidates.max(2) - 1);
         let built_in = calibrated(close_to_best(uncertain(&ranking.scored[0]), rivals.map(uncertain)));
         // The bundle's own calibration is of decisions by its heads.
-        let curve = loaded.filter(|_| ranking.scored[0].model_ms.is_some()).and_then(|loaded| loaded.bundle.confidence());
+        let curve =
+            loaded.filter(|_| ranking.scored[0].model_ms.is_some()).and_then(|loaded| loaded.bundle.confidence());
         curve.map_or(built_in, |curve| Confidence::clamped(curve.of(built_in.value())))
     }
 
@@ -359,7 +360,9 @@ impl Placer {
 /// How probable the failure of the first candidate is: by the error head, but no less than this router has counted of late.
 fn failure_probability(ranking: &Ranking, loaded: Option<&Loaded>) -> f64 {
     let counted = ranking.scored[0].candidate.local.error_rate;
-    loaded.and_then(|loaded| ranking.failure_probability(&loaded.bundle)).map_or(counted, |learned| learned.max(counted))
+    loaded
+        .and_then(|loaded| ranking.failure_probability(&loaded.bundle))
+        .map_or(counted, |learned| learned.max(counted))
 }
 
 fn decision(ranking: &Ranking, chosen: &Chosen) -> Decision {

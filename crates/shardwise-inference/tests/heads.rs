@@ -19,7 +19,10 @@ fn golden() -> GoldenContext {
 
 fn plain() -> BundleDraft {
     let golden = golden();
-    BundleDraft { service_table: golden.service_table.expect("the golden context has a table"), ..BundleDraft::example() }
+    BundleDraft {
+        service_table: golden.service_table.expect("the golden context has a table"),
+        ..BundleDraft::example()
+    }
 }
 
 fn forest(tree: Vec<TreeNode>) -> Forest {
@@ -35,7 +38,8 @@ fn error_head(tree: Vec<TreeNode>) -> Option<SideDraft> {
 fn quantile_heads(leaves: [f64; 2]) -> Option<QuantileDraft> {
     let figures = |coverage| QuantileFigures { loss: 0.1, formula_loss: 0.1, coverage };
     let metrics = QuantileMetrics { train_rows: 0, test_rows: 0, q50: figures(0.5), q90: figures(0.9) };
-    let head = QuantileHead::new(leaves.map(|leaf| forest(vec![TreeNode::Leaf(leaf)]))).expect("forests on the features");
+    let head =
+        QuantileHead::new(leaves.map(|leaf| forest(vec![TreeNode::Leaf(leaf)]))).expect("forests on the features");
     Some(QuantileDraft { head, metrics })
 }
 
@@ -121,7 +125,10 @@ fn quantiles_start_from_the_heads() {
     assert!(crossed.latency_p50 <= crossed.latency_p90, "{crossed:?}");
     let off = predict(&draft, PlacerConfig { quantile_heads: false, ..config() });
     let without = predict(&plain(), config());
-    assert_eq!([off.latency_p50, off.latency_p90, off.latency_p99], [without.latency_p50, without.latency_p90, without.latency_p99]);
+    assert_eq!(
+        [off.latency_p50, off.latency_p90, off.latency_p99],
+        [without.latency_p50, without.latency_p90, without.latency_p99]
+    );
 }
 
 /// Shares of responses within the p90, before and after the world takes five times as long.
@@ -145,8 +152,7 @@ fn coverage(config: PlacerConfig) -> [f64; 2] {
             // Only the placer learns: the router's state stays as it is.
             let mut ticket = elsewhere.router.on_dispatch(&elsewhere.context(), chosen);
             ticket.forecast = placement.decision.forecast;
-            let response =
-                Response { error: None, total_ms, exec_ms: 9.0, queue_ms: 0.0, queue_len: 0, cold: false };
+            let response = Response { error: None, total_ms, exec_ms: 9.0, queue_ms: 0.0, queue_len: 0, cold: false };
             let shard = &golden.fleet.shards[chosen].id;
             placer.learn(&Observed {
                 request: &golden.request,

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 use shardwise_features::{FEATURES, ServiceTable, fingerprint, position};
 
-use crate::durable::read_bounded;
 use crate::confidence_curve::{ConfidenceCurve, admit_calibration};
+use crate::durable::read_bounded;
 use crate::exec_head::{ExecHead, ExecModel, HeadProblem};
 use crate::forest::{Forest, ForestError};
 use crate::manifest::{

@@ -45,7 +45,8 @@ pub use manifest::{
 };
 pub use package::{Package, PackageError};
 pub use quantile_head::{
-    QUANTILE_LEVELS, QuantileDraft, QuantileFigures, QuantileHead, QuantileMetrics, QuantilesManifest, formula_latency_ln_ms,
+    QUANTILE_LEVELS, QuantileDraft, QuantileFigures, QuantileHead, QuantileMetrics, QuantilesManifest,
+    formula_latency_ln_ms,
 };
 pub use registry::{
     AliasMove, CHALLENGER, CHAMPION, Garbage, HistoryEntry, Judgement, PREVIOUS, Registry, RegistryError, model_names,

@@ -8,10 +8,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use shardwise_features::{FEATURE_COUNT, position};
 
+use crate::HeadProblem;
 use crate::bundle::{BundleError, Files, admit_forest};
 use crate::forest::Forest;
 use crate::manifest::MANIFEST_FILE;
-use crate::HeadProblem;
 
 /// The quantiles that are predicted.
 pub const QUANTILE_LEVELS: [f64; 2] = [0.5, 0.9];
@@ -206,8 +206,12 @@ mod tests {
 
     #[test]
     fn the_formula_adds_network_execution_and_wait() {
-        let full =
-            [("rtt_ms", 4.0), ("exchange_net_ms", 6.0), ("prior_service_ln_ms", 20_f32.ln()), ("expected_wait_ms", 10.0)];
+        let full = [
+            ("rtt_ms", 4.0),
+            ("exchange_net_ms", 6.0),
+            ("prior_service_ln_ms", 20_f32.ln()),
+            ("expected_wait_ms", 10.0),
+        ];
         assert!((formula_latency_ln_ms(&row(&full)).exp() - 40.0).abs() < 1e-4);
         assert!((formula_latency_ln_ms(&row(&full[..2])).exp() - 20.0).abs() < 1e-9, "10 ms where nothing is known");
         let [median, upper] = head([0.0, 2_f64.ln()]).predict_ms(&row(&full));
@@ -226,8 +230,8 @@ mod tests {
 
     #[test]
     fn a_forest_on_other_rows_is_refused() {
-        let [narrow, wide] = [3, FEATURE_COUNT]
-            .map(|width| Forest::new(width, &[vec![TreeNode::Leaf(0.0)]]).expect("a sound tree"));
+        let [narrow, wide] =
+            [3, FEATURE_COUNT].map(|width| Forest::new(width, &[vec![TreeNode::Leaf(0.0)]]).expect("a sound tree"));
         assert!(QuantileHead::new([wide.clone(), narrow]).is_err());
         assert!(QuantileHead::new([wide.clone(), wide]).is_ok());
     }

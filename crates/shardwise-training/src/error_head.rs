@@ -7,8 +7,8 @@ use crate::side::fit_side_head;
 use crate::{TrainOptions, TrainingError};
 
 /// Most trees and leaves: failures are rare, and larger forests learn them by heart.
-const MOST_TREES: u32 = 40;
-const MOST_LEAVES: u32 = 15;
+const MOST_TREES: u32 = 30;
+const MOST_LEAVES: u32 = 8;
 /// Fewest failures among the rows to learn from and among those to measure on.
 const FEWEST: [usize; 2] = [50, 10];
 

@@ -14,10 +14,10 @@ use crate::rows::{Rows, choose_rows, early_of, weights_of};
 use crate::{TrainOptions, TrainingError};
 
 /// Most trees and leaves of each: they are walked once for every decision.
-const MOST_TREES: u32 = 60;
-const MOST_LEAVES: u32 = 15;
+const MOST_TREES: u32 = 30;
+const MOST_LEAVES: u32 = 8;
 /// Few trees must learn in larger steps.
-const LEARNING_RATE: f64 = 0.1;
+const LEARNING_RATE: f64 = 0.2;
 /// No latency is taken to be shorter, so that its logarithm stays within bounds.
 const MIN_LATENCY_MS: f32 = 1e-3;
 
@@ -87,9 +87,8 @@ impl Sample {
 
 fn measure(head: &QuantileHead, train: &Sample, test: &Sample) -> QuantileMetrics {
     let rows = || test.features.chunks_exact(FEATURE_COUNT);
-    let predicted: Vec<[f64; 2]> = rows()
-        .map(|row| head.predict_ms(row).map(|ms| ms.ln() - formula_latency_ln_ms(row)))
-        .collect();
+    let predicted: Vec<[f64; 2]> =
+        rows().map(|row| head.predict_ms(row).map(|ms| ms.ln() - formula_latency_ln_ms(row))).collect();
     let figures = |which: usize| {
         let loss = Loss::Quantile(PERCENTS[which]);
         let constant = quantile(&train.missed_ln, QUANTILE_LEVELS[which]);

@@ -5,19 +5,19 @@ use rand::{RngExt, SeedableRng};
 use shardwise_features::{FEATURE_COUNT, ServiceTable};
 use shardwise_models::forest::{Forest, Missing, TreeNode};
 use shardwise_models::{
-    BundleDraft, ExecDraft, ExecHead, QuantileDraft, QuantileFigures, QuantileHead, QuantileMetrics, SideDraft, SideHead, SideMetrics,
-    SideTarget,
+    BundleDraft, ExecDraft, ExecHead, QuantileDraft, QuantileFigures, QuantileHead, QuantileMetrics, SideDraft,
+    SideHead, SideMetrics, SideTarget,
 };
 
 const TREES: usize = 100;
 const LEAVES: usize = 31;
 /// Of the heads that are kept small.
-const SMALL: [usize; 2] = [60, 15];
+const SMALL: [usize; 2] = [30, 8];
 
 /// One row of features.
 pub type Row = [f32; FEATURE_COUNT];
 
-/// The example bundle with three heads of 100 trees of 31 leaves, heads of failures and quantiles of 60 trees of 15, and this
+/// The example bundle with three heads of 100 trees of 31 leaves, heads of failures and quantiles of 30 trees of 8, and this
 /// service table.
 pub fn draft(rows: &[Row], service_table: ServiceTable) -> BundleDraft {
     let example = BundleDraft::example();
@@ -30,7 +30,7 @@ pub fn draft(rows: &[Row], service_table: ServiceTable) -> BundleDraft {
         cold: Some(side(SideTarget::Cold, forest(rows, 2, -0.03, [TREES, LEAVES]))),
         wait: Some(side(SideTarget::Wait, forest(rows, 3, 0.008, [TREES, LEAVES]))),
         // One failure in four hundred; tenths above and below what a formula says.
-        error: Some(side(SideTarget::Error, forest(rows, 4, -0.1, SMALL))),
+        error: Some(side(SideTarget::Error, forest(rows, 4, -0.2, SMALL))),
         quantiles: Some(quantiles([forest(rows, 5, -0.002, SMALL), forest(rows, 6, 0.01, SMALL)])),
         service_table,
         ..example

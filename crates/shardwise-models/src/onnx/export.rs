@@ -32,7 +32,8 @@ pub struct OnnxExport {
 /// When a head says numbers that 32-bit floats do not hold.
 pub fn export_bundle(bundle: &ModelBundle) -> Result<Vec<OnnxExport>, OnnxError> {
     let exec = bundle.exec().map(|head| export_exec(bundle, head));
-    let sides = [bundle.cold(), bundle.wait(), bundle.error()].into_iter().flatten().map(|head| export_side(bundle, head));
+    let sides =
+        [bundle.cold(), bundle.wait(), bundle.error()].into_iter().flatten().map(|head| export_side(bundle, head));
     exec.into_iter().chain(sides).collect()
 }
 

@@ -11,7 +11,8 @@ use shardwise_features::{FEATURE_COUNT, ServiceObservations, ServiceTable, golde
 use shardwise_models::forest::{Forest, Missing, TreeNode};
 use shardwise_models::{
     BundleDraft, BundleError, CalibrationDraft, CalibrationMetrics, ConfidenceCurve, ExecDraft, ExecHead, ModelBundle,
-    QuantileDraft, QuantileFigures, QuantileHead, QuantileMetrics, SideDraft, SideHead, SideMetrics, SideTarget, table_to_bytes,
+    QuantileDraft, QuantileFigures, QuantileHead, QuantileMetrics, SideDraft, SideHead, SideMetrics, SideTarget,
+    table_to_bytes,
 };
 use shardwise_types::Response;
 
