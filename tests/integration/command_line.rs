@@ -22,6 +22,17 @@ fn a_night_reports_every_field_of_the_contract() {
     for metric in ["rmse", "r2", "table_rmse", "elastic_net_rmse", "forest_rmse"] {
         assert!(number(&result["heads"]["exec"][metric]).is_finite(), "{metric}");
     }
+    for head in ["cold", "wait"] {
+        assert!(number(&result["heads"][head]["loss"]) < number(&result["heads"][head]["formula_loss"]), "{head}");
+    }
+    for (quantile, level) in [("q50", 0.5), ("q90", 0.9)] {
+        let figures = &result["heads"]["quantiles"][quantile];
+        assert!(number(&figures["loss"]) < number(&figures["formula_loss"]), "{quantile}: {figures}");
+        assert!((number(&figures["coverage"]) - level).abs() < 0.1, "{quantile}: {figures}");
+    }
+    let confidence = &result["heads"]["confidence"];
+    assert!(number(&confidence["train_choices"]) > number(&confidence["test_choices"]), "{confidence}");
+    assert!(number(&confidence["error"]) < 0.2, "{confidence}");
     let policies: Vec<&str> =
         result["closed_loop"].as_array().expect("rows").iter().filter_map(|row| row["policy"].as_str()).collect();
     for policy in ["shardwise", "random", "p2c_in_flight", "least_in_flight", "sed_tab", "sed_off_lambda"] {

@@ -140,9 +140,15 @@ fn a_run_leaves_all_that_it_did_in_its_folder() {
     let metrics = json_lines(&read(&folder.join("metrics.ndjson")));
     let mut figures: Vec<(&str, &str)> =
         metrics.iter().map(|line| (line["stage"].as_str().expect("s"), line["figure"].as_str().expect("f"))).collect();
-    for figure in
-        [("build", "rows"), ("verify", "mismatches"), ("train", "exec.rmse"), ("evaluate", "shardwise.mean_ms")]
-    {
+    for figure in [
+        ("build", "rows"),
+        ("verify", "mismatches"),
+        ("train", "exec.rmse"),
+        ("train", "wait.loss"),
+        ("train", "quantiles.q90.coverage"),
+        ("train", "confidence.error"),
+        ("evaluate", "shardwise.mean_ms"),
+    ] {
         assert!(figures.contains(&figure), "{figure:?}");
     }
     let all = figures.len();

@@ -52,7 +52,7 @@ fn tree(rng: &mut StdRng) -> Vec<TreeNode> {
     nodes
 }
 
-/// A bundle with three heads of trees with all rules for missing values.
+/// A bundle with four heads of trees with all rules for missing values.
 fn bundle(rng: &mut StdRng) -> ModelBundle {
     let example = BundleDraft::example();
     let exec = example.exec.as_ref().expect("the example has an execution head");
@@ -61,8 +61,8 @@ fn bundle(rng: &mut StdRng) -> ModelBundle {
     let exec = Some(ExecDraft { head, metrics: exec.metrics });
     let metrics = SideMetrics { train_rows: 0, test_rows: 0, loss: 0.1, formula_loss: 0.1, bias: 1.0 };
     let mut side = |target| Some(SideDraft { head: SideHead::new(target, forest()).expect("a head"), metrics });
-    let (cold, wait) = (side(SideTarget::Cold), side(SideTarget::Wait));
-    BundleDraft { exec, cold, wait, ..example }.bundle().expect("a bundle")
+    let [cold, wait, error] = [SideTarget::Cold, SideTarget::Wait, SideTarget::Error].map(side);
+    BundleDraft { exec, cold, wait, error, ..example }.bundle().expect("a bundle")
 }
 
 fn rows(rng: &mut StdRng) -> Vec<f32> {
@@ -80,6 +80,7 @@ fn answers_here(bundle: &ModelBundle, head: &str, rows: &[f32]) -> Vec<f64> {
     match head {
         "exec" => bundle.exec().expect("a head").predict_ln_ms_rows(rows, &mut answers),
         "cold" => bundle.cold().expect("a head").predict_rows(rows, &mut answers),
+        "error" => bundle.error().expect("a head").predict_rows(rows, &mut answers),
         _ => bundle.wait().expect("a head").predict_rows(rows, &mut answers),
     }
     answers
@@ -130,7 +131,7 @@ fn every_head_answers_in_onnx_runtime_as_here() {
         let (bundle, rows) = (bundle(&mut rng), rows(&mut rng));
         write_rows(&rows_file, &rows);
         let exports = export_bundle(&bundle).expect("its heads");
-        assert_eq!(exports.len(), 3);
+        assert_eq!(exports.len(), 4);
         for export in exports {
             fs::write(&model, &export.bytes).expect("a model");
             let expected = answers_here(&bundle, export.head, &rows);

@@ -82,8 +82,9 @@ pub fn run(
     let jobs: Vec<(&Contender, u64)> =
         contenders.iter().flat_map(|contender| seeds.iter().map(move |&seed| (contender, seed))).collect();
     let done = AtomicUsize::new(0);
+    let options = SimulateOptions { warm_up: paths.warm_up, ..SimulateOptions::default() };
     let run_job = |&(contender, seed): &(&Contender, u64)| {
-        let summary = run_once(paths, seed, contender, interrupted)?;
+        let summary = run_once(paths, seed, contender, &options, interrupted)?;
         progress(&contender.name, done.fetch_add(1, Ordering::Relaxed) + 1, jobs.len());
         Ok(summary)
     };
@@ -127,18 +128,18 @@ fn first_repeated<T: PartialEq>(items: &[T]) -> Option<&T> {
     items.iter().enumerate().find(|(i, item)| items[..*i].contains(item)).map(|(_, item)| item)
 }
 
-fn run_once(
+pub(crate) fn run_once(
     paths: &SamplePaths<'_>,
     seed: u64,
     contender: &Contender,
+    options: &SimulateOptions,
     interrupted: &AtomicBool,
 ) -> Result<RunSummary, EvaluationError> {
     if interrupted.load(Ordering::Relaxed) {
         return Err(EvaluationError::Interrupted);
     }
     let policies: Vec<Box<dyn Policy>> = paths.world.routers.iter().map(|_| (contender.make)()).collect();
-    let options = SimulateOptions { warm_up: paths.warm_up, ..SimulateOptions::default() };
-    let run = simulate_with(paths.world, paths.workload, seed, policies, &mut NoRecorder, &options);
+    let run = simulate_with(paths.world, paths.workload, seed, policies, &mut NoRecorder, options);
     let summary = run.map_err(|error| EvaluationError::Simulation {
         policy: contender.name.clone(),
         seed,

@@ -7,6 +7,7 @@
 mod arena;
 mod charts;
 mod closed_loop;
+mod confidence;
 mod difference;
 mod error;
 mod generator_charts;
@@ -32,6 +33,7 @@ pub use arena::{
     league, paired, run_arena, specimen, write_arena_page,
 };
 pub use closed_loop::{Contender, SamplePaths, compare, run};
+pub use confidence::calibrate;
 pub use difference::{Change, Differences, differences};
 pub use error::EvaluationError;
 pub use generator_page::{CheckedStatistic, GeneratorCheck, summary, write_generator_page};

@@ -27,6 +27,9 @@ pub struct Answer {
     pub expected_ms: f32,
     /// Latencies within which half, nine tenths and 99 hundredths of such requests are done, in ms.
     pub quantiles_ms: [f32; 3],
+    /// What these were before they were corrected by what responses taught, in ms.
+    #[serde(default)]
+    pub base_ms: [f32; 3],
     /// Probability that the shard is within 10 % and 5 ms of the best, in [0, 1].
     pub confidence: f32,
     /// Whether the shard is busy: more than 0.7 cores wanted for each of its own.

@@ -19,6 +19,13 @@ pub struct PlacerConfig {
     pub wait_blend: f64,
     /// Whether the head of cold starts is used; otherwise a function counts as warm for the runtime's time to live.
     pub cold_head: bool,
+    /// Share of the learned probability of failure in the error term; the rest is counted by this router. In [0, 1]. Off, for on
+    /// simulated fleets with failing shards it made no difference that chance does not make.
+    pub error_blend: f64,
+    /// Whether quantiles of the latency start from the quantile heads; otherwise from the expected latency.
+    pub quantile_heads: bool,
+    /// Whether quantiles of the latency follow what responses teach.
+    pub adaptive_quantiles: bool,
     /// Draws beside the cheapest; `None` for none.
     pub exploration: Option<Exploration>,
     /// What keeps a wrong model from doing harm.
@@ -36,6 +43,9 @@ impl Default for PlacerConfig {
             model_candidates: 8,
             wait_blend: 0.5,
             cold_head: true,
+            error_blend: 0.0,
+            quantile_heads: true,
+            adaptive_quantiles: true,
             exploration: Some(Exploration::default()),
             guards: Guards::default(),
             seed: 0,

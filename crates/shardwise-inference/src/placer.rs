@@ -21,7 +21,7 @@ use crate::counts::DecisionCounts;
 use crate::gate::{Gate, Trust};
 use crate::guards;
 use crate::ranking::{Ranking, Scored, model_fallback};
-use crate::spread::{Spread, kind_of};
+use crate::spread::{Spread, by_heads, kind_of};
 use crate::timing::ModelTime;
 
 /// Places requests with a model bundle, or without one until there is one. Decides through `&self`; threads share it.
@@ -178,8 +178,8 @@ impl Placer {
         if response.is_ok() && !response.cold {
             self.gate.learn(forecast, f64::from(response.exec_ms));
         }
-        if let Some(answer) = forecast.answer {
-            self.spread.learn(answer.kind, f64::from(answer.expected_ms), measured_ms);
+        if let Some(answer) = forecast.answer.filter(|_| self.config.adaptive_quantiles) {
+            self.spread.learn(answer.kind, answer.base_ms.map(f64::from), measured_ms);
         }
     }
 
@@ -271,10 +271,16 @@ impl Placer {
         let chosen = ranking.scored[0];
         let expected_ms = chosen.terms.latency_ms();
         let kind = kind_of(context.request.risk, &chosen.terms, chosen.candidate.utilisation());
-        let quantiles_ms = self.spread.quantiles_ms(kind, expected_ms).map(|ms| ms as f32);
+        let heads = loaded.filter(|_| self.config.quantile_heads);
+        let (kind, base_ms) = match heads.and_then(|loaded| ranking.quantiles_ms(&loaded.bundle)) {
+            Some([median_ms, upper_ms]) => (by_heads(kind), [median_ms, upper_ms, upper_ms]),
+            None => (kind, [expected_ms; 3]),
+        };
+        let quantiles_ms = self.spread.quantiles_ms(kind, base_ms).map(|ms| ms as f32);
+        let base_ms = base_ms.map(|ms| ms as f32);
         let confidence = self.confidence(context, ranking, loaded).value() as f32;
         let congested = chosen.candidate.utilisation() > 0.7;
-        let answer = Answer { expected_ms: expected_ms as f32, quantiles_ms, confidence, congested, kind };
+        let answer = Answer { expected_ms: expected_ms as f32, quantiles_ms, base_ms, confidence, congested, kind };
         let is_watched = self.config.guards.gate.is_some();
         let typical_ms =
             |context: &DecisionContext<'_>| chosen.candidate.typical_execution_ms(context, chosen.position) as f32;
@@ -299,7 +305,11 @@ impl Placer {
             ..uncertain(context, scored, loaded)
         };
         let rivals = ranking.scored.iter().skip(1).take(self.config.model_candidates.max(2) - 1);
-        calibrated(close_to_best(uncertain(&ranking.scored[0]), rivals.map(uncertain)))
+        let built_in = calibrated(close_to_best(uncertain(&ranking.scored[0]), rivals.map(uncertain)));
+        // The bundle's own calibration is of decisions by its heads.
+        let curve =
+            loaded.filter(|_| ranking.scored[0].model_ms.is_some()).and_then(|loaded| loaded.bundle.confidence());
+        curve.map_or(built_in, |curve| Confidence::clamped(curve.of(built_in.value())))
     }
 
     fn prediction(
@@ -333,7 +343,7 @@ impl Placer {
             latency_p90,
             latency_p99,
             expected_load: (first.candidate.local.cores_wanted() + 1.0) / first.candidate.cores,
-            success_probability: Confidence::clamped(1.0 - first.candidate.local.error_rate),
+            success_probability: Confidence::clamped(1.0 - failure_probability(ranking, loaded)),
             cost: first.terms,
             alternative_shards: alternatives.collect(),
             eligible: u32::try_from(ranked.len()).unwrap_or(u32::MAX),
@@ -345,6 +355,14 @@ impl Placer {
             model_version: loaded.map(|loaded| Arc::clone(&loaded.version)),
         }
     }
+}
+
+/// How probable the failure of the first candidate is: by the error head, but no less than this router has counted of late.
+fn failure_probability(ranking: &Ranking, loaded: Option<&Loaded>) -> f64 {
+    let counted = ranking.scored[0].candidate.local.error_rate;
+    loaded
+        .and_then(|loaded| ranking.failure_probability(&loaded.bundle))
+        .map_or(counted, |learned| learned.max(counted))
 }
 
 fn decision(ranking: &Ranking, chosen: &Chosen) -> Decision {

@@ -2,7 +2,7 @@
 
 use shardwise_features::{DecisionContext, DecisionFeatures, FEATURE_COUNT, FeatureVector};
 use shardwise_models::{ExecHead, ModelBundle, Predictions};
-use shardwise_policies::sed::{Candidate, SedConfig, expected_cold_ms, fleet_utilisation};
+use shardwise_policies::sed::{Candidate, SedConfig, error_ms, expected_cold_ms, fleet_utilisation};
 use shardwise_types::{CostTerms, FallbackReason};
 
 use crate::config::{Guards, PlacerConfig};
@@ -26,6 +26,8 @@ pub(crate) struct Scored {
     pub(crate) cold_probability: f64,
     /// Warm execution that is typical by the model, in ms, when it was asked: the median, where the cost goes by the mean.
     pub(crate) model_ms: Option<f32>,
+    /// Place of its features among those that were extracted last.
+    row: Option<usize>,
 }
 
 /// The candidates of a decision and the buffers that they need.
@@ -67,7 +69,7 @@ impl Ranking {
             let candidate = read(position);
             something_known |= candidate.service_ln_ms.is_some() || candidate.local.executions > 0.0;
             let terms = CostTerms::default();
-            Scored { position, candidate, terms, plain_ms: 0.0, cold_probability: 0.0, model_ms: None }
+            Scored { position, candidate, terms, plain_ms: 0.0, cold_probability: 0.0, model_ms: None, row: None }
         }));
         let fleet_utilisation = fleet_utilisation(scored.iter().map(|scored| &scored.candidate));
         for scored in scored.iter_mut() {
@@ -160,6 +162,26 @@ impl Ranking {
         Some(self.predictions.exec_ln_ms[0].exp() as f32)
     }
 
+    /// What the quantile heads expect of the first candidate's latency, in ms, when the model scored it.
+    pub(crate) fn quantiles_ms(&self, bundle: &ModelBundle) -> Option<[f64; 2]> {
+        let (head, row) = (bundle.quantiles()?, self.row_of_first()?);
+        Some(head.predict_ms(row))
+    }
+
+    /// How probable the first candidate's failure is by the error head, when the model scored it.
+    pub(crate) fn failure_probability(&self, bundle: &ModelBundle) -> Option<f64> {
+        let (head, row) = (bundle.error()?, self.row_of_first()?);
+        let mut probability = [0.0];
+        head.predict_rows(row, &mut probability);
+        Some(probability[0])
+    }
+
+    /// The first candidate's features.
+    fn row_of_first(&self) -> Option<&[f32]> {
+        let first = self.scored.first().filter(|first| first.model_ms.is_some())?;
+        self.rows.get(first.row? * FEATURE_COUNT..)?.get(..FEATURE_COUNT)
+    }
+
     /// Whether no candidate is cheaper than this one without the model.
     pub(crate) fn is_cheapest_without_model(&self, index: usize) -> bool {
         self.scored.iter().all(|other| other.plain_ms >= self.scored[index].plain_ms)
@@ -189,7 +211,7 @@ impl Ranking {
         config: &PlacerConfig,
     ) -> Result<(), FallbackReason> {
         self.extract(context, cut, config)?;
-        self.ask(bundle, cut)
+        self.ask(bundle, cut, config)
     }
 
     /// Extracts the features of the first `cut` candidates.
@@ -202,7 +224,8 @@ impl Ranking {
         let Self { scored, rows, .. } = self;
         let decision = DecisionFeatures::new(context);
         rows.clear();
-        for scored in &scored[..cut] {
+        for (row, scored) in scored[..cut].iter_mut().enumerate() {
+            scored.row = Some(row);
             rows.extend_from_slice(FeatureVector::extract(&decision, scored.position).as_slice());
         }
         let missing = rows[..FEATURE_COUNT].iter().filter(|value| value.is_nan()).count();
@@ -213,9 +236,18 @@ impl Ranking {
     }
 
     /// Asks the heads about the `cut` candidates whose features were just extracted.
-    pub(crate) fn ask(&mut self, bundle: &ModelBundle, cut: usize) -> Result<(), FallbackReason> {
+    pub(crate) fn ask(
+        &mut self,
+        bundle: &ModelBundle,
+        cut: usize,
+        config: &PlacerConfig,
+    ) -> Result<(), FallbackReason> {
         let Self { rows, predictions, .. } = self;
         bundle.predict(rows, predictions);
+        if let Some(head) = bundle.error().filter(|_| config.error_blend > 0.0) {
+            predictions.error.resize(cut, 0.0);
+            head.predict_rows(rows, &mut predictions.error);
+        }
         if predictions.exec_ln_ms.len() != cut {
             return Err(FallbackReason::NoExecHead);
         }
@@ -244,6 +276,10 @@ impl Ranking {
         let mut terms = candidate.cost_given(execution_ms, cold_ms, &cost);
         if bundle.wait().is_some() && config.wait_blend > 0.0 {
             terms.wait_ms += config.wait_blend * (self.predictions.wait_ms[index] - terms.wait_ms);
+        }
+        if bundle.error().is_some() && config.error_blend > 0.0 {
+            let learned_ms = error_ms(self.predictions.error[index], &cost.runtime);
+            terms.error_ms += config.error_blend * (learned_ms - terms.error_ms);
         }
         terms
     }

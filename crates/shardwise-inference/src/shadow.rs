@@ -209,7 +209,7 @@ impl Observed {
         let challenger = self.challenger.take()?;
         let cut = self.ranking.scored.len();
         let fallback = self.fallback.or_else(|| match challenger.bundle.exec() {
-            Some(_) => self.ranking.ask(&challenger.bundle, cut).err(),
+            Some(_) => self.ranking.ask(&challenger.bundle, cut, config).err(),
             None => Some(FallbackReason::NoExecHead),
         });
         if fallback.is_none() {

@@ -12,12 +12,14 @@ use std::sync::Arc;
 use serde::Deserialize;
 use shardwise_features::{FEATURE_COUNT, FEATURES, ServiceTable, fingerprint, position};
 
+use crate::confidence_curve::{ConfidenceCurve, admit_calibration};
 use crate::durable::read_bounded;
 use crate::exec_head::{ExecHead, ExecModel, HeadProblem};
 use crate::forest::{Forest, ForestError};
 use crate::manifest::{
     EXEC_TARGET, ExecManifest, FORMAT_VERSION, FileEntry, MANIFEST_FILE, Manifest, SideManifest, TABLE_FILE,
 };
+use crate::quantile_head::{QuantileHead, admit_quantiles};
 use crate::scorer::{Predictions, Scorer};
 use crate::side_head::{SideHead, SideTarget};
 use crate::table_file::{TableFileError, table_from_bytes};
@@ -146,6 +148,14 @@ pub enum BundleError {
         /// What is wrong with it.
         source: HeadProblem,
     },
+    /// The calibration of confidence cannot be served.
+    #[error("{}: not a calibration of confidence: {problem}; fetch the bundle again or train", path.display())]
+    Calibration {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The bundle cannot be written.
     #[error("{}: the model bundle cannot be written", path.display())]
     Unwritable {
@@ -156,13 +166,28 @@ pub enum BundleError {
     },
 }
 
+/// The heads of a bundle, each of which may be missing.
+#[derive(Debug, Clone, Default)]
+struct ServedHeads {
+    exec: Option<ExecHead>,
+    cold: Option<SideHead>,
+    wait: Option<SideHead>,
+    error: Option<SideHead>,
+    quantiles: Option<QuantileHead>,
+    confidence: Option<ConfidenceCurve>,
+}
+
+impl ServedHeads {
+    fn scorer(&self) -> Scorer {
+        Scorer::new(self.exec.as_ref(), [self.cold.as_ref(), self.wait.as_ref()])
+    }
+}
+
 /// A verified, immutable model: what a router decides with.
 pub struct ModelBundle {
     digest: String,
     manifest: Manifest,
-    exec: Option<ExecHead>,
-    cold: Option<SideHead>,
-    wait: Option<SideHead>,
+    heads: ServedHeads,
     scorer: Scorer,
     exec_model: Option<Arc<dyn ExecModel>>,
     service_table: Arc<ServiceTable>,
@@ -209,24 +234,10 @@ impl ModelBundle {
         let manifest = admit_manifest(&place.join(MANIFEST_FILE), manifest_bytes)?;
         let files = admit_files(place, &manifest.files, read)?;
         let service_table = admit_table(place, &files)?;
-        let exec = manifest.heads.exec.as_ref().map(|head| admit_exec(place, head, &files)).transpose()?;
-        let side = |head: &Option<SideManifest>, target: SideTarget| {
-            head.as_ref().map(|head| admit_side(place, head, target, &files)).transpose()
-        };
-        let (cold, wait) =
-            (side(&manifest.heads.cold, SideTarget::Cold)?, side(&manifest.heads.wait, SideTarget::Wait)?);
+        let heads = admit_heads(place, &manifest, &files)?;
         let digest = blake3::hash(manifest_bytes).to_hex().to_string();
-        let scorer = Scorer::new(exec.as_ref(), [cold.as_ref(), wait.as_ref()]);
-        Ok(Self {
-            digest,
-            manifest,
-            exec,
-            cold,
-            wait,
-            scorer,
-            exec_model: None,
-            service_table: Arc::new(service_table),
-        })
+        let scorer = heads.scorer();
+        Ok(Self { digest, manifest, heads, scorer, exec_model: None, service_table: Arc::new(service_table) })
     }
 
     /// The version: the first 16 hexadecimal digits of the digest.
@@ -246,20 +257,36 @@ impl ModelBundle {
 
     /// Predicts execution times, when it was trained.
     pub fn exec(&self) -> Option<&ExecHead> {
-        self.exec.as_ref()
+        self.heads.exec.as_ref()
     }
 
     /// Predicts how probable cold starts are, when it was trained.
     pub fn cold(&self) -> Option<&SideHead> {
-        self.cold.as_ref()
+        self.heads.cold.as_ref()
     }
 
     /// Predicts time in queues, when it was trained.
     pub fn wait(&self) -> Option<&SideHead> {
-        self.wait.as_ref()
+        self.heads.wait.as_ref()
     }
 
-    /// Asks all heads about the candidates of one decision, one feature vector after the other in `rows`, which differ only
+    /// Predicts how probable failures are, when it was trained. It is not among the heads that [`predict`](Self::predict)
+    /// asks.
+    pub fn error(&self) -> Option<&SideHead> {
+        self.heads.error.as_ref()
+    }
+
+    /// Predicts quantiles of the latency, when they were trained. They are asked about the chosen shard alone.
+    pub fn quantiles(&self) -> Option<&QuantileHead> {
+        self.heads.quantiles.as_ref()
+    }
+
+    /// What confidence stands for when this bundle decides, when a closed loop told.
+    pub fn confidence(&self) -> Option<&ConfidenceCurve> {
+        self.heads.confidence.as_ref()
+    }
+
+    /// Asks the heads of the cost about the candidates of one decision, one feature vector after the other in `rows`, which differ only
     /// in what is [not the same](shardwise_features::Feature::is_per_decision) for all candidates. The answers are those of
     /// the heads by themselves, bit for bit, and come several times sooner. Allocates nothing once the buffers have grown.
     ///
@@ -285,32 +312,30 @@ impl ModelBundle {
     /// The same with another execution head.
     #[must_use]
     pub fn with_exec(&self, exec: Option<ExecHead>) -> Self {
-        self.with_heads(exec, self.cold.clone(), self.wait.clone())
+        self.with_heads(ServedHeads { exec, ..self.heads.clone() })
     }
 
     /// The same service table under the heads of another bundle.
     #[must_use]
     pub fn with_heads_of(&self, other: &Self) -> Self {
-        self.with_heads(other.exec.clone(), other.cold.clone(), other.wait.clone())
+        self.with_heads(other.heads.clone())
     }
 
     /// The same with another model in the place of what the execution head predicts. Its smearing and spread stay the head's.
     #[must_use]
     pub fn with_exec_model(&self, model: Arc<dyn ExecModel>) -> Self {
         // The trees that nobody hears are not asked either.
-        let scorer = Scorer::new(None, [self.cold(), self.wait()]);
-        let own = self.with_heads(self.exec.clone(), self.cold.clone(), self.wait.clone());
-        Self { exec_model: Some(model), scorer, ..own }
+        let scorer = ServedHeads { exec: None, ..self.heads.clone() }.scorer();
+        Self { exec_model: Some(model), scorer, ..self.with_heads(self.heads.clone()) }
     }
 
-    fn with_heads(&self, exec: Option<ExecHead>, cold: Option<SideHead>, wait: Option<SideHead>) -> Self {
-        let scorer = Scorer::new(exec.as_ref(), [cold.as_ref(), wait.as_ref()]);
-        let (digest, manifest) = (self.digest.clone(), self.manifest.clone());
-        Self { digest, manifest, exec, cold, wait, scorer, exec_model: None, service_table: self.service_table() }
+    fn with_heads(&self, heads: ServedHeads) -> Self {
+        let (digest, manifest, scorer) = (self.digest.clone(), self.manifest.clone(), heads.scorer());
+        Self { digest, manifest, heads, scorer, exec_model: None, service_table: self.service_table() }
     }
 }
 
-type Files = BTreeMap<String, Vec<u8>>;
+pub(crate) type Files = BTreeMap<String, Vec<u8>>;
 
 fn read_file(folder: &Path, name: &str, limit: u64) -> Result<Vec<u8>, BundleError> {
     let path = folder.join(name);
@@ -401,7 +426,7 @@ fn check_content(path: &Path, entry: &FileEntry, content: &[u8]) -> Result<(), B
     Ok(())
 }
 
-fn listed<'a>(place: &Path, files: &'a Files, name: &str) -> Result<&'a [u8], BundleError> {
+pub(crate) fn listed<'a>(place: &Path, files: &'a Files, name: &str) -> Result<&'a [u8], BundleError> {
     let not_listed = || BundleError::Manifest {
         path: place.join(MANIFEST_FILE),
         problem: format!("`{name}` is not among its files"),
@@ -414,12 +439,27 @@ fn admit_table(place: &Path, files: &Files) -> Result<ServiceTable, BundleError>
     table_from_bytes(bytes).map_err(|source| BundleError::Table { path: place.join(TABLE_FILE), source })
 }
 
+fn admit_heads(place: &Path, manifest: &Manifest, files: &Files) -> Result<ServedHeads, BundleError> {
+    let said = &manifest.heads;
+    let side = |head: &Option<SideManifest>, target: SideTarget| {
+        head.as_ref().map(|head| admit_side(place, head, target, files)).transpose()
+    };
+    Ok(ServedHeads {
+        exec: said.exec.as_ref().map(|head| admit_exec(place, head, files)).transpose()?,
+        cold: side(&said.cold, SideTarget::Cold)?,
+        wait: side(&said.wait, SideTarget::Wait)?,
+        error: side(&said.error, SideTarget::Error)?,
+        quantiles: said.quantiles.as_ref().map(|head| admit_quantiles(place, head, files)).transpose()?,
+        confidence: manifest.calibration.as_ref().map(|said| admit_calibration(place, said, files)).transpose()?,
+    })
+}
+
 fn admit_exec(place: &Path, head: &ExecManifest, files: &Files) -> Result<ExecHead, BundleError> {
     let forest = admit_forest(place, &head.file, files)?;
     exec_head(head, forest).map_err(|source| BundleError::Head { path: place.join(MANIFEST_FILE), source })
 }
 
-fn admit_forest(place: &Path, file: &str, files: &Files) -> Result<Forest, BundleError> {
+pub(crate) fn admit_forest(place: &Path, file: &str, files: &Files) -> Result<Forest, BundleError> {
     let bytes = listed(place, files, file)?;
     Forest::from_bytes(bytes).map_err(|source| BundleError::Forest { path: place.join(file), source })
 }

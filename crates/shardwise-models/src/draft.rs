@@ -9,12 +9,15 @@ use shardwise_features::{FEATURES, ServiceTable, fingerprint};
 use shardwise_types::Timestamp;
 
 use crate::bundle::{BundleError, ModelBundle};
+use crate::confidence_curve::{CALIBRATION_FILE, CalibrationDraft};
 use crate::exec_head::ExecHead;
+use crate::forest::Forest;
 use crate::manifest::{
     DatasetSource, EXEC_FILE, EXEC_TARGET, ExecManifest, FORMAT_VERSION, FileEntry, HeadMetrics, Heads, MANIFEST_FILE,
     Manifest, SideManifest, SideMetrics, TABLE_FILE,
 };
 use crate::package::Package;
+use crate::quantile_head::{QUANTILE_FILES, QuantileDraft};
 use crate::side_head::SideHead;
 use crate::table_file::table_to_bytes;
 
@@ -43,6 +46,12 @@ pub struct BundleDraft {
     pub cold: Option<SideDraft>,
     /// The head of waits, when it was trained.
     pub wait: Option<SideDraft>,
+    /// The head of failures, when it was trained.
+    pub error: Option<SideDraft>,
+    /// The quantile heads, when they were trained.
+    pub quantiles: Option<QuantileDraft>,
+    /// What its confidence stands for, when a closed loop told.
+    pub calibration: Option<CalibrationDraft>,
     /// What history taught about functions and shards.
     pub service_table: ServiceTable,
 }
@@ -70,7 +79,7 @@ impl BundleDraft {
     pub fn example() -> Self {
         let golden = shardwise_features::golden::contexts().remove(1);
         let tree = vec![crate::forest::TreeNode::Leaf(0.0)];
-        let forest = crate::forest::Forest::new(FEATURES.len(), &[tree]).expect("a single leaf is a sound tree");
+        let forest = Forest::new(FEATURES.len(), &[tree]).expect("a single leaf is a sound tree");
         let offset_feature =
             shardwise_features::position("prior_service_ln_ms").expect("the feature table has the prior");
         let head = ExecHead::new(forest, offset_feature, 2.5, 1.125, 0.5).expect("sound numbers");
@@ -97,6 +106,9 @@ impl BundleDraft {
             exec: Some(ExecDraft { head, metrics }),
             cold: None,
             wait: None,
+            error: None,
+            quantiles: None,
+            calibration: None,
             service_table: golden.service_table.unwrap_or_default(),
         }
     }
@@ -135,12 +147,18 @@ impl BundleDraft {
         if let Some(exec) = &self.exec {
             files.insert(EXEC_FILE, exec.head.forest().to_bytes());
         }
-        for side in [&self.cold, &self.wait].into_iter().flatten() {
+        for side in [&self.cold, &self.wait, &self.error].into_iter().flatten() {
             files.insert(side.head.target().file(), side.head.forest().to_bytes());
         }
-        let manifest = self.manifest(&files);
+        if let Some(quantiles) = &self.quantiles {
+            files.extend(QUANTILE_FILES.into_iter().zip(quantiles.head.forests().each_ref().map(Forest::to_bytes)));
+        }
         let unserialisable =
             |error: serde_json::Error| BundleError::Manifest { path: MANIFEST_FILE.into(), problem: error.to_string() };
+        if let Some(calibration) = &self.calibration {
+            files.insert(CALIBRATION_FILE, calibration.file().map_err(unserialisable)?);
+        }
+        let manifest = self.manifest(&files);
         let mut manifest = serde_json::to_vec_pretty(&manifest).map_err(unserialisable)?;
         manifest.push(b'\n');
         let files = files.into_iter().map(|(name, content)| (name.to_owned(), content)).collect();
@@ -166,7 +184,10 @@ impl BundleDraft {
                 exec: self.exec.as_ref().map(ExecDraft::manifest),
                 cold: self.cold.as_ref().map(SideDraft::manifest),
                 wait: self.wait.as_ref().map(SideDraft::manifest),
+                error: self.error.as_ref().map(SideDraft::manifest),
+                quantiles: self.quantiles.as_ref().map(QuantileDraft::manifest),
             },
+            calibration: self.calibration.as_ref().map(CalibrationDraft::manifest),
             files,
             how_to_make_again: self.how_to_make_again.clone(),
         }

@@ -16,6 +16,7 @@
 //! ```
 
 mod bundle;
+mod confidence_curve;
 mod design;
 mod draft;
 mod durable;
@@ -28,6 +29,7 @@ mod neural_head;
 #[cfg(feature = "onnx")]
 pub mod onnx;
 mod package;
+mod quantile_head;
 mod registry;
 mod scorer;
 mod side_head;
@@ -37,6 +39,7 @@ mod table_file;
 mod trust;
 
 pub use bundle::{BundleError, ModelBundle};
+pub use confidence_curve::{CalibrationDraft, CalibrationManifest, CalibrationMetrics, ConfidenceCurve};
 pub use design::Design;
 pub use draft::{BundleDraft, ExecDraft, SideDraft};
 pub use exec_head::{ExecHead, ExecModel, HeadProblem};
@@ -47,6 +50,10 @@ pub use manifest::{
 };
 pub use neural_head::{Dense, MAX_UNITS, NeuralHead, NeuralInputs, NeuralProblem};
 pub use package::{Package, PackageError};
+pub use quantile_head::{
+    QUANTILE_LEVELS, QuantileDraft, QuantileFigures, QuantileHead, QuantileMetrics, QuantilesManifest,
+    formula_latency_ln_ms,
+};
 pub use registry::{
     AliasMove, CHALLENGER, CHAMPION, Garbage, HistoryEntry, Judgement, PREVIOUS, Registry, RegistryError, model_names,
 };

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use shardwise_types::Timestamp;
 
+use crate::confidence_curve::CalibrationManifest;
+use crate::quantile_head::QuantilesManifest;
 use crate::side_head::SideTarget;
 
 /// The version of the bundle format that is written and read here.
@@ -48,10 +50,30 @@ pub struct Manifest {
     pub parameters: BTreeMap<String, serde_json::Value>,
     /// The learned heads.
     pub heads: Heads,
+    /// What its confidence stands for, when a closed loop told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<CalibrationManifest>,
     /// All files beside the manifest by name.
     pub files: BTreeMap<String, FileEntry>,
     /// The command that makes this bundle again.
     pub how_to_make_again: String,
+}
+
+impl Manifest {
+    /// How well each head does, and the calibration of confidence, by name: an object of objects, without what is not there.
+    pub fn metrics(&self) -> serde_json::Value {
+        let Heads { exec, cold, wait, error, quantiles } = &self.heads;
+        let side = |head: &Option<SideManifest>| head.as_ref().map(|head| serde_json::json!(head.metrics));
+        let all = [
+            ("exec", exec.as_ref().map(|head| serde_json::json!(head.metrics))),
+            ("cold", side(cold)),
+            ("wait", side(wait)),
+            ("error", side(error)),
+            ("quantiles", quantiles.as_ref().map(|heads| serde_json::json!(heads.metrics))),
+            ("confidence", self.calibration.as_ref().map(|said| serde_json::json!(said.metrics))),
+        ];
+        all.into_iter().filter_map(|(name, metrics)| Some((name.to_owned(), metrics?))).collect()
+    }
 }
 
 /// A dataset that a model was trained on.
@@ -85,6 +107,12 @@ pub struct Heads {
     /// Predicts time in queues.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait: Option<SideManifest>,
+    /// Predicts how probable failures are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<SideManifest>,
+    /// Predicts quantiles of the latency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantiles: Option<QuantilesManifest>,
 }
 
 /// What the manifest says of a side head.
@@ -113,7 +141,7 @@ pub struct SideMetrics {
     /// Mean loss of the head.
     pub loss: f64,
     /// Mean loss of what a router without the head would assume: that a function is warm for as long as shards keep it,
-    /// or the expected wait by the queue formula.
+    /// the expected wait by the queue formula, or that a shard fails as often as of late.
     pub formula_loss: f64,
     /// Mean prediction over mean outcome; 1 is unbiased.
     pub bias: f64,

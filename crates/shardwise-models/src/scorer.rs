@@ -14,6 +14,8 @@ pub struct Predictions {
     pub cold: Vec<f64>,
     /// Time in the queue in ms.
     pub wait_ms: Vec<f64>,
+    /// Probability of a failure, in [0, 1]; filled by whoever asks that head.
+    pub error: Vec<f64>,
     scores: Vec<f64>,
     scratch: Scratch,
 }
@@ -41,7 +43,7 @@ impl Scorer {
         into: &mut Predictions,
     ) {
         let n_rows = rows.len() / FEATURE_COUNT;
-        let Predictions { exec_ln_ms, cold: cold_out, wait_ms, scores, scratch } = into;
+        let Predictions { exec_ln_ms, cold: cold_out, wait_ms, scores, scratch, .. } = into;
         let sides = [(cold, cold_out), (wait, wait_ms)];
         exec_ln_ms.resize(if exec.is_some() { n_rows } else { 0 }, 0.0);
         // One row is walked sooner than the tests of all trees are read.

@@ -1,6 +1,7 @@
-//! The heads beside the execution head: how probable a cold start is, and how long the request will queue.
+//! The heads beside the execution head: how probable a cold start is, how long the request will queue, and how probable it is
+//! that it fails.
 //!
-//! Both are forests behind a link function, on the features of a candidate. Left out: what a cold start costs, which the
+//! All are forests behind a link function, on the features of a candidate. Left out: what a cold start costs, which the
 //! service table knows.
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,9 @@ pub enum SideTarget {
     /// Time in the shard's queue in ms. The forest speaks in means of ln(1 + ms).
     #[serde(rename = "ln(1 + queue_ms)")]
     Wait,
+    /// Probability that the request fails there, by an error, a timeout or a drop, in [0, 1]. The forest speaks in log-odds.
+    #[serde(rename = "probability of failure")]
+    Error,
 }
 
 impl SideTarget {
@@ -29,6 +33,7 @@ impl SideTarget {
         match self {
             Self::Cold => "probability of cold",
             Self::Wait => "ln(1 + queue_ms)",
+            Self::Error => "probability of failure",
         }
     }
 
@@ -37,13 +42,14 @@ impl SideTarget {
         match self {
             Self::Cold => "cold.forest",
             Self::Wait => "wait.forest",
+            Self::Error => "error.forest",
         }
     }
 
     /// From what the forest says to what is predicted.
     pub fn of_score(self, score: f64) -> f64 {
         match self {
-            Self::Cold => 1.0 / (1.0 + (-score).exp()),
+            Self::Cold | Self::Error => 1.0 / (1.0 + (-score).exp()),
             Self::Wait => score.exp_m1().clamp(0.0, MAX_WAIT_MS),
         }
     }
@@ -109,7 +115,9 @@ mod tests {
         assert_eq!(answer(SideTarget::Cold, 0.0), 0.5);
         assert_eq!(answer(SideTarget::Wait, 0.0), 0.0);
         for leaf in [-1e300, -800.0, 800.0, 1e300] {
-            assert!((0.0..=1.0).contains(&answer(SideTarget::Cold, leaf)));
+            for target in [SideTarget::Cold, SideTarget::Error] {
+                assert!((0.0..=1.0).contains(&answer(target, leaf)));
+            }
             assert!((0.0..=MAX_WAIT_MS).contains(&answer(SideTarget::Wait, leaf)));
         }
     }

@@ -183,8 +183,9 @@ pub fn congestion_ms(lambda: f64, execution_ms: f64, utilisation: f64) -> f64 {
     lambda * execution_ms * (utilisation - CONGESTION_FROM).max(0.0)
 }
 
-/// The price of a shard's errors in ms, which rivals pay too: failing fast must not look like being fast.
-pub(crate) fn error_ms(error_rate: f64, runtime: &Runtime) -> f64 {
+/// The price of a shard's errors in ms, which rivals pay too: failing fast must not look like being fast. Shares up to 3 % are
+/// noise and cost nothing.
+pub fn error_ms(error_rate: f64, runtime: &Runtime) -> f64 {
     if error_rate > ERROR_FLOOR { error_rate * runtime.timeout_ms } else { 0.0 }
 }
 

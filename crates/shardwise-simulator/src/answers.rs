@@ -111,8 +111,14 @@ mod tests {
     #[test]
     fn who_says_seven_in_ten_must_be_right_seven_times() {
         let mut record = AnswerRecord::default();
-        let answer =
-            Answer { expected_ms: 10.0, quantiles_ms: [9.0, 20.0, 50.0], confidence: 0.72, congested: true, kind: 0 };
+        let answer = Answer {
+            expected_ms: 10.0,
+            quantiles_ms: [9.0, 20.0, 50.0],
+            base_ms: [10.0; 3],
+            confidence: 0.72,
+            congested: true,
+            kind: 0,
+        };
         (0..10).for_each(|i| record.judge(&answer, i < 7));
         assert!((record.calibration_error().unwrap() - 0.02).abs() < 1e-6);
         for ms in [5.0, 15.0, 30.0, 60.0] {

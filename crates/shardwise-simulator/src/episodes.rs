@@ -7,6 +7,8 @@ use std::ops::ControlFlow;
 use shardwise_policies::{Policy, Runtime, SedSoftmax, TwoChoicesInFlight};
 use shardwise_types::{HistoryRecord, Timestamp};
 
+use crate::scenario::{SINKHOLE, TROUBLE};
+use crate::world::{Fault, FaultKind};
 use crate::{Recorder, RunSummary, SimulationError, Workload, WorkloadOptions, WorldError, WorldSpec, simulate};
 
 /// Bits of a decision id that an episode numbers itself; the episode's number stands above them.
@@ -25,6 +27,8 @@ pub struct Episode {
     pub routers: usize,
     /// Makes the policy that places, one for each router.
     pub policy: fn(Runtime) -> Box<dyn Policy>,
+    /// Place of a shard, counted around the fleet, that fails 60 % of its requests at once from 30 % to 70 % of the episode.
+    pub failing: Option<usize>,
 }
 
 /// When episodes take place and how long they are.
@@ -45,7 +49,7 @@ pub struct EpisodeOptions {
 pub fn training_episodes() -> [Episode; 13] {
     let explore = |runtime| -> Box<dyn Policy> { Box::new(SedSoftmax::new(runtime)) };
     let two_choices = |_| -> Box<dyn Policy> { Box::<TwoChoicesInFlight>::default() };
-    let episode = |seed, load, routers| Episode { seed, load, routers, policy: explore };
+    let episode = |seed, load, routers| Episode { seed, load, routers, policy: explore, failing: None };
     [
         episode(1, 0.7, 4),
         episode(2, 0.5, 1),
@@ -63,6 +67,16 @@ pub fn training_episodes() -> [Episode; 13] {
     ]
 }
 
+/// The same, but that in every second episode a shard fails, another in each: without failures none can be learned.
+pub fn failing_episodes() -> [Episode; 13] {
+    let mut episodes = training_episodes();
+    for (place, episode) in episodes.iter_mut().enumerate().step_by(2) {
+        // Far apart, so that they are of different kinds.
+        episode.failing = Some(3 * place);
+    }
+    episodes
+}
+
 /// Plays episodes into one recorder, with decision ids that are unique among all of them. Returns the summaries of those
 /// that were begun; a recorder that breaks ends the last of them early.
 ///
@@ -76,9 +90,16 @@ pub fn simulate_episodes(
 ) -> Result<Vec<RunSummary>, SimulationError> {
     let mut summaries = Vec::with_capacity(episodes.len());
     for (number, episode) in (0_u64..).zip(episodes) {
-        let world = world_of(world, number, episode.routers);
+        let mut world = world_of(world, number, episode.routers);
         let start = options.start.plus_millis(options.every_ms * number as f64);
         let workload = workload_of_requests(&world, episode.seed, start, episode.load, options.requests)?;
+        if let Some(place) = episode.failing {
+            let duration_ms = workload.end.millis_since(workload.start);
+            let (from_ms, until_ms) = (TROUBLE.0 * duration_ms, TROUBLE.1 * duration_ms);
+            let shards = world.shards.len();
+            let kind = FaultKind::Failing(SINKHOLE);
+            world.shards[place % shards].faults.push(Fault { from_ms, until_ms, kind });
+        }
         let policies = world.routers.iter().map(|_| (episode.policy)(world.timing.runtime())).collect();
         let mut numbered = Numbered::new(recorder, number);
         summaries.push(simulate(&world, &workload, episode.seed, policies, &mut numbered)?);

@@ -45,7 +45,8 @@ pub use answers::{AnswerRecord, CONFIDENCE_BINS, ConfidenceBin, Coverage};
 pub use audit::{Bug, Finding};
 pub use engine::{SimulateOptions, SimulationError, simulate, simulate_with};
 pub use episodes::{
-    Episode, EpisodeOptions, Numbered, duration_of_requests, simulate_episodes, training_episodes, workload_of_requests,
+    Episode, EpisodeOptions, Numbered, duration_of_requests, failing_episodes, simulate_episodes, training_episodes,
+    workload_of_requests,
 };
 pub use estimate::{WorldFit, WorldSurvey};
 pub use fleet::{FleetKind, FleetOptions};

@@ -79,7 +79,9 @@ scenarios! {
 }
 
 /// From and until when, as shares of a run.
-const TROUBLE: (f64, f64) = (0.3, 0.7);
+pub(crate) const TROUBLE: (f64, f64) = (0.3, 0.7);
+/// Share of its requests that a failing shard fails.
+pub(crate) const SINKHOLE: f64 = 0.6;
 const BURST: (f64, f64) = (0.4, 0.6);
 /// Events of a load test for each request of the ordinary traffic.
 const EVENT_SHARE: f64 = 0.25;
@@ -127,7 +129,7 @@ impl Scenario {
             Self::Base | Self::VolatilitySpike | Self::Replay | Self::ModelMissing => {}
             Self::FailStop => world.shards[largest].faults.push(fault(TROUBLE, FaultKind::Down)),
             Self::SlowShard => world.shards[largest].faults.push(fault(TROUBLE, FaultKind::Slow(4.0))),
-            Self::Sinkhole => world.shards[largest].faults.push(fault(TROUBLE, FaultKind::Failing(0.6))),
+            Self::Sinkhole => world.shards[largest].faults.push(fault(TROUBLE, FaultKind::Failing(SINKHOLE))),
             Self::NewShard => {
                 let mut shard = world.another_shard(fleet_seed, fleet);
                 shard.faults.push(fault((0.0, 0.5), FaultKind::Absent));

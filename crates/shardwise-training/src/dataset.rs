@@ -56,6 +56,7 @@ pub(crate) fn rows(data: TrainingData) -> Rows {
         block: data.block,
         cold: data.cold,
         queue_ms: data.queue_ms,
+        total_ms: data.total_ms,
         exec_ms: data.exec_ms,
         ok: data.ok,
         weight: data.weight,

@@ -102,6 +102,7 @@ mod tests {
             block: vec![1; n],
             cold: vec![false; n],
             queue_ms: vec![0.0; n],
+            total_ms: vec![10.0; n],
             exec_ms: (0..n).map(|row| if row >= 1000 && row % 2 == 1 { 2_f32.exp() } else { 1.0 }).collect(),
             ok: vec![true; n],
             part: (0..n).map(|row| if row < 1000 { Part::Train } else { Part::Test }).collect(),

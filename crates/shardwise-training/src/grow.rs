@@ -45,6 +45,8 @@ pub(crate) enum Loss {
     Squared,
     /// Logarithmic loss of labels 0 and 1; the forest speaks in log-odds.
     Logarithmic,
+    /// Pinball loss of the quantile of so many hundredths; the forest speaks in units of the labels.
+    Quantile(u8),
 }
 
 impl Loss {
@@ -53,13 +55,14 @@ impl Loss {
         match self {
             Self::Squared => ["regression", "l2"],
             Self::Logarithmic => ["binary", "binary_logloss"],
+            Self::Quantile(_) => ["quantile", "quantile"],
         }
     }
 
     /// Loss of what a forest says.
     pub(crate) fn of_sum(self, sum: f64, label: f64) -> f64 {
         match self {
-            Self::Squared => self.of(sum, label),
+            Self::Squared | Self::Quantile(_) => self.of(sum, label),
             Self::Logarithmic => self.of(1.0 / (1.0 + (-sum).exp()), label),
         }
     }
@@ -69,6 +72,10 @@ impl Loss {
         let ln = |value: f64| value.max(1e-12).ln();
         match self {
             Self::Squared => (label - predicted).powi(2),
+            Self::Quantile(percent) => {
+                let (level, above) = (f64::from(percent) / 100.0, label - predicted);
+                (level * above).max((level - 1.0) * above)
+            }
             Self::Logarithmic => -(label * ln(predicted) + (1.0 - label) * ln(1.0 - predicted)),
         }
     }

@@ -7,6 +7,7 @@
 mod baselines;
 mod dataset;
 mod error;
+mod error_head;
 mod exec;
 mod exec_rows;
 mod figures;
@@ -14,6 +15,7 @@ mod grow;
 mod latency;
 mod lightgbm_text;
 mod options;
+mod quantiles;
 mod rows;
 mod score_bench;
 mod search;

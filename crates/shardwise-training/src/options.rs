@@ -116,6 +116,9 @@ impl TrainOptions {
             "num_threads": THREADS,
             "verbosity": -1,
         });
+        if let Loss::Quantile(percent) = loss {
+            parameters["alpha"] = json!(f64::from(percent) / 100.0);
+        }
         if let Some(rounds) = patience {
             parameters["early_stopping_rounds"] = json!(rounds);
         }

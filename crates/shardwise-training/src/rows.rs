@@ -41,6 +41,8 @@ pub struct Rows {
     pub cold: Vec<bool>,
     /// Milliseconds in the shard's queue.
     pub queue_ms: Vec<f32>,
+    /// Milliseconds from dispatch to response.
+    pub total_ms: Vec<f32>,
     /// Milliseconds of execution, cold start included; not above 0 when it never ran.
     pub exec_ms: Vec<f32>,
     /// Whether the request succeeded.
@@ -69,6 +71,7 @@ impl Rows {
             ("block", self.block.len(), 1),
             ("cold", self.cold.len(), 1),
             ("queue_ms", self.queue_ms.len(), 1),
+            ("total_ms", self.total_ms.len(), 1),
             ("exec_ms", self.exec_ms.len(), 1),
             ("ok", self.ok.len(), 1),
             ("split", self.part.len(), 1),
@@ -270,6 +273,7 @@ mod tests {
             block: vec![1; n],
             cold: vec![false; n],
             queue_ms: vec![0.0; n],
+            total_ms: vec![2.0; n],
             exec_ms: (0..n).map(|row| 1.0 + row as f32).collect(),
             ok: vec![true; n],
             weight: Vec::new(),

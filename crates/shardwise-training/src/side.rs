@@ -1,4 +1,4 @@
-//! Fits the side heads: the probability of a cold start by logarithmic loss, and the time in a queue by squared error on
+//! Fits the side heads: the probabilities of a cold start and of a failure by logarithmic loss, and the time in a queue by squared error on
 //! ln(1 + ms), which a few endless queues do not rule.
 
 use shardwise_features::FEATURE_COUNT;
@@ -15,6 +15,8 @@ pub(crate) const MAX_QUEUE_MS: f32 = 10_000.0;
 const FORMULA_WARM_S: f32 = 30.0;
 /// The formula is wrong at times; it must not claim to be certain.
 const FORMULA_CERTAINTY: f64 = 0.98;
+/// Without a failure of late one in a thousand may still fail.
+const FORMULA_CERTAINTY_OF_SUCCESS: f64 = 0.999;
 
 /// Fits a side head on the training rows; as many trees as the later of them gain from.
 ///
@@ -43,7 +45,7 @@ pub(crate) fn fit_side_head(
 
 pub(crate) fn loss_of(target: SideTarget) -> Loss {
     match target {
-        SideTarget::Cold => Loss::Logarithmic,
+        SideTarget::Cold | SideTarget::Error => Loss::Logarithmic,
         SideTarget::Wait => Loss::Squared,
     }
 }
@@ -57,7 +59,7 @@ pub(crate) fn loss_of(target: SideTarget) -> Loss {
 pub(crate) fn rising_of(target: SideTarget) -> &'static [&'static str] {
     match target {
         SideTarget::Wait => &["expected_wait_ms"],
-        SideTarget::Cold => &[],
+        SideTarget::Cold | SideTarget::Error => &[],
     }
 }
 
@@ -75,6 +77,7 @@ impl Labelled {
         let label = |row: usize| match target {
             SideTarget::Cold => f64::from(u8::from(rows.cold[row])),
             SideTarget::Wait => f64::from(rows.queue_ms[row].clamp(0.0, MAX_QUEUE_MS)).ln_1p(),
+            SideTarget::Error => f64::from(u8::from(!rows.ok[row])),
         };
         Self {
             features: rows.features_of(chosen),
@@ -97,7 +100,7 @@ impl Labelled {
 }
 
 /// The rows of a dataset that tell of cold starts or of queues: those that ran, and for queues those that were dropped in
-/// one, without which the longest queues would be missing.
+/// one, without which the longest queues would be missing. All tell of failures.
 pub(crate) struct SideSamples {
     pub(crate) train: Labelled,
     pub(crate) test: Labelled,
@@ -108,6 +111,7 @@ impl SideSamples {
         let tells = |row: usize| match target {
             SideTarget::Cold => rows.is_executed(row),
             SideTarget::Wait => rows.is_executed(row) || rows.queue_ms[row] > 0.0,
+            SideTarget::Error => true,
         };
         let unfit = |row: usize| (!tells(row)).then_some(Unfit::NotExecuted);
         let (train, test) = choose_rows(rows, max_rows, unfit)?;
@@ -144,5 +148,9 @@ fn by_formula(target: SideTarget, row: &[f32]) -> f64 {
             if is_warm { 1.0 - FORMULA_CERTAINTY } else { FORMULA_CERTAINTY }
         }
         SideTarget::Wait => f64::from(row[known_feature("expected_wait_ms")]).max(0.0).ln_1p(),
+        SideTarget::Error => {
+            let counted = f64::from(row[known_feature("shard_error_rate")]);
+            counted.max(1.0 - FORMULA_CERTAINTY_OF_SUCCESS).min(FORMULA_CERTAINTY)
+        }
     }
 }

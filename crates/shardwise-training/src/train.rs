@@ -6,8 +6,10 @@ use shardwise_features::ServiceTable;
 use shardwise_models::{BundleDraft, DatasetSource, ExecDraft, ExecHead, HeadMetrics, SideTarget};
 
 use crate::baselines::{TableRule, elastic_net_ln_ms, random_forest_ln_ms};
+use crate::error_head::fit_error_head;
 use crate::exec::{Offset, fit_exec_head, predict};
 use crate::figures::{r2, rmse_of, rounded};
+use crate::quantiles::fit_quantile_heads;
 use crate::rows::{ExecSamples, Rows};
 use crate::side::fit_side_head;
 use crate::{TrainOptions, TrainingError};
@@ -58,6 +60,8 @@ pub fn train_rows(
         fit_side_head(target, rows, options)
     };
     let (cold, wait) = (side(SideTarget::Cold, "cold starts")?, side(SideTarget::Wait, "waits")?);
+    progress("growing trees of failures and of quantiles of the latency");
+    let (error, quantiles) = (fit_error_head(rows, options)?, fit_quantile_heads(rows, options)?);
     let draft = BundleDraft {
         name: options.name.clone(),
         trained_from,
@@ -69,6 +73,9 @@ pub fn train_rows(
         exec: Some(ExecDraft { head, metrics }),
         cold: Some(cold),
         wait: Some(wait),
+        error,
+        quantiles: Some(quantiles),
+        calibration: None,
         dataset: origin.dataset,
         service_table: origin.service_table,
     };
@@ -170,6 +177,7 @@ pub(crate) mod tests {
             rows.features.extend(features);
             rows.cold.push(row % 10 == 9);
             rows.queue_ms.push(if load > 0.5 { 100.0 * load } else { 0.0 });
+            rows.total_ms.push(exec_ms + 5.0);
             rows.exec_ms.push(exec_ms);
             rows.known_at.push(Timestamp::from_nanos(row as i64 * 1_000_000));
             rows.block.push(1 + (row / 1000) as i32);
@@ -233,9 +241,27 @@ pub(crate) mod tests {
         let head = trained.draft.exec.expect("a head").head;
         assert!((NOISE * 0.9..NOISE * 1.6).contains(&head.residual_sd()));
         assert!((head.smearing() - (NOISE * NOISE / 2.0).exp()).abs() < 0.02);
+        assert_eq!(trained.draft.error, None, "nothing fails in this world");
         for side in [trained.draft.cold, trained.draft.wait].map(|side| side.expect("a head").metrics) {
             assert!(side.loss < 0.1 * side.formula_loss && (side.bias - 1.0).abs() < 0.05, "{side:?}");
         }
+    }
+
+    #[test]
+    fn expected_executions_are_unbiased_on_late_rows() {
+        let mut rows = world(12_000, 3000, 0.1);
+        let mut dice = Dice(11);
+        rows.exec_ms.iter_mut().for_each(|ms| *ms *= (0.5 * dice.normal()).exp() as f32);
+        let head = trained(&rows).draft.exec.expect("a head").head;
+        let late: Vec<usize> = (12_000..15_000).filter(|row| !rows.cold[*row]).collect();
+        let features: Vec<f32> = late.iter().flat_map(|row| rows.features(*row)).copied().collect();
+        let mut ln_ms = vec![0.0; late.len()];
+        head.predict_ln_ms_rows(&features, &mut ln_ms);
+        let measured: f64 = late.iter().map(|row| f64::from(rows.exec_ms[*row])).sum();
+        let typical: f64 = ln_ms.iter().map(|ln_ms| ln_ms.exp()).sum();
+        let bias = head.smearing() * typical / measured;
+        assert!((bias - 1.0).abs() < 0.03, "expected over measured: {bias}");
+        assert!(typical / measured < 0.92, "without smearing a log-normal's mean is missed: {}", typical / measured);
     }
 
     #[test]

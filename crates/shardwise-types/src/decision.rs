@@ -200,7 +200,7 @@ pub struct ShardPrediction {
     pub latency_p99: f64,
     /// Cores wanted on the shard once this request is there, over its cores.
     pub expected_load: f64,
-    /// Probability that the request succeeds in time, as measured of late.
+    /// Probability that the request succeeds in time: by the model's head of failures, or as measured of late if that is worse.
     pub success_probability: Confidence,
     /// The terms of the recommended shard's cost.
     pub cost: CostTerms,

@@ -107,6 +107,9 @@ pub(crate) struct ArenaArguments {
     /// Train models for each fleet on simulated logs of seeds 1 to 9.
     #[arg(long, conflicts_with = "models")]
     pub(crate) train: bool,
+    /// Let a shard fail in every second of these logs, so that failures can be learned.
+    #[arg(long, requires = "train")]
+    pub(crate) train_failures: bool,
     /// Folder of models to run instead, the same for all fleets.
     #[arg(long)]
     pub(crate) models: Option<PathBuf>,

@@ -12,7 +12,7 @@ use shardwise_datasets::{BuildOptions, HistoryWriter};
 use shardwise_features::FeatureGroup;
 use shardwise_models::forest::Forest;
 use shardwise_models::{BundleDraft, HeadMetrics, LatencyColumns, LatencyHead, ModelBundle};
-use shardwise_simulator::{Episode, EpisodeOptions, WorldSpec, simulate_episodes, training_episodes};
+use shardwise_simulator::{Episode, EpisodeOptions, WorldSpec, failing_episodes, simulate_episodes, training_episodes};
 use shardwise_training::{LatencyMetrics, LatencyModels, TrainOptions, train_latency};
 use shardwise_types::{Timestamp, key_of};
 
@@ -53,15 +53,16 @@ struct Kept {
     specification: LatencyColumns,
 }
 
-/// Trains the models of a fleet, and once more without each of these groups of features, or takes those that an earlier run
+/// Trains the models of a fleet, on logs with failing shards or without, and once more without each of these groups of features, or takes those that an earlier run
 /// of this program kept below `work` for the same world.
 pub(crate) fn fleet_models(
     world: &WorldSpec,
     fleet_seed: u64,
     groups: &[FeatureGroup],
+    with_failures: bool,
     work: &Path,
 ) -> miette::Result<FleetModels> {
-    let folder = work.join(format!("fleet-{fleet_seed}-{:016x}", key(world, fleet_seed)?));
+    let folder = work.join(format!("fleet-{fleet_seed}-{:016x}", key(world, fleet_seed, with_failures)?));
     if let Some(models) = load(&folder, groups) {
         eprintln!("models of fleet {fleet_seed}: kept from an earlier run");
         return Ok(models);
@@ -69,7 +70,8 @@ pub(crate) fn fleet_models(
     fs::create_dir_all(work).into_diagnostic()?;
     let scratch = tempfile::tempdir_in(work).into_diagnostic()?;
     let (history, made) = (scratch.path().join("history"), scratch.path().join("dataset"));
-    record(world, &format!("fleet {fleet_seed}"), &training_episodes(), REQUESTS, &history)?;
+    let episodes = if with_failures { failing_episodes() } else { training_episodes() };
+    record(world, &format!("fleet {fleet_seed}"), &episodes, REQUESTS, &history)?;
     dataset::build_with(&history, &made, &blocks()).into_diagnostic()?;
     output::stop_if_interrupted()?;
     let (draft, mut models) = train(&made, fleet_seed, world.timing.timeout_ms)?;
@@ -88,11 +90,11 @@ fn blind_folder(folder: &Path, group: FeatureGroup) -> PathBuf {
 }
 
 /// What the models are made of: the world, the seed, how they are trained, and this build of shardwise.
-fn key(world: &WorldSpec, fleet_seed: u64) -> miette::Result<u64> {
+fn key(world: &WorldSpec, fleet_seed: u64, with_failures: bool) -> miette::Result<u64> {
     let world = serde_json::to_string(world).into_diagnostic()?;
     let options = options(fleet_seed);
     let program = files::this_program();
-    Ok(key_of(&format!("{world} {options:?} {REQUESTS} {program:?}")))
+    Ok(key_of(&format!("{world} {options:?} {REQUESTS} {with_failures} {program:?}")))
 }
 
 /// Smaller trees than for one fleet that is served: there are many fleets, and each has a few hundred thousand rows.

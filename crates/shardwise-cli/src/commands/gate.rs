@@ -279,6 +279,7 @@ fn shuffle_labels(rows: &mut Rows) {
         let other = (key_of(&format!("shuffle {place}")) % (place as u64 + 1)) as usize;
         rows.exec_ms.swap(place, other);
         rows.queue_ms.swap(place, other);
+        rows.total_ms.swap(place, other);
         rows.cold.swap(place, other);
         rows.ok.swap(place, other);
     }
@@ -315,6 +316,7 @@ mod tests {
             block: vec![1; n],
             cold: (0..n).map(|i| i % 7 == 0).collect(),
             queue_ms: (0..n).map(|i| 2.0 * i as f32).collect(),
+            total_ms: (0..n).map(|i| 3.0 * i as f32).collect(),
             exec_ms: (0..n).map(|i| 1.0 + i as f32).collect(),
             ok: vec![true; n],
             part: vec![Part::Train; n],

@@ -60,7 +60,7 @@ fn list(options: &ListArguments, json: bool) -> miette::Result<()> {
             versions.push(match registry.describe(&version) {
                 Ok(manifest) => json!({
                     "version": version, "aliases": aliases, "trainedTo": manifest.trained_to.to_string(),
-                    "codeVersion": manifest.code_version, "rmse": rmse(&manifest),
+                    "codeVersion": manifest.code_version, "rmse": rmse(&manifest), "heads": manifest.metrics(),
                 }),
                 Err(error) => json!({ "version": version, "aliases": aliases, "problem": error.to_string() }),
             });
@@ -78,7 +78,12 @@ fn list(options: &ListArguments, json: bool) -> miette::Result<()> {
         for version in model["versions"].as_array().into_iter().flatten() {
             let aliases: Vec<_> = version["aliases"].as_array().into_iter().flatten().map(text).collect();
             let about = match &version["problem"] {
-                Value::Null => format!("trained to {}, rmse {}", text(&version["trainedTo"]), text(&version["rmse"])),
+                Value::Null => {
+                    let heads: Vec<&str> =
+                        version["heads"].as_object().into_iter().flatten().map(|(head, _)| head.as_str()).collect();
+                    let [to, rmse] = ["trainedTo", "rmse"].map(|field| text(&version[field]));
+                    format!("trained to {to}, rmse {rmse}, with {}", heads.join(", "))
+                }
                 problem => text(problem),
             };
             println!("  {}  {about}  {}", text(&version["version"]), aliases.join(", "));

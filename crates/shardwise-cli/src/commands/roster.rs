@@ -53,7 +53,7 @@ impl FleetRoster {
                 let routers = plan.routers.iter().copied().max().unwrap_or(1).max(4);
                 let net = plan.nets[0];
                 let world = plan.world(fleet, routers, net);
-                let models = fleet_models(&world, fleet, &groups, &options.out.join("models"))?;
+                let models = fleet_models(&world, fleet, &groups, options.train_failures, &options.out.join("models"))?;
                 let latency = [models.latency.end_to_end, models.latency.specification].map(Arc::new);
                 let models = Models { bundle: models.bundle, latency: Some(latency), blind: models.blind };
                 by_fleet.insert(fleet, models);

@@ -8,9 +8,13 @@ use shardwise_models::{ExecHead, ModelBundle};
 
 type TakeAway = fn(&mut PlacerConfig);
 
-/// Variants whose configuration lacks something.
-const WITHOUT: [(&str, TakeAway); 12] = [
+/// Variants whose configuration lacks something, or uses what is off by default.
+const WITHOUT: [(&str, TakeAway); 16] = [
     ("shardwise_without_cold_head", |config| config.cold_head = false),
+    ("shardwise_with_error_head", |config| config.error_blend = 1.0),
+    ("shardwise_with_half_error_head", |config| config.error_blend = 0.5),
+    ("shardwise_without_quantile_heads", |config| config.quantile_heads = false),
+    ("shardwise_without_adaptive_quantiles", |config| config.adaptive_quantiles = false),
     ("shardwise_without_wait_head", |config| config.wait_blend = 0.0),
     ("shardwise_without_wait_formula", |config| config.wait_blend = 1.0),
     ("shardwise_without_cut", |config| config.model_candidates = usize::MAX),

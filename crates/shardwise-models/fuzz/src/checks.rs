@@ -89,6 +89,31 @@ pub fn bundle(manifest: &[u8], files: &BTreeMap<String, Vec<u8>>) -> Result<bool
     answers(&bundle, &said, files).map(|()| true)
 }
 
+/// What the quantile heads say, against the files' forests by the book.
+fn quantiles(
+    bundle: &ModelBundle,
+    said: &serde_json::Value,
+    files: &BTreeMap<String, Vec<u8>>,
+    vectors: &[[f32; FEATURE_COUNT]],
+) -> Result<(), String> {
+    let said = &said["heads"]["quantiles"];
+    let Some(head) = bundle.quantiles() else {
+        return if said.is_null() { Ok(()) } else { Err("the quantile heads were not read".to_owned()) };
+    };
+    for row in vectors {
+        let formula = shardwise_models::formula_latency_ln_ms(row);
+        let by_book = [0, 1].map(|which: usize| {
+            let sum = Book::new(&files[said["files"][which].as_str().unwrap_or_default()]).answer(row);
+            (formula + sum).clamp(-6.9, 20.6).exp()
+        });
+        let found = head.predict_ms(row);
+        if found != [by_book[0], by_book[0].max(by_book[1])] {
+            return Err(format!("quantiles: {found:?} where {by_book:?} was expected"));
+        }
+    }
+    Ok(())
+}
+
 /// What all heads say in one pass, against the files' forests by the book.
 fn answers(bundle: &ModelBundle, said: &serde_json::Value, files: &BTreeMap<String, Vec<u8>>) -> Result<(), String> {
     let table = bundle.service_table();
@@ -123,6 +148,12 @@ fn answers(bundle: &ModelBundle, said: &serde_json::Value, files: &BTreeMap<Stri
         same("exec", &predictions.exec_ln_ms, &|row| offset(row) + sums("exec", row))?;
         same("cold", &predictions.cold, &|row| link(bundle.cold(), sums("cold", row)))?;
         same("wait", &predictions.wait_ms, &|row| link(bundle.wait(), sums("wait", row)))?;
+        let mut errors = vec![f64::NAN; if bundle.error().is_some() { vectors.len() } else { 0 }];
+        if let Some(head) = bundle.error() {
+            head.predict_rows(vectors.as_flattened(), &mut errors);
+        }
+        same("error", &errors, &|row| link(bundle.error(), sums("error", row)))?;
+        quantiles(bundle, said, files, &vectors)?;
     }
     let Some(head) = bundle.exec() else { return Ok(()) };
     match exec["smearing"].as_f64() == Some(head.smearing()) && exec["residual_sd"].as_f64() == Some(head.residual_sd())

@@ -19,7 +19,7 @@ pub(super) const EXEC: [&str; 3] = ["exec", "mean of ln warm exec_ms", "ln ms"];
 /// One head as an ONNX model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OnnxExport {
-    /// `exec`, `cold` or `wait`.
+    /// `exec`, `cold`, `wait` or `error`.
     pub head: &'static str,
     /// What it predicts.
     pub target: &'static str,
@@ -29,13 +29,14 @@ pub struct OnnxExport {
     pub bytes: Vec<u8>,
 }
 
-/// Writes every head of a bundle; the same bundle gives the same bytes.
+/// Writes every head of a bundle but the quantile heads, which are no part of the cost; the same bundle gives the same bytes.
 ///
 /// # Errors
 /// When a head says numbers that 32-bit floats do not hold.
 pub fn export_bundle(bundle: &ModelBundle) -> Result<Vec<OnnxExport>, OnnxError> {
     let exec = bundle.exec().map(|head| export_exec(bundle, head));
-    let sides = [bundle.cold(), bundle.wait()].into_iter().flatten().map(|head| export_side(bundle, head));
+    let sides =
+        [bundle.cold(), bundle.wait(), bundle.error()].into_iter().flatten().map(|head| export_side(bundle, head));
     exec.into_iter().chain(sides).collect()
 }
 
@@ -57,6 +58,7 @@ fn export_side(bundle: &ModelBundle, head: &SideHead) -> Result<OnnxExport, Onnx
     let names = match head.target() {
         SideTarget::Cold => ["cold", "probability of cold", "1"],
         SideTarget::Wait => ["wait", "queue_ms", "ms"],
+        SideTarget::Error => ["error", "probability of failure", "1"],
     };
     export(bundle, names, head.forest(), After::Link(head.target()), &[])
 }

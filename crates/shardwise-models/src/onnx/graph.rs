@@ -44,7 +44,7 @@ pub(super) fn graph(name: &str, forest: &Forest, after: After) -> Result<Graph, 
     match after {
         After::Sum => {}
         After::Offset { feature, default } => graph.add_offset(sum, feature, default),
-        After::Link(SideTarget::Cold) => graph.add("Sigmoid", &[sum], OUTPUT),
+        After::Link(SideTarget::Cold | SideTarget::Error) => graph.add("Sigmoid", &[sum], OUTPUT),
         After::Link(SideTarget::Wait) => graph.add_wait(sum),
     }
     Ok(graph)

@@ -10,7 +10,8 @@ use rand::{RngExt, SeedableRng};
 use shardwise_features::{FEATURE_COUNT, ServiceObservations, ServiceTable, golden};
 use shardwise_models::forest::{Forest, Missing, TreeNode};
 use shardwise_models::{
-    BundleDraft, BundleError, ExecDraft, ExecHead, ModelBundle, SideDraft, SideHead, SideMetrics, SideTarget,
+    BundleDraft, BundleError, CalibrationDraft, CalibrationMetrics, ConfidenceCurve, ExecDraft, ExecHead, ModelBundle,
+    QuantileDraft, QuantileFigures, QuantileHead, QuantileMetrics, SideDraft, SideHead, SideMetrics, SideTarget,
     table_to_bytes,
 };
 use shardwise_types::Response;
@@ -53,6 +54,7 @@ impl Originals {
             example.clone(),
             BundleDraft { exec: None, service_table: tables[1].clone(), ..example.clone() },
             with_heads(rng, &example),
+            with_all(rng, &example),
         ];
         let bundles: Vec<Bundle> = drafts.iter().map(written).collect();
         let versions = bundles.iter().map(|bundle| bundle.load().expect("a sound bundle").version().to_owned());
@@ -140,6 +142,22 @@ fn with_heads(rng: &mut StdRng, example: &BundleDraft) -> BundleDraft {
         service_table: table(40),
         ..example.clone()
     }
+}
+
+/// With everything that a bundle may hold.
+fn with_all(rng: &mut StdRng, example: &BundleDraft) -> BundleDraft {
+    let metrics = SideMetrics { train_rows: 0, test_rows: 0, loss: 0.1, formula_loss: 0.1, bias: 1.0 };
+    let head = SideHead::new(SideTarget::Error, forest(rng, FEATURE_COUNT, 4, 9)).expect("a forest on the features");
+    let error = Some(SideDraft { head, metrics });
+    let quantiles = [(); 2].map(|()| forest(rng, FEATURE_COUNT, 3, 7));
+    let figures = |coverage| QuantileFigures { loss: 0.1, formula_loss: 0.1, coverage };
+    let metrics = QuantileMetrics { train_rows: 0, test_rows: 0, q50: figures(0.5), q90: figures(0.9) };
+    let head = QuantileHead::new(quantiles).expect("forests on the features");
+    let quantiles = Some(QuantileDraft { head, metrics });
+    let curve = ConfidenceCurve::new(vec![[0.1, 0.2], [0.5, 0.5], [0.9, 0.7]]).expect("sound knots");
+    let metrics = CalibrationMetrics { train_choices: 9, test_choices: 9, error: 0.02, built_in_error: 0.05 };
+    let calibration = Some(CalibrationDraft { curve, metrics });
+    BundleDraft { error, quantiles, calibration, ..with_heads(rng, example) }
 }
 
 fn forest(rng: &mut StdRng, n_features: usize, n_trees: usize, leaves: usize) -> Forest {

@@ -2,6 +2,7 @@
 //! key of what it was made from, so that a night that was interrupted goes on where it was; a night that is finished is not
 //! done again.
 
+mod calibrate;
 mod environment;
 mod evaluate;
 mod failure;
@@ -70,6 +71,8 @@ impl Outcome {
 struct TrainedVersion {
     version: String,
     metrics: HeadMetrics,
+    /// How well each head does, by name.
+    heads: Value,
 }
 
 /// A night that got to its end.
@@ -181,7 +184,7 @@ impl<'a> Night<'a> {
         let key = self.key(&card);
         let quality = run.stage("check", || self.check(&key, &card))?;
         let verified = run.stage("verify", || self.verify(&key))?;
-        let trained = run.stage("train", || self.train(&key))?;
+        let trained = run.stage("train", || self.train(&key, &card))?;
         let bundle = Arc::new(self.registry.load(&trained.version).into_diagnostic()?);
         let (end, prediction) = run.stage("decide", || {
             let end = self.end_of_history(&card)?;
@@ -288,7 +291,7 @@ impl<'a> Night<'a> {
         Ok(verified)
     }
 
-    fn train(&self, key: &str) -> NightResult<TrainedVersion> {
+    fn train(&self, key: &str, card: &DatasetCard) -> NightResult<TrainedVersion> {
         let NightlyArguments { seed, name, search, .. } = self.options;
         let key = format!("{key} seed {seed} {name}{}", search_key(search));
         // The models folder may have been emptied since.
@@ -296,14 +299,25 @@ impl<'a> Night<'a> {
         let trained = self.once("train", &key, is_there, || {
             let journal = self.run.path.join("search.ndjson");
             let lesson = Lesson { dataset: &self.dataset, name, seed: *seed, search: *search, journal };
-            let trained = train::train_with(&lesson)?;
-            let version = train::publish(&self.registry, &trained, self.signing_key.as_ref())?;
-            Ok(TrainedVersion { version, metrics: trained.metrics })
+            let mut trained = train::train_with(&lesson)?;
+            self.calibrate(&mut trained.draft, card)?;
+            let (version, heads) = train::publish(&self.registry, &trained, self.signing_key.as_ref())?;
+            Ok(TrainedVersion { version, metrics: trained.metrics, heads })
         })?;
-        self.run.figures("train", &json!(trained.metrics), "exec.");
+        self.head_figures(&trained.heads);
         let model = json!({ "name": self.options.name, "version": trained.version, "models": self.models });
         self.run.write_json("model.json", &model)?;
         Ok(trained)
+    }
+
+    /// Notes the figures of each head, and of the parts of those that have several.
+    fn head_figures(&self, heads: &Value) {
+        for (head, metrics) in heads.as_object().into_iter().flatten() {
+            self.run.figures("train", metrics, &format!("{head}."));
+            for (part, metrics) in metrics.as_object().into_iter().flatten() {
+                self.run.figures("train", metrics, &format!("{head}.{part}."));
+            }
+        }
     }
 
     /// Decides the history's last request; a refusal is said and does not end the night.
@@ -344,7 +358,7 @@ impl<'a> Night<'a> {
             "quality": quality["checks"],
             "verified": verified,
             "model": { "version": trained.version, "published": outcome.is_live() },
-            "heads": { "exec": trained.metrics },
+            "heads": trained.heads,
             "closed_loop": policies,
             "verdict": judged.map(|judged| &judged.verdict),
             "decision": prediction,

@@ -1,0 +1,76 @@
+//! What the new model's confidence stands for: it plays days before those that judge it, with seeds that nobody is judged on.
+
+use std::sync::Arc;
+
+use miette::IntoDiagnostic;
+use shardwise_datasets::DatasetCard;
+use shardwise_evaluation::{CANDIDATE, Contender, SamplePaths, calibrate};
+use shardwise_inference::{Placer, PlacerConfig};
+use shardwise_models::BundleDraft;
+use shardwise_simulator::{Workload, WorldSpec};
+use shardwise_types::{HistoryRecord, Timestamp};
+
+use super::Night;
+use super::failure::{NightResult, history_is_broken, stop_if_interrupted};
+use crate::output::{self, Stage, note};
+
+/// Seeds of the runs; the last is measured on. Those from 11 on judge models.
+const SEEDS: [u64; 4] = [1, 2, 3, 4];
+/// As long as the held-out days; a warm-up of the same length comes before.
+const PERIODS: i64 = 2;
+
+impl Night<'_> {
+    /// Gives the draft its calibration, when the history has a world to play in and there are enough choices to tell.
+    pub(super) fn calibrate(&self, draft: &mut BundleDraft, card: &DatasetCard) -> NightResult<()> {
+        let Some((world, workload, warm_up)) = self.before_the_test(card)? else { return Ok(()) };
+        stop_if_interrupted()?;
+        let stage = Stage::start(format!(
+            "calibrating confidence: {} seeds × {} requests",
+            SEEDS.len(),
+            workload.arrivals.len()
+        ));
+        let (bundle, runtime) = (Arc::new(draft.bundle().into_diagnostic()?), world.timing.runtime());
+        let make = move || Placer::with_model(Arc::clone(&bundle)).with_config(PlacerConfig::for_runtime(runtime));
+        let contender = Contender::new(CANDIDATE, move || Box::new(make()));
+        let paths = SamplePaths { world: &world, workload: &workload, warm_up, seeds: &SEEDS };
+        draft.calibration = calibrate(&paths, &contender, output::interrupt_flag())?;
+        let Some(calibration) = &draft.calibration else {
+            stage.done("too few choices to tell; the built-in calibration stays".to_owned());
+            return Ok(());
+        };
+        let metrics = &calibration.metrics;
+        stage.done(format!("off by {:.3}, the built-in by {:.3}", metrics.error, metrics.built_in_error));
+        // A dataset alone does not make these bytes again.
+        let (name, seed) = (&self.options.name, self.options.seed);
+        draft.how_to_make_again =
+            format!("shardwise nightly --history HISTORY --work WORK --name {name} --seed {seed} --date {}", self.date);
+        Ok(())
+    }
+
+    /// The world, the arrivals of the days before the held-out ones, and the share of them that is warm-up.
+    fn before_the_test(&self, card: &DatasetCard) -> NightResult<Option<(WorldSpec, Workload, f64)>> {
+        let Some(world) = self.history.world_json() else { return Ok(None) };
+        let world: WorldSpec = serde_json::from_str(world).map_err(history_is_broken)?;
+        world.check().map_err(history_is_broken)?;
+        let test_from = card.splits.test.from;
+        let held_out_ns = card.to.nanos() - test_from.nanos();
+        let from = Timestamp::from_nanos(test_from.nanos() - PERIODS * held_out_ns).max(card.from);
+        let (mut decisions, mut market) = (Vec::new(), Vec::new());
+        for record in self.history.records(Some(from), Some(test_from))? {
+            match record? {
+                HistoryRecord::Decision(mut decision) => {
+                    (decision.logged_shards, decision.logged_features) = (Vec::new(), Vec::new());
+                    decisions.push(*decision);
+                }
+                HistoryRecord::Market(minute) => market.push(minute),
+                HistoryRecord::Report(_) | HistoryRecord::Outcome(_) | HistoryRecord::Shadow(_) => {}
+            }
+        }
+        if decisions.is_empty() {
+            note("nothing was decided before the held-out days, so confidence is not calibrated on this history");
+            return Ok(None);
+        }
+        let workload = Workload::from_decisions(&world, decisions, market, card.from).map_err(history_is_broken)?;
+        Ok(Some((world, workload, 1.0 / PERIODS as f64)))
+    }
+}
