@@ -186,7 +186,7 @@ fn error_of(loss: Loss, sums: &[f64], labels: &[f64]) -> f64 {
     let losses: Vec<f64> = sums.iter().zip(labels).map(|(sum, label)| loss.of_sum(*sum, *label)).collect();
     match loss {
         Loss::Squared => rounded(mean(&losses).sqrt()),
-        Loss::Logarithmic => rounded(mean(&losses)),
+        Loss::Logarithmic | Loss::Quantile(_) => rounded(mean(&losses)),
     }
 }
 
