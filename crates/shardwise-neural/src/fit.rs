@@ -130,7 +130,9 @@ fn train(
     let late = late.map(|late| (late, late.columns(&inputs)));
     let device = Device::flex().autodiff();
     let mut steps = Steps::new(part, &columns, width, options, device.clone());
-    let mut network = Network::new(width, &vec![options.width; options.layers], options.seed, &device);
+    let labels: Vec<f64> = part.labels.iter().copied().map(f64::from).collect();
+    let at_first = weighted_mean(&labels, part.weights, |label| label) as f32;
+    let mut network = Network::new(width, &vec![options.width; options.layers], at_first, options.seed, &device);
     let mut best: Option<(f64, Trained)> = None;
     let epochs = if late.is_some() { options.epochs } else { options.patience };
     for epoch in 1..=epochs {

@@ -19,20 +19,20 @@ pub struct Network {
 
 impl Network {
     /// A network whose first weights are drawn as He et al. (2015) do for rectified units: uniformly, with a variance of two over
-    /// the number of inputs; the last layer's of one. Biases are 0.
-    pub(crate) fn new(inputs: usize, hidden: &[usize], seed: u64, device: &Device) -> Self {
+    /// the number of inputs; the last layer's of one. Biases are 0, the last one is what the network is to say of all at first.
+    pub(crate) fn new(inputs: usize, hidden: &[usize], at_first: f32, seed: u64, device: &Device) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut n_inputs = inputs;
-        let mut layer = |units: usize, variance: f32| {
+        let mut layer = |units: usize, variance: f32, bias: f32| {
             let bound = (3.0 * variance / n_inputs as f32).sqrt();
             let weights: Vec<f32> = (0..n_inputs * units).map(|_| rng.random_range(-bound..bound)).collect();
             let weight = Param::from_data(TensorData::new(weights, [n_inputs, units]), device);
-            let bias = Some(Param::from_data(TensorData::new(vec![0.0_f32; units], [units]), device));
+            let bias = Some(Param::from_data(TensorData::new(vec![bias; units], [units]), device));
             n_inputs = units;
             Linear { weight, bias }
         };
-        let mut layers: Vec<Linear> = hidden.iter().map(|units| layer(*units, 2.0)).collect();
-        layers.push(layer(1, 1.0));
+        let mut layers: Vec<Linear> = hidden.iter().map(|units| layer(*units, 2.0, 0.0)).collect();
+        layers.push(layer(1, 1.0, at_first));
         Self { layers }
     }
 
@@ -66,5 +66,5 @@ pub(crate) fn rows_of(values: Vec<f32>, width: usize, device: &Device) -> Tensor
 }
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().to_vec().expect("all tensors here hold 32-bit floats")
+    tensor.into_data().try_to_vec().expect("all tensors here hold 32-bit floats")
 }
