@@ -12,7 +12,7 @@ use crate::support::{json, night, refused, root, text};
 
 /// A head that learned nothing: it says what the service table says.
 fn untaught(rows: &ExecRows, smearing: f64) -> Vec<u8> {
-    let inputs = NeuralInputs::from(&Design::fit(rows.rows()));
+    let inputs = NeuralInputs::from(&Design::fit(&rows.rows()));
     let layers = vec![Dense { weights: vec![0.0; inputs.width()], biases: vec![0.0] }];
     export_neural(&NeuralHead::new(inputs, layers, rows.offset(), smearing, 0.3).expect("sound parts"), &[])
 }

@@ -60,7 +60,7 @@ fn bundle(rng: &mut StdRng) -> ModelBundle {
     let head = ExecHead::new(forest(), exec.head.offset_feature(), 2.5, 1.02, 0.3).expect("sound numbers");
     let exec = Some(ExecDraft { head, metrics: exec.metrics });
     let metrics = SideMetrics { train_rows: 0, test_rows: 0, loss: 0.1, formula_loss: 0.1, bias: 1.0 };
-    let mut side = |target| Some(SideDraft { head: SideHead::new(target, forest()).expect("a head"), metrics });
+    let side = |target| Some(SideDraft { head: SideHead::new(target, forest()).expect("a head"), metrics });
     let [cold, wait, error] = [SideTarget::Cold, SideTarget::Wait, SideTarget::Error].map(side);
     BundleDraft { exec, cold, wait, error, ..example }.bundle().expect("a bundle")
 }

@@ -34,7 +34,7 @@ pub struct Design {
 
 impl Design {
     /// Takes means and standard deviations from rows, each one feature vector.
-    pub fn fit<'a>(rows: impl Iterator<Item = &'a [f32]> + Clone) -> Self {
+    pub fn fit<'a>(rows: &(impl Iterator<Item = &'a [f32]> + Clone)) -> Self {
         Self { columns: (0..FEATURE_COUNT).flat_map(|feature| columns_of(rows.clone(), feature)).collect() }
     }
 
@@ -48,7 +48,7 @@ impl Design {
     }
 
     /// Computes the columns of these rows, one column after the other.
-    pub fn column_major<'a>(&self, rows: impl Iterator<Item = &'a [f32]> + Clone) -> Vec<f64> {
+    pub fn column_major<'a>(&self, rows: &(impl Iterator<Item = &'a [f32]> + Clone)) -> Vec<f64> {
         self.columns.iter().flat_map(|column| rows.clone().map(|row| column.value(row))).collect()
     }
 }
@@ -106,8 +106,8 @@ mod tests {
             feature => ((i / FEATURE_COUNT + 3 * feature) % 50) as f32,
         };
         let features: Vec<f32> = (0..400 * FEATURE_COUNT).map(value).collect();
-        let design = Design::fit(rows(&features));
-        let values = design.column_major(rows(&features));
+        let design = Design::fit(&rows(&features));
+        let values = design.column_major(&rows(&features));
         assert_eq!(values.len(), design.width() * 400);
         assert!(values.iter().all(|value| value.abs() <= MAX_DEVIATION));
         // Two columns of feature 2, none of those that are never known or never vary.
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn columns_are_standardised() {
         let features: Vec<f32> = (0..1000 * FEATURE_COUNT).map(|i| ((i / FEATURE_COUNT) % 10) as f32).collect();
-        let column = &Design::fit(rows(&features)).column_major(rows(&features))[..1000];
+        let column = &Design::fit(&rows(&features)).column_major(&rows(&features))[..1000];
         let mean = column.iter().sum::<f64>() / 1000.0;
         let variance = column.iter().map(|value| value * value).sum::<f64>() / 1000.0;
         assert!(mean.abs() < 1e-9 && (variance - 1.0).abs() < 1e-9);

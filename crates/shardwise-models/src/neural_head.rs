@@ -269,12 +269,12 @@ pub(crate) mod tests {
 
     fn rows() -> Vec<f32> {
         let special = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, 0.0, -0.0];
-        let value = |i: usize| if i % 5 == 0 { special[i / 5 % special.len()] } else { 3.0 * number(i) };
+        let value = |i: usize| if i.is_multiple_of(5) { special[i / 5 % special.len()] } else { 3.0 * number(i) };
         (0..40 * FEATURE_COUNT).map(value).collect()
     }
 
     pub(crate) fn head(hidden: &[usize]) -> NeuralHead {
-        let inputs = NeuralInputs::from(&Design::fit(rows().chunks_exact(FEATURE_COUNT)));
+        let inputs = NeuralInputs::from(&Design::fit(&rows().chunks_exact(FEATURE_COUNT)));
         let mut width = inputs.width();
         let mut layer = |units: &usize| {
             let weights = (0..width * units).map(|i| number(i + width) / (width as f32).sqrt()).collect();

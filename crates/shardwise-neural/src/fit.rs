@@ -120,7 +120,7 @@ fn train(
     options: &FitOptions,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Trained, FitError> {
-    let inputs = NeuralInputs::from(&Design::fit(part.features.chunks_exact(FEATURE_COUNT)));
+    let inputs = NeuralInputs::from(&Design::fit(&part.features.chunks_exact(FEATURE_COUNT)));
     // What has nothing to read is refused before anything is trained.
     let width = inputs.width();
     if width == 0 {

@@ -90,7 +90,7 @@ impl Warmth {
         let bins = || self.bins.iter().enumerate().skip(SHORTEST_GAP);
         let warm: u64 = bins().map(|(_, bin)| bin[0]).sum();
         let starts_at = |place: usize| 16.0 * (place as f64 / 4.0).exp2();
-        let longest_warm = bins().filter(|(_, bin)| bin[0] > 0).last().map_or(0.0, |(place, _)| starts_at(place + 1));
+        let longest_warm = bins().rfind(|(_, bin)| bin[0] > 0).map_or(0.0, |(place, _)| starts_at(place + 1));
         if bins().all(|(_, bin)| bin[1] == 0) {
             return longest_warm.max(usual_ms);
         }

@@ -70,7 +70,7 @@ pub(crate) fn elastic_net_ln_ms(
 }
 
 fn fit_elastic_net(offset: &Offset, train: &Samples, test: &Samples, penalty: f64) -> Result<Vec<f64>, TrainingError> {
-    let design = Design::fit(train.rows());
+    let design = Design::fit(&train.rows());
     let residuals = offset.residuals(train);
     if design.width() == 0 || is_constant(&residuals) {
         return Ok(offset.added_to(test, &vec![mean(&residuals); test.len()]));
@@ -86,7 +86,7 @@ fn fit_elastic_net(offset: &Offset, train: &Samples, test: &Samples, penalty: f6
 
 /// Column by column, as coordinate descent walks it.
 fn matrix(design: &Design, samples: &Samples) -> Array2<f64> {
-    Array2::from_shape_vec((samples.len(), design.width()).f(), design.column_major(samples.rows()))
+    Array2::from_shape_vec((samples.len(), design.width()).f(), design.column_major(&samples.rows()))
         .expect("a design has one value per row and column")
 }
 
@@ -102,7 +102,7 @@ pub(crate) fn random_forest_ln_ms(
     test: &Samples,
 ) -> Result<Vec<f64>, TrainingError> {
     let train = train.thinned(0..train.len(), FOREST_ROWS);
-    let design = Design::fit(train.rows());
+    let design = Design::fit(&train.rows());
     let residuals = offset.residuals(&train);
     if design.width() == 0 || is_constant(&residuals) {
         return Ok(offset.added_to(test, &vec![mean(&residuals); test.len()]));
@@ -110,7 +110,7 @@ pub(crate) fn random_forest_ln_ms(
     let failed =
         |error: smartcore::error::Failed| TrainingError::Rival { rival: "random forest", problem: error.to_string() };
     let matrix = |samples: &Samples| {
-        DenseMatrix::new(samples.len(), design.width(), design.column_major(samples.rows()), true).map_err(failed)
+        DenseMatrix::new(samples.len(), design.width(), design.column_major(&samples.rows()), true).map_err(failed)
     };
     let parameters = RandomForestRegressorParameters::default()
         .with_n_trees(FOREST_TREES)

@@ -150,7 +150,8 @@ fn by_formula(target: SideTarget, row: &[f32]) -> f64 {
         SideTarget::Wait => f64::from(row[known_feature("expected_wait_ms")]).max(0.0).ln_1p(),
         SideTarget::Error => {
             let counted = f64::from(row[known_feature("shard_error_rate")]);
-            counted.max(1.0 - FORMULA_CERTAINTY_OF_SUCCESS).min(FORMULA_CERTAINTY)
+            let counted = if counted.is_nan() { 0.0 } else { counted };
+            counted.clamp(1.0 - FORMULA_CERTAINTY_OF_SUCCESS, FORMULA_CERTAINTY)
         }
     }
 }

@@ -169,7 +169,7 @@ impl Contest {
         let judged_trees = judged(&self.trees, &self.onnx, &trees_first, &of_trees)?;
         let judged_onnx = judged(&self.onnx, &self.trees, &onnx_first, &of_onnx)?;
         let stage = Stage::start("timing decisions");
-        let timed = [self.timed(None)?, self.timed(Some(self.model.clone()))?];
+        let timed = [self.timed(None)?, self.timed(Some(&(self.model.clone() as Arc<dyn ExecModel>)))?];
         let native = self.native(options, &said)?;
         stage.done("on this machine, as busy as it is");
         let [trees_timed, onnx_timed] = timed;
@@ -200,16 +200,20 @@ impl Contest {
         let (exec, answers) = self.measure(&head, Some(self.errors))?;
         let differences = answers.iter().zip(said).map(|(here, there)| (here - there).abs());
         let largest_difference = differences.fold(0.0, f64::max);
-        Ok(Some(NativeResult { exec, largest_difference, decisions: self.timed(Some(Arc::new(head)))? }))
+        Ok(Some(NativeResult {
+            exec,
+            largest_difference,
+            decisions: self.timed(Some(&(Arc::new(head) as Arc<dyn ExecModel>)))?,
+        }))
     }
 
     /// Times decisions with the trained heads over a table that knows the fleet, as `bench decide` does.
-    fn timed(&self, model: Option<Arc<dyn ExecModel>>) -> miette::Result<Vec<Timing>> {
+    fn timed(&self, model: Option<&Arc<dyn ExecModel>>) -> miette::Result<Vec<Timing>> {
         let time = |candidates| {
             let world = Arc::new(World::new(candidates));
             let table = draft(&typical_rows(&world), (*world.table).clone()).bundle().into_diagnostic()?;
             let mut bundle = table.with_heads_of(&self.trees);
-            if let Some(model) = &model {
+            if let Some(model) = model {
                 bundle = onnx::in_place_of_trees(&bundle, Arc::clone(model), Some(self.errors))?;
             }
             let mut stage = Stage::start(format!("{candidates} candidates"));

@@ -121,7 +121,7 @@ pub struct Estimate {
 /// makes a logged choice.
 pub fn estimate(rounds: &[Round], options: &OpeOptions) -> Vec<Estimate> {
     let blocks = blocks(rounds, options);
-    let all = blocks.iter().fold(Sums::default(), |sum, block| sum.plus(block));
+    let all = blocks.iter().fold(Sums::default(), Sums::plus);
     let drawn = resampled(&blocks, options);
     let interval = |estimator: Estimator| {
         let mut values: Vec<f64> =
@@ -207,7 +207,7 @@ fn resampled(blocks: &[Sums], options: &OpeOptions) -> Vec<Sums> {
     let mut rng = StdRng::seed_from_u64(options.seed);
     let mut draw = || {
         let drawn = (0..blocks.len()).map(|_| &blocks[rng.random_range(0..blocks.len())]);
-        drawn.fold(Sums::default(), |sum, block| sum.plus(block))
+        drawn.fold(Sums::default(), Sums::plus)
     };
     (0..options.resamples).map(|_| draw()).collect()
 }
@@ -247,7 +247,7 @@ mod tests {
                 // It shrinks a weight of 3.5 by a tenth.
                 Estimator::DrOs => assert!((mean_ms - 15.0).abs() < 1.0, "{mean_ms}"),
                 _ => {
-                    assert!((mean_ms - 15.0).abs() < 0.5 && low_ms < 15.1 && high_ms > 14.9, "{estimator:?} {mean_ms}")
+                    assert!((mean_ms - 15.0).abs() < 0.5 && low_ms < 15.1 && high_ms > 14.9, "{estimator:?} {mean_ms}");
                 }
             }
         }

@@ -126,28 +126,29 @@ pub fn validity<'a>(
 fn refusals(support: &Support, shift: &Shift, limits: &Limits) -> Vec<String> {
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let mut refusals = Vec::new();
-    // Written so that what is not a number is refused, too.
-    if !(support.covered >= limits.least_covered) {
+    // What is not a number holds nowhere.
+    let [at_least, below]: [fn(f64, f64) -> bool; 2] = [|value, least| value >= least, |value, most| value < most];
+    if !at_least(support.covered, limits.least_covered) {
         refusals.push(format!(
             "the log could have made {} of the target's choices, {} are needed: log with a policy that explores more",
             percent(support.covered),
             percent(limits.least_covered)
         ));
     }
-    if !(support.effective_share >= limits.least_effective_share) {
+    if !at_least(support.effective_share, limits.least_effective_share) {
         refusals.push(format!(
             "the weighted log is worth {} of its rounds, {} are needed: the policies are too different",
             percent(support.effective_share),
             percent(limits.least_effective_share)
         ));
     }
-    if !(support.largest_weight <= limits.largest_weight) {
+    if !at_least(limits.largest_weight, support.largest_weight) {
         refusals.push(format!(
             "one round weighs as much as {:.0}, at most {:.0} is allowed",
             support.largest_weight, limits.largest_weight
         ));
     }
-    if !(shift.utilisation < limits.most_utilisation) {
+    if !below(shift.utilisation, limits.most_utilisation) {
         refusals.push(format!(
             "the fleet was {} busy, below {} is needed: in queues every choice changes what later ones meet, and all \
              estimators are wrong together",
@@ -155,7 +156,7 @@ fn refusals(support: &Support, shift: &Shift, limits: &Limits) -> Vec<String> {
             percent(limits.most_utilisation)
         ));
     }
-    if !(shift.moved < limits.most_moved) {
+    if !below(shift.moved, limits.most_moved) {
         refusals.push(format!(
             "the target would move {} of the core time to other shards, below {} is needed: it would meet other queues than \
              those in the log",

@@ -126,7 +126,7 @@ fn noise_does_not_win() {
     let usual = trial(0, &[1.0; 6]);
     let lucky = trial(1, &[0.5, 1.2, 0.9, 1.1, 0.8, 1.2]);
     let better = trial(2, &[0.98, 0.97, 0.98, 0.96, 0.97, 0.98]);
-    assert_eq!(winner(&[usual.clone()]), 0);
+    assert_eq!(winner(std::slice::from_ref(&usual)), 0);
     assert_eq!(winner(&[usual.clone(), lucky.clone()]), 0);
     assert_eq!(winner(&[usual.clone(), trial(1, &[1.1; 6]), better.clone()]), 2);
     assert_eq!(winner(&[usual.clone(), trial(1, &[1.0; 6])]), 0, "the same is not better");

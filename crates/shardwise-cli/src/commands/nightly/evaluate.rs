@@ -47,6 +47,9 @@ pub(crate) struct EndOfHistory {
     is_estimated: bool,
 }
 
+/// The last request, and the fleet as it was then.
+type LastRequest = Option<(PlacementRequest, FleetSnapshot)>;
+
 impl EndOfHistory {
     /// Reads what was known before `to`: arrivals for the closed loop where there is a world, and the last request with the
     /// fleet as it was then.
@@ -54,7 +57,7 @@ impl EndOfHistory {
         history: &History,
         card: &DatasetCard,
         to: Timestamp,
-    ) -> NightResult<(Option<Self>, Option<(PlacementRequest, FleetSnapshot)>)> {
+    ) -> NightResult<(Option<Self>, LastRequest)> {
         let test_from = card.splits.test.from;
         let measured_ns = card.to.nanos() - test_from.nanos();
         let from = Timestamp::from_nanos(test_from.nanos() - WARM_UP_PERIODS * measured_ns).max(card.from);
