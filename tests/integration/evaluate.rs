@@ -38,7 +38,7 @@ fn versions_differ_by_their_manifests_and_careless_names_are_told() {
         ("nowhere", &[][..], "--models DIR"),
         (text(empty.path()), &[], "report/report.json"),
         (text(&broken), &[], "is no JSON"),
-        ("no-such-version", &["--models", text(&models)], "no-such-version"),
+        ("absent", &["--models", text(&models)], "`absent`"),
     ] {
         let said = refused(&[&["evaluate", "diff", a, a], arguments].concat());
         assert!(said.contains(words), "'{words}' is not in: {said}");

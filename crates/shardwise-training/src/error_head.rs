@@ -9,6 +9,8 @@ use crate::{TrainOptions, TrainingError};
 /// Most trees and leaves: failures are rare, and larger forests learn them by heart.
 const MOST_TREES: u32 = 30;
 const MOST_LEAVES: u32 = 8;
+/// Few trees must learn in larger steps, and each from all features.
+const LEARNING_RATE: f64 = 0.2;
 /// Fewest failures among the rows to learn from and among those to measure on.
 const FEWEST: [usize; 2] = [50, 10];
 
@@ -25,6 +27,8 @@ pub(crate) fn fit_error_head(rows: &Rows, options: &TrainOptions) -> Result<Opti
     let options = TrainOptions {
         trees: options.trees.min(MOST_TREES),
         leaves: options.leaves.min(MOST_LEAVES),
+        learning_rate: options.learning_rate.max(LEARNING_RATE),
+        feature_fraction: 1.0,
         ..options.clone()
     };
     fit_side_head(SideTarget::Error, rows, &options).map(Some)

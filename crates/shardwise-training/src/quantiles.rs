@@ -30,6 +30,8 @@ pub(crate) fn fit_quantile_heads(rows: &Rows, options: &TrainOptions) -> Result<
         trees: options.trees.min(MOST_TREES),
         leaves: options.leaves.min(MOST_LEAVES),
         learning_rate: options.learning_rate.max(LEARNING_RATE),
+        // A tree that may not look at what matters moves all rows alike, and few trees follow to put that right.
+        feature_fraction: 1.0,
         ..options.clone()
     };
     let (train, test) = choose_rows(rows, options.max_rows, |_| None)?;

@@ -68,12 +68,11 @@ pub(super) struct Lesson {
 /// The rows of a dataset.
 pub(super) struct Source {
     rows: Rows,
-    total_ms: Vec<f32>,
 }
 
 impl Source {
-    pub(super) fn new(mut data: TrainingData) -> Self {
-        Self { total_ms: std::mem::take(&mut data.total_ms), rows: dataset::rows(data) }
+    pub(super) fn new(data: TrainingData) -> Self {
+        Self { rows: dataset::rows(data) }
     }
 
     pub(super) fn lesson(&self, head: BenchHead, plan: &TrainBenchPlan) -> Result<Lesson, TrainingError> {
@@ -99,7 +98,7 @@ impl Source {
     fn latency(&self, plan: &TrainBenchPlan) -> Result<(Labelled, Labelled), TrainingError> {
         let (train, test) = choose_rows(&self.rows, plan.rows, |_| None)?;
         let part = |chosen: &[usize]| {
-            let ln_ms = |row: &usize| effective_ln_ms(self.rows.ok[*row], self.total_ms[*row], plan.timeout_ms);
+            let ln_ms = |row: &usize| effective_ln_ms(self.rows.ok[*row], self.rows.total_ms[*row], plan.timeout_ms);
             Labelled {
                 features: self.rows.features_of(chosen),
                 labels: chosen.iter().map(ln_ms).collect(),

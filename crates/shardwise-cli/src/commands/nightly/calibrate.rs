@@ -1,6 +1,7 @@
 //! What the new model's confidence stands for: it plays days before those that judge it, with seeds that nobody is judged on.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use miette::IntoDiagnostic;
 use shardwise_datasets::DatasetCard;
@@ -11,8 +12,8 @@ use shardwise_simulator::{Workload, WorldSpec};
 use shardwise_types::{HistoryRecord, Timestamp};
 
 use super::Night;
-use super::failure::{NightResult, history_is_broken, stop_if_interrupted};
-use crate::output::{self, Stage, note};
+use super::failure::{NightResult, history_is_broken};
+use crate::output::{Stage, note};
 
 /// Seeds of the runs; the last is measured on. Those from 11 on judge models.
 const SEEDS: [u64; 4] = [1, 2, 3, 4];
@@ -23,7 +24,6 @@ impl Night<'_> {
     /// Gives the draft its calibration, when the history has a world to play in and there are enough choices to tell.
     pub(super) fn calibrate(&self, draft: &mut BundleDraft, card: &DatasetCard) -> NightResult<()> {
         let Some((world, workload, warm_up)) = self.before_the_test(card)? else { return Ok(()) };
-        stop_if_interrupted()?;
         let stage = Stage::start(format!(
             "calibrating confidence: {} seeds × {} requests",
             SEEDS.len(),
@@ -33,7 +33,8 @@ impl Night<'_> {
         let make = move || Placer::with_model(Arc::clone(&bundle)).with_config(PlacerConfig::for_runtime(runtime));
         let contender = Contender::new(CANDIDATE, move || Box::new(make()));
         let paths = SamplePaths { world: &world, workload: &workload, warm_up, seeds: &SEEDS };
-        draft.calibration = calibrate(&paths, &contender, output::interrupt_flag())?;
+        // It is part of a stage, and a stage that is at work is finished; a second signal does not wait for it.
+        draft.calibration = calibrate(&paths, &contender, &AtomicBool::new(false))?;
         let Some(calibration) = &draft.calibration else {
             stage.done("too few choices to tell; the built-in calibration stays".to_owned());
             return Ok(());
