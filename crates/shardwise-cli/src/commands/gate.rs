@@ -277,6 +277,7 @@ impl<'a> Judging<'a> {
 fn shuffle_labels(rows: &mut Rows) {
     for place in (1..rows.len()).rev() {
         let other = (key_of(&format!("shuffle {place}")) % (place as u64 + 1)) as usize;
+        rows.total_ms.swap(place, other);
         rows.exec_ms.swap(place, other);
         rows.queue_ms.swap(place, other);
         rows.total_ms.swap(place, other);
@@ -329,7 +330,8 @@ mod tests {
         shuffle_labels(&mut after);
         assert_eq!(after.features, before.features);
         let labels = |rows: &Rows| {
-            let of_row = |row: usize| (rows.exec_ms[row] as u64, rows.queue_ms[row] as u64, rows.cold[row]);
+            let times = |row: usize| [rows.total_ms[row], rows.exec_ms[row], rows.queue_ms[row]].map(|ms| ms as u64);
+            let of_row = |row: usize| (times(row), rows.cold[row]);
             (0..rows.len()).map(of_row).collect::<Vec<_>>()
         };
         let (mut was, mut is) = (labels(&before), labels(&after));
