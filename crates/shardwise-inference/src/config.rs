@@ -19,8 +19,9 @@ pub struct PlacerConfig {
     pub wait_blend: f64,
     /// Whether the head of cold starts is used; otherwise a function counts as warm for the runtime's time to live.
     pub cold_head: bool,
-    /// Share of the learned probability of failure in the error term; the rest is counted by this router. In [0, 1]. Off, for on
-    /// simulated fleets with failing shards it made no difference that chance does not make.
+    /// Share of the learned probability of failure in the error term; the rest is counted by this router. In [0, 1]. Off: half
+    /// of it made the mean of simulated runs with a failing shard 1 % shorter and nothing else better, and the worst of 30
+    /// runs 3 % longer.
     pub error_blend: f64,
     /// Whether quantiles of the latency start from the quantile heads; otherwise from the expected latency.
     pub quantile_heads: bool,
