@@ -28,7 +28,7 @@ pub struct FitOptions {
     #[arg(long, default_value_t = 2e-3)]
     pub learning_rate: f64,
     /// Share of the learning rate by which weights shrink with each step.
-    #[arg(long, default_value_t = 1e-2)]
+    #[arg(long, default_value_t = 0.3)]
     pub weight_decay: f32,
     /// Seed of first weights and of the order of rows.
     #[arg(long, default_value_t = 1)]
@@ -44,7 +44,7 @@ impl Default for FitOptions {
             patience: 5,
             batch: 512,
             learning_rate: 2e-3,
-            weight_decay: 1e-2,
+            weight_decay: 0.3,
             seed: 1,
         }
     }
