@@ -117,7 +117,8 @@ with events as (
     select decision_id, router, shard, function, ns, sequence, chosen,
         coalesce(sum(change) over before, 0) as in_flight,
         coalesce(sum(change * (sent_at - {plan['first_ns']})) over before, 0) as sent_at,
-        count(*) filter (where chosen) over before as dispatches,
+        -- A filtered count over a window takes eight times as long.
+        coalesce(sum(chosen::int) over before, 0) as dispatches,
         last_value(answered_at ignore nulls) over before as answered_at,
         last_value(queue ignore nulls) over before as queue
     from events
@@ -133,8 +134,8 @@ with reported as (
         running, error_rate, mean_latency_ms
     from seen asof left join reports on seen.shard = reports.shard and seen.ns >= reports.ns
 )
-select *, count(*) filter (where chosen) over (partition by router, shard, report_at order by ns, sequence
-    rows between unbounded preceding and 1 preceding) as since_report from reported;
+select *, coalesce(sum(chosen::int) over (partition by router, shard, report_at order by ns, sequence
+    rows between unbounded preceding and 1 preceding), 0) as since_report from reported;
 
 create view requests as
 with placed as (
