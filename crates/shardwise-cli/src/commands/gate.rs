@@ -280,7 +280,6 @@ fn shuffle_labels(rows: &mut Rows) {
         rows.total_ms.swap(place, other);
         rows.exec_ms.swap(place, other);
         rows.queue_ms.swap(place, other);
-        rows.total_ms.swap(place, other);
         rows.cold.swap(place, other);
         rows.ok.swap(place, other);
     }
