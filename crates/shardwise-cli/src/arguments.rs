@@ -61,8 +61,7 @@ pub(crate) enum Command {
     /// Do the night's work: build, check, verify, train, evaluate, publish when better, decide.
     Nightly(NightlyArguments),
     /// May a model go live, and why.
-    #[command(subcommand)]
-    Evaluate(EvaluateCommand),
+    Evaluate(EvaluateArguments),
     /// Send a scenario's events to the simulated fleet or to a running server, each at its time, and measure.
     Loadtest(LoadtestArguments),
     /// Judge where a load test's events went; exit code 0 as expected, 1 not, 3 too few events to say.

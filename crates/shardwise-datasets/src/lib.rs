@@ -42,7 +42,7 @@ pub use columns::{ColumnSpec, Kind, Rule};
 pub use error::{DatasetError, Place};
 pub use history::{History, HistorySummary, HistoryWriter, Records};
 pub use import::{Format, ImportOptions, ImportProgress, ImportReport, RefusedRow, import};
-pub use quality::{ColumnDrift, Profile, QualityCheck, QualityLimits, QualityReport, Spot, check_quality};
+pub use quality::{ColumnDrift, Profile, QualityCheck, QualityLimits, QualityReport, Spot, check_quality, rows_drift};
 pub use replay::{Answered, Replay, ReplayImage};
 pub use rows::dataset_columns;
 pub use schema::{TABLES, TableDoc, history_page};

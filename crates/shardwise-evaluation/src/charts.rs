@@ -52,8 +52,53 @@ pub(crate) fn axis_below(
     for &tick in ticks {
         let x = scale.at(tick);
         svg.line((x, top), (x, bottom), "grid");
-        svg.text((x, bottom + 14.0), Anchor::Middle, "label", &label(tick));
+        svg.text((x, bottom + 14.0), Anchor::Middle, "label tick", &label(tick));
     }
+}
+
+/// Round values up the left side, with a line each.
+pub(crate) fn axis_left(
+    svg: &mut Svg,
+    scale: &Scale,
+    ticks: &[f64],
+    (left, right): (f64, f64),
+    label: impl Fn(f64) -> String,
+) {
+    for &tick in ticks {
+        let y = scale.at(tick);
+        svg.line((left, y), (right, y), "grid");
+        svg.text((left - 6.0, y), Anchor::End, "label tick", &label(tick));
+    }
+}
+
+/// Named confidence against the share that came true, by points that rise; `None` without any.
+pub(crate) fn reliability(of: &str, points: &[(f64, f64)]) -> Option<String> {
+    if points.is_empty() {
+        return None;
+    }
+    let (left, right, top, bottom) = (58.0, WIDTH - 20.0, 12.0, 232.0);
+    let mut svg = Svg::new(
+        "reliability",
+        (WIDTH, bottom + AXIS_ROOM),
+        &format!("Confidence of {of} against what came true"),
+        "Share of choices that were within 10 percent and 5 ms of the best eligible shard, by the confidence that was named; \
+         on the diagonal the two agree.",
+    );
+    let (x, y) = (Scale::linear((0.0, 1.0), (left, right)), Scale::linear((0.0, 1.0), (bottom, top)));
+    let ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0];
+    axis_below(&mut svg, &x, &ticks, (top, bottom), |tick| format!("{tick:.1}"));
+    axis_left(&mut svg, &y, &ticks, (left, right), |tick| format!("{tick:.1}"));
+    svg.line((x.at(0.0), y.at(0.0)), (x.at(1.0), y.at(1.0)), "zero");
+    let drawn: Vec<(f64, f64)> = points.iter().map(|(named, right)| (x.at(*named), y.at(*right))).collect();
+    svg.polyline(&drawn, "series c0 d0 strong");
+    drawn.iter().for_each(|point| svg.circle(*point, "mark c0"));
+    svg.text(
+        ((left + right) / 2.0, bottom + 34.0),
+        Anchor::Middle,
+        "label",
+        "named confidence; vertical: share that was right",
+    );
+    Some(svg.finish())
 }
 
 /// Shares on the scale of nines: the slow end is stretched so that the tail can be seen.
@@ -86,7 +131,7 @@ pub(crate) fn distribution(closed_loop: &ClosedLoop) -> String {
     for (share, label) in [(0.0, "0 %"), (0.5, "50 %"), (0.9, "90 %"), (0.99, "99 %"), (0.999, "99.9 %")] {
         let at = y.at(nines(share));
         svg.line((left, at), (right, at), "grid");
-        svg.text((left - 6.0, at), Anchor::End, "label", label);
+        svg.text((left - 6.0, at), Anchor::End, "label tick", label);
     }
     svg.text(((left + right) / 2.0, top + height + 34.0), Anchor::Middle, "label", "effective latency in ms (log)");
     // The candidate is drawn first: its thick line shows on both sides of a thin one that lies on it.
@@ -194,10 +239,7 @@ pub(crate) fn timeline(closed_loop: &ClosedLoop) -> Option<String> {
     let x = Scale::linear((0.0, range_of(bins().map(|bin| bin.at_s)).1), (left, right));
     let y = Scale::linear((0.0, range_of(bins().map(|bin| bin.p99_ms)).1 * 1.05), (bottom, top));
     axis_below(&mut svg, &x, &x.ticks(44.0), (top, bottom), tick_label);
-    for tick in y.ticks(20.0) {
-        svg.line((left, y.at(tick)), (right, y.at(tick)), "grid");
-        svg.text((left - 6.0, y.at(tick)), Anchor::End, "label", &tick_label(tick));
-    }
+    axis_left(&mut svg, &y, &y.ticks(20.0), (left, right), tick_label);
     svg.text(
         ((left + right) / 2.0, bottom + 34.0),
         Anchor::Middle,

@@ -2,7 +2,7 @@
 
 use shardwise_simulator::{Curve, Reference};
 
-use crate::charts::{AXIS_ROOM, WIDTH, axis_below, range_of, tick_label};
+use crate::charts::{AXIS_ROOM, WIDTH, axis_below, axis_left, range_of, tick_label};
 use crate::generator_page::CheckedStatistic;
 use crate::numbers::figure;
 use crate::svg::{Anchor, Scale, Svg, fit};
@@ -67,10 +67,7 @@ pub(crate) fn curve_chart(reference: &Reference, seeds: &[Curve], real: Option<&
     let x = scale(reference.log.0, range_of(drawn.iter().map(|(x, _)| *x)), (left, right));
     let y = scale(reference.log.1, range_of(drawn.iter().map(|(_, y)| *y).chain(ends)), (bottom, top));
     axis_below(&mut svg, &x, &x.ticks(44.0), (top, bottom), tick_label);
-    for tick in y.ticks(20.0) {
-        svg.line((left, y.at(tick)), (right, y.at(tick)), "grid");
-        svg.text((left - 6.0, y.at(tick)), Anchor::End, "label", &tick_label(tick));
-    }
+    axis_left(&mut svg, &y, &y.ticks(20.0), (left, right), tick_label);
     let caption = format!("{}; vertical: {}", reference.x_label, reference.y_label);
     svg.text(((left + right) / 2.0, bottom + 34.0), Anchor::Middle, "label", &fit(&caption, WIDTH));
     for mark in reference.marks.iter().filter(|mark| mark.low < mark.high) {

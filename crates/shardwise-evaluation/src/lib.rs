@@ -4,6 +4,7 @@
 //! It also drives load tests against running servers. It publishes nothing. Verdicts come from policies that are run: off-policy
 //! estimates are given as well, where queues do not make them wrong.
 
+mod analysis;
 mod arena;
 mod charts;
 mod closed_loop;
@@ -27,6 +28,11 @@ mod svg;
 mod synthetic;
 mod verdict;
 
+pub use analysis::{
+    Analysis, ConfidenceFigures, ConfidencePoint, CoverageFigures, DeciderFigures, DriftRow, EffectPoint,
+    FeatureEffect, FeatureImportance, Importance, LoggedError, LoggedRows, Played, Regret, RegretParts, Said, Slice,
+    SliceKind, Speaker, Validated, ValidatedShard, WorstCandidate, WorstDecision, importance, play,
+};
 pub use arena::{
     ArenaLoss, ArenaPage, ArenaPlan, ArenaProgress, ArenaResult, Calibration, Cell, CellKey, CoverageRow, Group,
     LeagueRow, LossKind, Net, Paired, Problem, Roster, RunCell, SPECIMENS, Setting, arena_losses, arena_subject,
@@ -49,4 +55,4 @@ pub use results::{
     SeedResult, TimelinePoint, Unit,
 };
 pub use shadow_test::{Foretold, REQUIRED_CAPITAL, ShadowTest};
-pub use verdict::{BASELINES, Evidence, Reason, STANDARD, TOLERANCE, Verdict, judge, until_decided};
+pub use verdict::{BASELINES, Evidence, Reason, STANDARD, TOLERANCE, Verdict, judge, refusal, until_decided};

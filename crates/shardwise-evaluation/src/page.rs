@@ -4,6 +4,7 @@
 use askama::Template;
 use shardwise_types::CostTerms;
 
+use crate::analysis::AnalysisView;
 use crate::losses::{Loss, SeedPair, WhereItLoses};
 use crate::numbers::{change_percent, grouped, in_unit, millis, percent, unit_name};
 use crate::report::{ExecScore, ReportInput};
@@ -32,6 +33,7 @@ struct Page<'a> {
     pairs: Vec<PairRow>,
     never_loses: bool,
     losses: Vec<LossRow>,
+    analysis: Option<AnalysisView>,
     model: Vec<Fact>,
     scores: Vec<ScoreRow<'a>>,
     dataset: Vec<Fact>,
@@ -112,6 +114,7 @@ pub(crate) fn render(input: &ReportInput, losses: &WhereItLoses) -> Result<Strin
         pairs: closed_loop.comparisons.iter().map(pair_row).collect(),
         never_loses: losses.never,
         losses: losses.losses.iter().filter_map(loss_row).collect(),
+        analysis: input.analysis.as_ref().map(AnalysisView::new),
         model: model_facts(input),
         scores: score_rows(input),
         dataset: dataset_facts(input),
@@ -201,12 +204,13 @@ fn difference(pair: &SeedPair) -> String {
 
 fn model_facts(input: &ReportInput) -> Vec<Fact> {
     let model = &input.model;
-    vec![
+    let facts = [
         Fact::new("name", &*model.name),
         Fact::new("version", &*model.version),
         Fact::new("published", if model.published { "yes, as champion" } else { "no" }),
         Fact::new("champion before", model.champion_version.as_deref().unwrap_or("none")),
-    ]
+    ];
+    facts.into_iter().chain(model.card.iter().cloned()).collect()
 }
 
 fn score_rows(input: &ReportInput) -> Vec<ScoreRow<'_>> {
@@ -227,7 +231,7 @@ fn score_rows(input: &ReportInput) -> Vec<ScoreRow<'_>> {
 
 fn dataset_facts(input: &ReportInput) -> Vec<Fact> {
     let dataset = &input.dataset;
-    vec![
+    let facts = [
         Fact::new("id", &*dataset.id),
         Fact::new("source", &*dataset.source),
         Fact::new("rows", grouped(dataset.rows)),
@@ -238,7 +242,8 @@ fn dataset_facts(input: &ReportInput) -> Vec<Fact> {
         Fact::new("features", grouped(dataset.features)),
         Fact::new("feature fingerprint", &*dataset.feature_fingerprint),
         Fact::new("hash of the contents", &*dataset.hash),
-    ]
+    ];
+    facts.into_iter().filter(|fact| !fact.value.is_empty()).chain(dataset.card.iter().cloned()).collect()
 }
 
 fn decision_view(sample: &SampleDecision) -> DecisionView<'_> {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use shardwise_types::{CostTerms, PlacementRequest, ShardPrediction};
 
+use crate::analysis::Analysis;
 use crate::losses::{WhereItLoses, where_it_loses};
 use crate::numbers::millis;
 use crate::{ClosedLoop, EvaluationError, Fact, METRICS, Verdict, page};
@@ -35,6 +36,9 @@ pub struct DatasetFacts {
     pub feature_fingerprint: String,
     /// Hash of the dataset's contents.
     pub hash: String,
+    /// What else its card says.
+    #[serde(default)]
+    pub card: Vec<Fact>,
 }
 
 /// How well something predicts execution time on the later split.
@@ -65,6 +69,9 @@ pub struct ModelFacts {
     pub table: Option<ExecScore>,
     /// Other predictors fitted on the same rows, for comparison.
     pub others: Vec<ExecScore>,
+    /// What else its card says.
+    #[serde(default)]
+    pub card: Vec<Fact>,
 }
 
 /// An alternative of the sample decision.
@@ -129,7 +136,7 @@ impl SampleDecision {
     }
 }
 
-fn request_facts(request: &PlacementRequest) -> Vec<Fact> {
+pub(crate) fn request_facts(request: &PlacementRequest) -> Vec<Fact> {
     let amount = request.amount_usd.map_or("unknown".to_owned(), |amount| format!("{} USD", millis(amount.usd())));
     let region = request.residency.as_ref().map_or("any region", |region| region.as_str());
     vec![
@@ -166,6 +173,9 @@ pub struct ReportInput {
     pub closed_loop: ClosedLoop,
     /// The verdict on it.
     pub verdict: Verdict,
+    /// Why the model decides as it does, and where; `None` when that was not looked at.
+    #[serde(default)]
+    pub analysis: Option<Analysis>,
     /// A decision to look at, if one was made.
     pub decision: Option<SampleDecision>,
     /// What a reader should know besides, one sentence each.

@@ -34,7 +34,7 @@ const STUDENT_T_975: [f64; 30] = [
 
 /// The 97.5 % quantile of Student's t: tabled to 30 degrees of freedom, beyond that the expansion around the normal
 /// quantile (Abramowitz and Stegun 26.7.5), which is right to four digits there.
-fn student_t_975(degrees: usize) -> f64 {
+pub(crate) fn student_t_975(degrees: usize) -> f64 {
     if let Some(&tabled) = degrees.checked_sub(1).and_then(|i| STUDENT_T_975.get(i)) {
         return tabled;
     }

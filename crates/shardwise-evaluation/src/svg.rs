@@ -134,6 +134,23 @@ impl Svg {
         ));
     }
 
+    /// A rectangle between two corners, in any order.
+    pub(crate) fn rect(&mut self, (x1, y1): (f64, f64), (x2, y2): (f64, f64), class: &str) {
+        let (x, y, width, height) = (x1.min(x2), y1.min(y2), (x1 - x2).abs(), (y1 - y2).abs());
+        self.push(format_args!(
+            "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" class=\"{class}\"/>"
+        ));
+    }
+
+    /// The area between two lines through points of the same x.
+    pub(crate) fn area(&mut self, low: &[(f64, f64)], high: &[(f64, f64)], class: &str) {
+        let mut path = String::new();
+        for (x, y) in low.iter().chain(high.iter().rev()) {
+            let _ = write!(path, "{x:.1},{y:.1} ");
+        }
+        self.push(format_args!("<polygon points=\"{}\" class=\"{class}\"/>", path.trim_end()));
+    }
+
     /// A circle of radius 5.
     pub(crate) fn circle(&mut self, (x, y): (f64, f64), class: &str) {
         self.push(format_args!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"5\" class=\"{class}\"/>"));

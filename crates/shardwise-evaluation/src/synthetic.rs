@@ -103,6 +103,7 @@ pub(crate) fn report_input() -> ReportInput {
             features: 57,
             feature_fingerprint: "f3a1c0de5b7794aa".to_owned(),
             hash: "4be1a2a0c9d8e7f6".repeat(4),
+            card: Vec::new(),
         },
         model: ModelFacts {
             name: "placement".to_owned(),
@@ -112,9 +113,11 @@ pub(crate) fn report_input() -> ReportInput {
             exec: Some(score("gradient boosted trees", 0.3111, Some(0.931))),
             table: Some(score("service table alone", 0.3540, None)),
             others: vec![score("elastic net", 0.5220, None), score("random forest", 0.3304, None)],
+            card: Vec::new(),
         },
         closed_loop,
         verdict,
+        analysis: None,
         decision: Some(decision()),
         notes: vec!["The fleet is simulated; its speed noise and its arrivals are those of real traces.".to_owned()],
     }

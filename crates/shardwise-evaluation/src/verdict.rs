@@ -113,6 +113,11 @@ pub fn until_decided<T, E>(
     }
 }
 
+/// The verdict where there is nothing to judge.
+pub fn refusal(sentence: String) -> Verdict {
+    Verdict { may_go_live: false, reasons: vec![reason(false, sentence)] }
+}
+
 /// Applies the rule.
 pub fn judge(evidence: &Evidence<'_>) -> Verdict {
     let mut reasons: Vec<Reason> = BASELINES.iter().map(|baseline| against_baseline(evidence, baseline)).collect();

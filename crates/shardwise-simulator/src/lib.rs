@@ -62,11 +62,12 @@ pub use load_result::{
 pub use load_test::{LoadTestError, capacity_plan, load_arrivals, simulate_load, with_launch};
 pub use market::{generate_bars, records_of_bars};
 pub use player::{NO_QUEUE_BOUND, ORACLES, Player};
-pub use recorder::{KeepAll, NoRecorder, Recorder};
+pub use recorder::{Choice, KeepAll, NoRecorder, Recorder};
 pub use replay::{ReplayInputs, ReplayOptions, world_and_workload};
 pub use scenario::Scenario;
 pub use streams::{KeyedStream, Purpose, stream};
 pub use summary::{Counts, LatencyHistogram, RunSummary, TimelineBin};
+pub use truth::Foreseen;
 pub use validator::{Deviation, Severity, Spot, Validation, Verdict, validate};
 pub use workload::{Arrival, ArrivalProcess, Surge, Workload, WorkloadOptions};
 pub use world::{

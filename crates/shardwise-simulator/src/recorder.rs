@@ -2,7 +2,23 @@
 
 use std::ops::ControlFlow;
 
+use shardwise_features::DecisionContext;
+use shardwise_policies::Decision;
 use shardwise_types::HistoryRecord;
+
+use crate::truth::Foreseen;
+
+/// A measured choice, as it is made.
+pub struct Choice<'a> {
+    /// Which arrival of the workload; one that is sent again is placed again.
+    pub arrival: usize,
+    /// What the router knew.
+    pub context: &'a DecisionContext<'a>,
+    /// What it chose.
+    pub decision: &'a Decision,
+    /// What each eligible shard would do to it, by position in the context's fleet; empty where regret is not measured.
+    pub foreseen: &'a [(usize, Foreseen)],
+}
 
 /// Takes the records of a run in the order (`known_at`, `sequence`).
 pub trait Recorder {
@@ -16,6 +32,12 @@ pub trait Recorder {
 
     /// Takes a record; `Break` ends the run, and the summary covers what was done by then.
     fn record(&mut self, record: HistoryRecord) -> ControlFlow<()>;
+
+    /// Hears of every measured choice, whether or not it wants history.
+    fn choice(&mut self, _choice: &Choice<'_>) {}
+
+    /// Hears how long a measured arrival took in ms; `None` when it failed, timed out or was refused.
+    fn settled(&mut self, _arrival: usize, _good_ms: Option<f32>) {}
 }
 
 /// Wants nothing.

@@ -110,9 +110,9 @@ impl<'a> Simulation<'a> {
         let every = self.options.regret_every;
         let regret = every > 0 && self.is_measured(index) && index.is_multiple_of(every);
         let (records, at, stopwatch) = (self.records, self.at(self.now), self.options.stopwatch);
+        let measured = self.is_measured(index).then_some(index);
         let placement = self.with_truth(index, |router, truth, recorder| {
-            let wants_features = &|id| records && recorder.wants_features(id);
-            router.place(&Ask { request, at, wants_features, stopwatch, regret }, truth)
+            router.place(&Ask { request, at, measured, records, stopwatch, regret }, truth, recorder)
         })?;
         if self.is_measured(index) {
             self.tally.count_decision(placement.regret_ms, placement.decide_ns);
@@ -127,7 +127,7 @@ impl<'a> Simulation<'a> {
     fn with_truth<T>(
         &mut self,
         index: usize,
-        ask: impl FnOnce(&mut SimRouter<'a>, &mut Truth<'_, 'a>, &dyn Recorder) -> T,
+        ask: impl FnOnce(&mut SimRouter<'a>, &mut Truth<'_, 'a>, &mut dyn Recorder) -> T,
     ) -> T {
         let mut truth = Truth {
             world: self.world,
@@ -141,7 +141,7 @@ impl<'a> Simulation<'a> {
             arrival: index as u32,
             free_at: &mut self.free_at,
         };
-        ask(&mut self.routers[self.workload.arrivals[index].router as usize], &mut truth, &*self.recorder)
+        ask(&mut self.routers[self.workload.arrivals[index].router as usize], &mut truth, &mut *self.recorder)
     }
 
     /// The bound knows no queue: the request is done when it would be, alone.
@@ -366,6 +366,9 @@ impl<'a> Simulation<'a> {
         let arrival = &self.workload.arrivals[index];
         self.tally.close(self.now, self.since_start(arrival.at));
         self.tally.settle(index, good_ms, &arrival.request, shard);
+        if self.is_measured(index) {
+            self.recorder.settled(index, good_ms);
+        }
     }
 
     fn record_decision(&mut self, index: usize, placement: Placement) -> Flow {

@@ -14,8 +14,9 @@ use shardwise_types::{
 
 use crate::audit::{Audit, Bug};
 use crate::player::Player;
+use crate::recorder::{Choice, Recorder};
 use crate::streams::router_stream;
-use crate::truth::Truth;
+use crate::truth::{Foreseen, Truth};
 use crate::world::{RouterSpec, ShardSpec, WorldError, WorldSpec};
 
 /// Bits of a decision id that count a router's decisions; the rest is the router.
@@ -33,6 +34,7 @@ pub(crate) struct SimRouter<'a> {
     /// Position in the world of each shard of the fleet snapshot.
     world_position: Vec<u16>,
     candidates: Vec<usize>,
+    foreseen: Vec<(usize, Foreseen)>,
 }
 
 /// What a router knows.
@@ -58,8 +60,10 @@ impl Known {
 pub(crate) struct Ask<'a> {
     pub(crate) request: &'a PlacementRequest,
     pub(crate) at: Timestamp,
-    /// Asked with the decision's id.
-    pub(crate) wants_features: &'a dyn Fn(u64) -> bool,
+    /// Which arrival it is, when it is measured.
+    pub(crate) measured: Option<usize>,
+    /// Whether the recorder may want features.
+    pub(crate) records: bool,
     /// Reads a clock in ns.
     pub(crate) stopwatch: Option<fn() -> u64>,
     /// Whether regret is measured.
@@ -101,11 +105,17 @@ impl<'a> SimRouter<'a> {
             decisions: 0,
             world_position: Vec::new(),
             candidates: Vec::new(),
+            foreseen: Vec::new(),
         })
     }
 
     /// Decides and dispatches; `None` when no shard is eligible, or the policy has a bug.
-    pub(crate) fn place(&mut self, ask: &Ask<'_>, truth: &mut Truth<'_, '_>) -> Option<Placement> {
+    pub(crate) fn place(
+        &mut self,
+        ask: &Ask<'_>,
+        truth: &mut Truth<'_, '_>,
+        recorder: &mut dyn Recorder,
+    ) -> Option<Placement> {
         let table = self.player.service_table();
         let context = self.known.context(ask.request, ask.at, table.as_deref());
         let started = ask.stopwatch.map(|read| read());
@@ -137,8 +147,9 @@ impl<'a> SimRouter<'a> {
         self.decisions += 1;
         let decision_id = (self.index << DECISION_BITS) + self.decisions;
         let (mut logged_shards, mut logged_features) = (Vec::new(), Vec::new());
-        let wants_features = (ask.wants_features)(decision_id);
+        let wants_features = ask.records && recorder.wants_features(decision_id);
         let (mut regret_ms, mut is_right) = (None, None);
+        self.foreseen.clear();
         if (wants_features || ask.regret) && eligible(&context, &Rules::default(), &mut self.candidates).is_ok() {
             if wants_features {
                 let features = DecisionFeatures::new(&context);
@@ -148,12 +159,17 @@ impl<'a> SimRouter<'a> {
                 }
             }
             if ask.regret {
-                let foreseen = |position: &usize| truth.foresee(self.world_position[*position]).latency_ms;
-                let best_ms = self.candidates.iter().map(foreseen).fold(f64::INFINITY, f64::min);
+                let foresee = |position: &usize| (*position, truth.foresee(self.world_position[*position]));
+                self.foreseen.extend(self.candidates.iter().map(foresee));
+                let best_ms = self.foreseen.iter().map(|(_, there)| there.latency_ms).fold(f64::INFINITY, f64::min);
                 let own_ms = truth.foresee(shard).latency_ms;
                 regret_ms = Some((own_ms - best_ms).max(0.0));
                 is_right = Some(own_ms <= 1.1 * best_ms + 5.0);
             }
+        }
+        if let Some(arrival) = ask.measured {
+            let foreseen = &self.foreseen;
+            recorder.choice(&Choice { arrival, context: &context, decision: &decision, foreseen });
         }
         let mut ticket = self.known.state.on_dispatch(&context, decision.chosen);
         ticket.forecast = decision.forecast;

@@ -26,15 +26,23 @@ pub(crate) struct Truth<'a, 'w> {
     pub(crate) free_at: &'a mut Vec<SimTime>,
 }
 
-/// What a shard would do to the arrival.
+/// What a shard would do to an arrival, were nothing else to come.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Foreseen {
-    /// From now to the answer, at most the timeout, which a failure costs as well.
-    pub(crate) latency_ms: f64,
-    /// On the core, loading included.
-    pub(crate) exec_ms: f64,
+pub struct Foreseen {
+    /// From now to the answer in ms, at most the timeout, which a failure costs as well.
+    pub latency_ms: f64,
+    /// There and back, and the calls to the exchange, in ms.
+    pub network_ms: f64,
+    /// In the queue, in ms.
+    pub wait_ms: f64,
+    /// On the core, loading included, in ms.
+    pub exec_ms: f64,
+    /// Of that, loading the function, in ms.
+    pub load_ms: f64,
+    /// Whether it is answered well and in time.
+    pub in_time: bool,
     /// Attempts there and on their way, per core.
-    pub(crate) utilisation: f64,
+    pub utilisation: f64,
 }
 
 impl Truth<'_, '_> {
@@ -49,18 +57,24 @@ impl Truth<'_, '_> {
         let half_rtt = self.tables.half_rtt(arrival.router as usize, shard);
         let reach = self.now + half_rtt;
         let place = usize::from(shard);
-        let (exec_ns, fails) = self.execution(shard, reach);
+        let (warm_ns, load_ns, fails) = self.execution(shard, reach);
+        let exec_ns = warm_ns + load_ns;
         let start = reach.max(self.starts(shard, reach));
         let timeout_ms = self.world.timing.timeout_ms;
         let stretch = match self.world.timing.discipline {
             Discipline::FirstComeFirstServed => 1.0,
             Discipline::ProcessorSharing => self.crowding(place).max(1.0),
         };
-        let done = start + (exec_ns as f64 * stretch) as u64 + self.exchange_ns(shard) + half_rtt;
+        let exchange_ns = self.exchange_ns(shard);
+        let done = start + (exec_ns as f64 * stretch) as u64 + exchange_ns + half_rtt;
         let in_time = millis(done - self.now) < timeout_ms && !fails && !self.shards[place].is_silent(self.now);
         Foreseen {
             latency_ms: if in_time { millis(done - self.now) } else { timeout_ms },
+            network_ms: millis(2 * half_rtt + exchange_ns),
+            wait_ms: millis(start - reach),
             exec_ms: millis(exec_ns),
+            load_ms: millis(load_ns),
+            in_time,
             utilisation: self.crowding(place),
         }
     }
@@ -123,13 +137,13 @@ impl Truth<'_, '_> {
         *free = (*free).max(from) + exec_ns;
     }
 
-    /// Core time of the arrival on a shard, and whether it fails.
-    fn execution(&mut self, shard: u16, at: SimTime) -> (u64, bool) {
+    /// Core time of the arrival on a shard: running and loading; and whether it fails.
+    fn execution(&mut self, shard: u16, at: SimTime) -> (u64, u64, bool) {
         let (warm_ns, fails) = self.warm_execution(shard);
         let function = self.workload.arrivals[self.arrival as usize].function;
         let is_warm = self.shards[usize::from(shard)].is_warm(at, function);
         let load_ns = if is_warm { 0 } else { nanos(self.world.functions[function as usize].load_ms) };
-        (warm_ns + load_ns, fails)
+        (warm_ns, load_ns, fails)
     }
 
     fn warm_execution(&mut self, shard: u16) -> (u64, bool) {

@@ -6,11 +6,6 @@ use crate::rows::{Part, Rows};
 use crate::side::fit_side_head;
 use crate::{TrainOptions, TrainingError};
 
-/// Most trees and leaves: failures are rare, and larger forests learn them by heart.
-const MOST_TREES: u32 = 30;
-const MOST_LEAVES: u32 = 8;
-/// Few trees must learn in larger steps, and each from all features.
-const LEARNING_RATE: f64 = 0.2;
 /// Fewest failures among the rows to learn from and among those to measure on.
 const FEWEST: [usize; 2] = [50, 10];
 
@@ -24,14 +19,7 @@ pub(crate) fn fit_error_head(rows: &Rows, options: &TrainOptions) -> Result<Opti
     if [Part::Train, Part::Test].map(failures).iter().zip(FEWEST).any(|(found, fewest)| *found < fewest) {
         return Ok(None);
     }
-    let options = TrainOptions {
-        trees: options.trees.min(MOST_TREES),
-        leaves: options.leaves.min(MOST_LEAVES),
-        learning_rate: options.learning_rate.max(LEARNING_RATE),
-        feature_fraction: 1.0,
-        ..options.clone()
-    };
-    fit_side_head(SideTarget::Error, rows, &options).map(Some)
+    fit_side_head(SideTarget::Error, rows, &options.of_a_small_head()).map(Some)
 }
 
 #[cfg(test)]
@@ -40,6 +28,7 @@ mod tests {
     use shardwise_types::Timestamp;
 
     use super::*;
+    use crate::options::SMALL_HEAD_TREES;
 
     /// A shard of which a third failed of late fails six requests in ten, another one in a hundred; every fourth row is of
     /// the former.
@@ -85,7 +74,7 @@ mod tests {
         assert!((failing - 0.6).abs() < 0.05 && (other - 0.01).abs() < 0.01, "{failing} {other}");
         let metrics = draft.metrics;
         assert!(metrics.loss < metrics.formula_loss && (metrics.bias - 1.0).abs() < 0.1, "{metrics:?}");
-        assert!(draft.head.forest().n_trees() <= MOST_TREES as usize);
+        assert!(draft.head.forest().n_trees() <= SMALL_HEAD_TREES as usize);
     }
 
     #[test]

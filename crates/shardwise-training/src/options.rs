@@ -12,6 +12,10 @@ use crate::grow::Loss;
 /// the same on every machine. One, because its threads spin while they wait for each other: two of them on a machine that is
 /// busy otherwise were measured to take more than ten times as long.
 pub(crate) const THREADS: u32 = 1;
+/// Most trees and leaves of a small head: it is walked for every decision, and larger forests learn rare failures by heart.
+pub(crate) const SMALL_HEAD_TREES: u32 = 30;
+const SMALL_HEAD_LEAVES: u32 = 8;
+const SMALL_HEAD_LEARNING_RATE: f64 = 0.2;
 /// Deeper trees cost every prediction and are seldom better.
 const MAX_DEPTH: u32 = 16;
 
@@ -70,6 +74,18 @@ impl Default for TrainOptions {
 }
 
 impl TrainOptions {
+    /// The same for a small head, which decisions ask beside the large ones. Few trees must learn in larger steps, and each
+    /// from all features: one that may not look at what matters moves all rows alike, and few trees follow to put that right.
+    pub(crate) fn of_a_small_head(&self) -> Self {
+        Self {
+            trees: self.trees.min(SMALL_HEAD_TREES),
+            leaves: self.leaves.min(SMALL_HEAD_LEAVES),
+            learning_rate: self.learning_rate.max(SMALL_HEAD_LEARNING_RATE),
+            feature_fraction: 1.0,
+            ..self.clone()
+        }
+    }
+
     /// Checks that the parameters make sense.
     ///
     /// # Errors

@@ -13,11 +13,6 @@ use crate::grow::{Examples, Loss, grow};
 use crate::rows::{Rows, choose_rows, early_of, weights_of};
 use crate::{TrainOptions, TrainingError};
 
-/// Most trees and leaves of each: they are walked once for every decision.
-const MOST_TREES: u32 = 30;
-const MOST_LEAVES: u32 = 8;
-/// Few trees must learn in larger steps.
-const LEARNING_RATE: f64 = 0.2;
 /// No latency is taken to be shorter, so that its logarithm stays within bounds.
 const MIN_LATENCY_MS: f32 = 1e-3;
 
@@ -26,14 +21,7 @@ const MIN_LATENCY_MS: f32 = 1e-3;
 /// # Errors
 /// As [`crate::train_rows`].
 pub(crate) fn fit_quantile_heads(rows: &Rows, options: &TrainOptions) -> Result<QuantileDraft, TrainingError> {
-    let options = TrainOptions {
-        trees: options.trees.min(MOST_TREES),
-        leaves: options.leaves.min(MOST_LEAVES),
-        learning_rate: options.learning_rate.max(LEARNING_RATE),
-        // A tree that may not look at what matters moves all rows alike, and few trees follow to put that right.
-        feature_fraction: 1.0,
-        ..options.clone()
-    };
+    let options = options.of_a_small_head();
     let (train, test) = choose_rows(rows, options.max_rows, |_| None)?;
     let longest = longest_ms(rows, &train);
     let [train, test] = [train, test].map(|chosen| Sample::gather(rows, &chosen, longest));

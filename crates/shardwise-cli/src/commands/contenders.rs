@@ -23,11 +23,19 @@ pub(crate) fn contenders(
     let mut contenders = vec![placer(CANDIDATE, model)];
     contenders.extend(champion.map(|champion| placer(CHAMPION, champion)));
     contenders.push(Contender::new(STANDARD, move || Box::new(Sed::offline(Arc::clone(&table), runtime))));
-    contenders.extend(
-        rivals
-            .iter()
-            .copied()
-            .map(|name| Contender::new(name, move || by_name(name, runtime).expect("a known policy"))),
-    );
+    contenders.extend(known(rivals, runtime));
     contenders
+}
+
+/// A router without a model, and policies that need none.
+pub(crate) fn without_model(rivals: &[&'static str], runtime: Runtime) -> Vec<Contender> {
+    let make = move || Placer::without_model().with_config(PlacerConfig::for_runtime(runtime));
+    let mut contenders = vec![Contender::new(CANDIDATE, move || Box::new(make()))];
+    contenders.extend(known(rivals, runtime));
+    contenders
+}
+
+fn known(names: &[&'static str], runtime: Runtime) -> impl Iterator<Item = Contender> {
+    let make = move |name| Contender::new(name, move || by_name(name, runtime).expect("a known policy"));
+    names.iter().copied().map(make)
 }

@@ -1,5 +1,6 @@
 //! One file per command; each reads its inputs, calls one crate, and says what came out.
 
+mod analysis;
 mod arena;
 mod bench;
 mod contenders;
@@ -54,7 +55,7 @@ pub(crate) fn run(arguments: &Arguments) -> miette::Result<ExitCode> {
         Command::Generator(GeneratorCommand::Check(options)) => generator::check(options, json),
         Command::Gate(GateCommand::Trial(options)) => gate::trial(options, json),
         Command::Gate(GateCommand::Nights(options)) => nights::nights(options, json),
-        Command::Evaluate(command) => evaluate::run(command, json),
+        Command::Evaluate(arguments) => evaluate::run(arguments, json),
         Command::Nightly(options) => return nightly::run(options, json),
         Command::Arena(options) => arena::run(options, json),
         Command::Loadtest(options) => loadtest::run(options, json),

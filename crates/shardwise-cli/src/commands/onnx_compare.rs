@@ -96,7 +96,7 @@ pub(crate) fn run(options: &OnnxCompareArguments, json: bool) -> miette::Result<
     }
     let history = History::open(&options.history).into_diagnostic()?;
     let card = load_card(&options.dataset).into_diagnostic()?;
-    let (end, _) = EndOfHistory::read(&history, &card, card.to).map_err(|failure| failure.report)?;
+    let (end, _) = EndOfHistory::read(&history, (&card).into(), card.to).map_err(|failure| failure.report)?;
     let help = "take one of `shardwise history simulate` or `replay`";
     let end = end.ok_or_else(|| miette!(help = help, "the history has no world.json, so there is no closed loop"))?;
     let (_, model) = onnx::open(&options.file, false)?;

@@ -49,21 +49,26 @@ pub(crate) fn decide(
     let asked = PlacementRequest::from_json(&request_text).map_err(wrong(request))?;
     let shards = FleetSnapshot::from_json(&files::read(fleet)?).map_err(wrong(fleet))?;
     warn_of_the_unseen(&bundle, &asked);
+    decide_for(Some(bundle), &asked, &shards, runtime, strategies)
+}
+
+/// Decides a request for a fleet, as a router would that has nothing in flight, with a model or without one.
+pub(crate) fn decide_for(
+    bundle: Option<Arc<ModelBundle>>,
+    request: &PlacementRequest,
+    fleet: &FleetSnapshot,
+    runtime: Runtime,
+    strategies: StrategiesConfig,
+) -> miette::Result<ShardPrediction> {
     let (router, market) = (RouterState::new(), MarketSnapshot::default());
-    let context = DecisionContext {
-        request: &asked,
-        decided_at: latest(&asked, &shards),
-        fleet: &shards,
-        router: &router,
-        market: &market,
-        service_table: None,
-    };
+    let decided_at = latest(request, fleet);
+    let context = DecisionContext { request, decided_at, fleet, router: &router, market: &market, service_table: None };
     // Whoever asks once wants the best, not a draw that teaches.
     let config = PlacerConfig { exploration: None, ..PlacerConfig::for_runtime(runtime) };
     let strategies = Strategies::new(strategies).into_diagnostic()?;
-    let placer = Placer::with_model(bundle).with_config(config).with_strategies(strategies);
-    placer.predict_optimal_shard(&context).map_err(|refusal| {
-        let help = format!("run it locally, or look at the shards' health, amounts and memory in {}", fleet.display());
+    let placer = bundle.map_or_else(Placer::without_model, Placer::with_model);
+    placer.with_config(config).with_strategies(strategies).predict_optimal_shard(&context).map_err(|refusal| {
+        let help = "run it locally, or look at the health, amounts and memory of the shards in the fleet";
         miette!(help = help, "{refusal}")
     })
 }

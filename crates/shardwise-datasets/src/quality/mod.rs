@@ -18,9 +18,12 @@ mod verdict;
 use std::path::Path;
 
 use serde::Serialize;
+use shardwise_features::{FEATURE_COUNT, FEATURES};
 
 pub(crate) use self::clocks::{CLOCKS_FILE, ClockHistograms, write_clocks};
+use self::drift::{Distance, distance};
 pub use self::limits::QualityLimits;
+use self::profile::Counts;
 pub(crate) use self::profile::PROFILE_FILE;
 pub use self::profile::Profile;
 use self::scan::Scan;
@@ -136,6 +139,28 @@ fn reference(path: &Path) -> Result<Profile, DatasetError> {
         Some(profile) => Ok(profile),
         None => Ok(Scan::of(path, &load_card(path)?, None, 0)?.profile()),
     }
+}
+
+/// How far each feature moved between rows of feature vectors, the furthest by the index first; empty when one side has no
+/// rows.
+///
+/// # Panics
+/// If `before` or `now` is not whole feature vectors.
+pub fn rows_drift(before: &[f32], now: &[f32]) -> Vec<ColumnDrift> {
+    let counted = |rows: &[f32], feature: usize| {
+        assert!(rows.len().is_multiple_of(FEATURE_COUNT), "{} values are no feature vectors", rows.len());
+        let mut counts = Counts::numbers();
+        rows.iter().skip(feature).step_by(FEATURE_COUNT).for_each(|value| counts.number(*value));
+        counts
+    };
+    let of_feature = |feature: usize| {
+        let Distance { psi, ks } = distance(&counted(before, feature).profile(), &counted(now, feature))?;
+        let column = FEATURES[feature].name;
+        Some(ColumnDrift { column, psi, ks, new_days_psi: None, new_days_ks: None })
+    };
+    let mut rows: Vec<ColumnDrift> = (0..FEATURE_COUNT).filter_map(of_feature).collect();
+    rows.sort_by(|a, b| b.psi.total_cmp(&a.psi).then_with(|| a.column.cmp(b.column)));
+    rows
 }
 
 #[cfg(test)]

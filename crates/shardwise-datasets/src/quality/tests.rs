@@ -289,3 +289,21 @@ fn a_reference_that_is_none_is_named() {
     let error = check_quality(&bench.dataset(), Some(&file), &limits(), false).unwrap_err();
     assert!(error.to_string().contains("profile.json") && !error.is_of_the_history(), "{error}");
 }
+
+#[test]
+fn a_feature_that_moved_comes_first_and_others_stay() {
+    use shardwise_features::{FEATURE_COUNT, FEATURES};
+
+    let rows = |shift: f32| -> Vec<f32> {
+        let value = |row: usize, feature: usize| {
+            ((row * 31 + feature * 17) % 97) as f32 + if feature == 3 { shift } else { 0.0 }
+        };
+        (0..2_000).flat_map(|row| (0..FEATURE_COUNT).map(move |feature| value(row, feature))).collect()
+    };
+    let moved = super::rows_drift(&rows(0.0), &rows(60.0));
+    assert_eq!(moved.len(), FEATURE_COUNT);
+    assert_eq!(moved[0].column, FEATURES[3].name);
+    assert!(moved[0].psi > 0.25 && moved[0].ks > 0.4, "{:?}", moved[0]);
+    assert!(moved[1..].iter().all(|other| other.psi == 0.0 && other.ks == 0.0), "the others are as they were");
+    assert!(super::rows_drift(&[], &rows(0.0)).is_empty());
+}

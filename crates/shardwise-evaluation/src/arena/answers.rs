@@ -5,9 +5,8 @@ use shardwise_simulator::{AnswerRecord, ConfidenceBin};
 use shardwise_types::RiskLevel;
 
 use super::run::Cell;
-use crate::charts::{AXIS_ROOM, WIDTH, axis_below};
+use crate::charts;
 use crate::numbers::grouped;
-use crate::svg::{Anchor, Scale, Svg};
 
 /// Shares of requests that were done within the latencies that were named for them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -95,33 +94,5 @@ fn reliability(calibration: &Calibration) -> Option<String> {
     let bins = calibration.by_confidence.iter().filter(|bin| bin.choices >= FEWEST_CHOICES);
     let points: Vec<(f64, f64)> =
         bins.map(|bin| (bin.confidence / bin.choices as f64, bin.right as f64 / bin.choices as f64)).collect();
-    if points.is_empty() {
-        return None;
-    }
-    let (left, right, top, bottom) = (58.0, WIDTH - 20.0, 12.0, 232.0);
-    let mut svg = Svg::new(
-        "reliability",
-        (WIDTH, bottom + AXIS_ROOM),
-        &format!("Confidence of {} against what came true", calibration.policy),
-        "Share of choices that were within 10 percent and 5 ms of the best eligible shard, by the confidence that was named; \
-         on the diagonal the two agree.",
-    );
-    let (x, y) = (Scale::linear((0.0, 1.0), (left, right)), Scale::linear((0.0, 1.0), (bottom, top)));
-    let ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0];
-    axis_below(&mut svg, &x, &ticks, (top, bottom), |tick| format!("{tick:.1}"));
-    for tick in ticks {
-        svg.line((left, y.at(tick)), (right, y.at(tick)), "grid");
-        svg.text((left - 6.0, y.at(tick)), Anchor::End, "label", &format!("{tick:.1}"));
-    }
-    svg.line((x.at(0.0), y.at(0.0)), (x.at(1.0), y.at(1.0)), "zero");
-    let drawn: Vec<(f64, f64)> = points.iter().map(|(named, right)| (x.at(*named), y.at(*right))).collect();
-    svg.polyline(&drawn, "series c0 d0 strong");
-    drawn.iter().for_each(|point| svg.circle(*point, "mark c0"));
-    svg.text(
-        ((left + right) / 2.0, bottom + 34.0),
-        Anchor::Middle,
-        "label",
-        "named confidence; vertical: share that was right",
-    );
-    Some(svg.finish())
+    charts::reliability(&calibration.policy, &points)
 }

@@ -3,7 +3,7 @@
 use super::facets::Facet;
 use super::{Cell, LeagueRow, Paired, Setting};
 use crate::charts::{
-    AXIS_ROOM, DotRow, WIDTH, axis_below, dots, dots_height, interval_mark, range_of, ratio_axis, tick_label,
+    AXIS_ROOM, DotRow, WIDTH, axis_below, axis_left, dots, dots_height, interval_mark, range_of, ratio_axis, tick_label,
 };
 use crate::numbers::change;
 use crate::svg::{Anchor, FONT_PX, Scale, Svg, fit, spread};
@@ -90,10 +90,7 @@ pub(super) fn curves(
     let loads: Vec<f64> = facet.places.iter().map(|place| standings.settings[*place].load).collect();
     let x = Scale::linear(range_of(loads.iter().copied()), (left, right));
     axis_below(&mut svg, &x, &x.without_overlap(loads.clone(), 30.0), (top, bottom), tick_label);
-    for tick in y.ticks(20.0) {
-        svg.line((left, y.at(tick)), (right, y.at(tick)), "grid");
-        svg.text((left - 6.0, y.at(tick)), Anchor::End, "label", &tick_label(tick));
-    }
+    axis_left(&mut svg, &y, &y.ticks(20.0), (left, right), tick_label);
     let axis = format!("load; vertical: {} in ms (log)", drawn.name);
     svg.text(((left + right) / 2.0, bottom + 34.0), Anchor::Middle, "label", &axis);
     let line = |row: &LeagueRow| -> Vec<(f64, f64)> {

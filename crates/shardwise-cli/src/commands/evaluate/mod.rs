@@ -1,11 +1,13 @@
 //! `shardwise evaluate …`: may a model go live, and why.
 
 mod diff;
+mod report;
 
-use crate::arguments::EvaluateCommand;
+use crate::arguments::{EvaluateArguments, EvaluateCommand};
 
-pub(crate) fn run(command: &EvaluateCommand, json: bool) -> miette::Result<()> {
-    match command {
-        EvaluateCommand::Diff(options) => diff::run(options, json),
+pub(crate) fn run(arguments: &EvaluateArguments, json: bool) -> miette::Result<()> {
+    match &arguments.command {
+        Some(EvaluateCommand::Diff(options)) => diff::run(options, json),
+        None => report::run(&arguments.report, json),
     }
 }

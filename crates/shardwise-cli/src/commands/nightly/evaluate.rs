@@ -9,14 +9,14 @@ use shardwise_datasets::{DatasetCard, History};
 use shardwise_evaluation::{
     ClosedLoop, Evidence, Fact, SamplePaths, ShadowTest, Verdict, judge, run as run_closed_loop, until_decided,
 };
-use shardwise_models::{AliasMove, BundleError, CHAMPION, Judgement, ModelBundle, RegistryError};
+use shardwise_models::{AliasMove, BundleError, CHAMPION, Judgement, ModelBundle, Registry, RegistryError};
 use shardwise_simulator::{Workload, WorldError, WorldSpec, WorldSurvey};
 use shardwise_types::{FleetSnapshot, HistoryRecord, MarketRecord, PlacementRequest, Timestamp};
 
 use super::failure::{NightFailure, NightResult, history_is_broken, stop_if_interrupted};
 use super::report::table;
 use super::{Night, Outcome, TrainedVersion};
-use crate::commands::contenders::contenders;
+use crate::commands::contenders::{contenders, without_model};
 use crate::commands::files;
 use crate::commands::shadowed::shadow_test;
 use crate::output::{self, Stage, note};
@@ -30,15 +30,32 @@ const RIVALS: [&str; 5] = ["random", "p2c_in_flight", "least_in_flight", "sed_ta
 
 /// What the evaluation leaves for the next; `None` when the history has no world to simulate.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Judged {
-    pub(super) closed_loop: ClosedLoop,
+pub(crate) struct Judged {
+    pub(crate) closed_loop: ClosedLoop,
     shadow: Option<ShadowTest>,
-    pub(super) verdict: Verdict,
-    pub(super) champion: Option<String>,
+    pub(crate) verdict: Verdict,
+    pub(crate) champion: Option<String>,
+}
+
+/// A stretch of a history, the end of which is held out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Period {
+    pub(crate) from: Timestamp,
+    /// Where the held-out part begins.
+    pub(crate) test_from: Timestamp,
+    pub(crate) to: Timestamp,
+}
+
+impl From<&DatasetCard> for Period {
+    fn from(card: &DatasetCard) -> Self {
+        Self { from: card.from, test_from: card.splits.test.from, to: card.to }
+    }
 }
 
 /// The held-out end of the history, to be played again.
 pub(crate) struct EndOfHistory {
+    /// From where routers learn, and from where it is measured.
+    period: Period,
     workload: Workload,
     pub(crate) world: WorldSpec,
     /// Share of the workload before the held-out period.
@@ -53,14 +70,10 @@ type LastRequest = Option<(PlacementRequest, FleetSnapshot)>;
 impl EndOfHistory {
     /// Reads what was known before `to`: arrivals for the closed loop where there is a world, and the last request with the
     /// fleet as it was then.
-    pub(crate) fn read(
-        history: &History,
-        card: &DatasetCard,
-        to: Timestamp,
-    ) -> NightResult<(Option<Self>, LastRequest)> {
-        let test_from = card.splits.test.from;
-        let measured_ns = card.to.nanos() - test_from.nanos();
-        let from = Timestamp::from_nanos(test_from.nanos() - WARM_UP_PERIODS * measured_ns).max(card.from);
+    pub(crate) fn read(history: &History, whole: Period, to: Timestamp) -> NightResult<(Option<Self>, LastRequest)> {
+        let test_from = whole.test_from;
+        let measured_ns = whole.to.nanos() - test_from.nanos();
+        let from = Timestamp::from_nanos(test_from.nanos() - WARM_UP_PERIODS * measured_ns).max(whole.from);
         let (mut decisions, mut market, mut reports) = (Vec::new(), Vec::<MarketRecord>::new(), Vec::new());
         let network = history.network();
         let mut fleet = FleetSnapshot::new(Vec::new(), network.clone(), network.default_region.clone())
@@ -84,7 +97,7 @@ impl EndOfHistory {
             Some(world) => {
                 let world: WorldSpec = serde_json::from_str(world).map_err(history_is_broken)?;
                 world.check().map_err(history_is_broken)?;
-                (world, card.from, false)
+                (world, whole.from, false)
             }
             None => match estimated_world(history, to)? {
                 Ok((world, counts_from)) => (world, counts_from, true),
@@ -97,7 +110,13 @@ impl EndOfHistory {
         let workload = Workload::from_decisions(&world, decisions, market, counts_from).map_err(history_is_broken)?;
         let span_ns = (workload.end.nanos() - workload.start.nanos()).max(1);
         let warm_up = (test_from.nanos() - workload.start.nanos()).max(0) as f64 / span_ns as f64;
-        Ok((Some(Self { workload, world, warm_up, is_estimated }), last))
+        let period = Period { from, test_from, to };
+        Ok((Some(Self { period, workload, world, warm_up, is_estimated }), last))
+    }
+
+    /// From where routers learn, and from where it is measured.
+    pub(crate) fn period(&self) -> Period {
+        self.period
     }
 
     /// What all contenders are run on.
@@ -136,7 +155,7 @@ pub(crate) fn seeds(replicates: u64) -> Vec<u64> {
 impl Night<'_> {
     /// Reads the end of the history, and leaves the last request and fleet for a decision.
     pub(super) fn end_of_history(&self, card: &DatasetCard) -> NightResult<Option<EndOfHistory>> {
-        let (end, last) = EndOfHistory::read(&self.history, card, self.to)?;
+        let (end, last) = EndOfHistory::read(&self.history, card.into(), self.to)?;
         if let Some((request, fleet)) = last {
             files::write_json(&self.request_file(), &request)?;
             files::write_json(&self.fleet_file(), &fleet)?;
@@ -151,7 +170,7 @@ impl Night<'_> {
         key: &str,
         trained: &TrainedVersion,
         bundle: &Arc<ModelBundle>,
-        end: Option<EndOfHistory>,
+        end: Option<&EndOfHistory>,
     ) -> NightResult<Option<Judged>> {
         let Some(end) = end else {
             note("there is no world to simulate, so there is no closed loop and the model is not promoted");
@@ -159,45 +178,21 @@ impl Night<'_> {
         };
         let alias = self.registry.alias(CHAMPION).into_diagnostic()?;
         let is_champion = alias.as_deref() == Some(trained.version.as_str());
-        let champion = if is_champion { None } else { self.champion()? };
+        let champion = if is_champion { None } else { champion_of(&self.registry)? };
         let against = champion.as_ref().map(|champion| champion.version().to_owned());
         let (replicates, most) = (self.options.replicates, self.options.most_replicates());
         let key = format!("{key} {}, {replicates} to {most} replicates", trained.version);
         let still_stands = |judged: &Judged| is_champion || judged.champion == against;
-        let judge_on = |replicates| {
-            let seeds = seeds(replicates);
-            let closed_loop = closed_loop(bundle, champion.as_ref(), &end, &seeds)?;
-            stop_if_interrupted()?;
-            // The champion has nobody to watch.
-            let shadow = (!is_champion).then(|| shadow(bundle, champion.as_ref(), &end, &seeds)).transpose()?;
-            let verdict = judge(&Evidence {
-                closed_loop: &closed_loop,
-                shadow: shadow.as_ref(),
-                candidate_version: &trained.version,
-                champion_version: if is_champion { alias.as_deref() } else { against.as_deref() },
-                exec_rmse: Some(trained.metrics.rmse),
-                table_rmse: Some(trained.metrics.table_rmse),
-            });
-            Ok(Judged { closed_loop, shadow, verdict, champion: against.clone() })
+        let contest = Contest {
+            bundle,
+            version: &trained.version,
+            champion: champion.as_ref(),
+            is_champion,
+            rmse: [trained.metrics.rmse, trained.metrics.table_rmse].map(Some),
+            end,
         };
-        let judged = self.once("evaluate", &key, still_stands, || {
-            until_decided(replicates, most, judge_on, |judged: &Judged| &judged.verdict)
-        })?;
+        let judged = self.once("evaluate", &key, still_stands, || contest.judge(replicates, most))?;
         Ok(Some(judged))
-    }
-
-    /// The present champion; `None` when there is none, or when it was made for other features, so that no router of this
-    /// version could serve it.
-    fn champion(&self) -> NightResult<Option<Arc<ModelBundle>>> {
-        match self.registry.load(CHAMPION) {
-            Ok(champion) => Ok(Some(Arc::new(champion))),
-            Err(RegistryError::NoSuchAlias { .. }) => Ok(None),
-            Err(RegistryError::Bundle(error @ BundleError::Fingerprint { .. })) => {
-                note(format!("the champion is left out: {error}"));
-                Ok(None)
-            }
-            Err(error) => Err(error).into_diagnostic()?,
-        }
     }
 
     /// Moves the champion alias when the verdict allows; returns what became of this version.
@@ -241,14 +236,70 @@ impl Night<'_> {
     }
 }
 
-/// Plays the model and its rivals on these seeds.
-fn closed_loop(
-    bundle: &Arc<ModelBundle>,
+/// The present champion; `None` when there is none, or when it was made for other features, so that no router of this
+/// version could serve it.
+pub(crate) fn champion_of(registry: &Registry) -> NightResult<Option<Arc<ModelBundle>>> {
+    match registry.load(CHAMPION) {
+        Ok(champion) => Ok(Some(Arc::new(champion))),
+        Err(RegistryError::NoSuchAlias { .. }) => Ok(None),
+        Err(RegistryError::Bundle(error @ BundleError::Fingerprint { .. })) => {
+            note(format!("the champion is left out: {error}"));
+            Ok(None)
+        }
+        Err(error) => Err(error).into_diagnostic()?,
+    }
+}
+
+/// A model before its judge.
+pub(crate) struct Contest<'a> {
+    pub(crate) bundle: &'a Arc<ModelBundle>,
+    pub(crate) version: &'a str,
+    /// The champion that it would replace.
+    pub(crate) champion: Option<&'a Arc<ModelBundle>>,
+    /// Whether it is the champion itself, which has nobody to replace or to watch.
+    pub(crate) is_champion: bool,
+    /// Errors on the later split of its execution head and of its service table alone.
+    pub(crate) rmse: [Option<f64>; 2],
+    pub(crate) end: &'a EndOfHistory,
+}
+
+impl Contest<'_> {
+    /// Judges it on so many replicates, or more while that decides nothing.
+    pub(crate) fn judge(&self, replicates: u64, most: u64) -> NightResult<Judged> {
+        until_decided(replicates, most, |replicates| self.judge_on(replicates), |judged: &Judged| &judged.verdict)
+    }
+
+    fn judge_on(&self, replicates: u64) -> NightResult<Judged> {
+        let seeds = seeds(replicates);
+        let champion = self.champion.map(|champion| champion.version());
+        let closed_loop = closed_loop(Some(self.bundle), self.champion, self.end, &seeds)?;
+        stop_if_interrupted()?;
+        let shadow = (!self.is_champion).then(|| shadow(self.bundle, self.champion, self.end, &seeds)).transpose()?;
+        let [exec_rmse, table_rmse] = self.rmse;
+        let verdict = judge(&Evidence {
+            closed_loop: &closed_loop,
+            shadow: shadow.as_ref(),
+            candidate_version: self.version,
+            champion_version: if self.is_champion { Some(self.version) } else { champion },
+            exec_rmse,
+            table_rmse,
+        });
+        Ok(Judged { closed_loop, shadow, verdict, champion: champion.map(str::to_owned) })
+    }
+}
+
+/// Plays the model, or a router without one, and its rivals on these seeds.
+pub(crate) fn closed_loop(
+    bundle: Option<&Arc<ModelBundle>>,
     champion: Option<&Arc<ModelBundle>>,
     end: &EndOfHistory,
     seeds: &[u64],
 ) -> NightResult<ClosedLoop> {
-    let contenders = contenders(bundle, champion, &RIVALS, end.world.timing.runtime());
+    let runtime = end.world.timing.runtime();
+    let contenders = match bundle {
+        Some(bundle) => contenders(bundle, champion, &RIVALS, runtime),
+        None => without_model(&RIVALS, runtime),
+    };
     let stage = Mutex::new(Stage::start(format!(
         "closed loop: {} policies × {} seeds × {} requests",
         contenders.len(),

@@ -23,18 +23,21 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shardwise_datasets::{BuildOptions, DatasetCard, History};
+use shardwise_evaluation::Analysis;
 use shardwise_models::{CHAMPION, HeadMetrics, ModelBundle, Registry, SigningKey};
 use shardwise_policies::{Runtime, StrategiesConfig};
 use shardwise_types::{ShardPrediction, Timestamp, key_of};
 
 use self::environment::environment;
-use self::evaluate::Judged;
-pub(crate) use self::evaluate::{EndOfHistory, seeds};
-use self::failure::{Kind, NightFailure, NightResult};
+pub(crate) use self::evaluate::{Contest, EndOfHistory, Judged, Period, champion_of, closed_loop, seeds};
+pub(crate) use self::failure::NightResult;
+use self::failure::{Kind, NightFailure};
 use self::lock::WorkLock;
-use self::report::{summary, table};
+use self::report::summary;
+pub(crate) use self::report::{in_words, model_facts, table};
 use self::retention::remove_old_runs;
 use self::run_folder::{RunFolder, RunState};
+use super::analysis::analyse;
 use super::train::{self, Lesson};
 use super::{dataset, files, keys, predict};
 use crate::arguments::{NightlyArguments, SearchArguments};
@@ -73,6 +76,18 @@ struct TrainedVersion {
     metrics: HeadMetrics,
     /// How well each head does, by name.
     heads: Value,
+}
+
+/// What the stages of a night found.
+struct Found {
+    card: DatasetCard,
+    quality: Value,
+    verified: Value,
+    trained: TrainedVersion,
+    judged: Option<Judged>,
+    analysis: Option<Analysis>,
+    outcome: Outcome,
+    prediction: Option<ShardPrediction>,
 }
 
 /// A night that got to its end.
@@ -193,7 +208,7 @@ impl<'a> Night<'a> {
         })?;
         run.write_json("decision.json", &prediction)?;
         let judged = run.stage("evaluate", || {
-            let judged = self.evaluate(&key, &trained, &bundle, end)?;
+            let judged = self.evaluate(&key, &trained, &bundle, end.as_ref())?;
             if let Some(judged) = &judged {
                 run.write_json("verdict.json", &judged.verdict)?;
                 run.figure("evaluate", "may_go_live", u8::from(judged.verdict.may_go_live));
@@ -208,9 +223,10 @@ impl<'a> Night<'a> {
             run.figure("publish", "published", u8::from(outcome.is_live()));
             Ok(outcome)
         })?;
-        let done = run.stage("report", || {
-            self.conclude(&card, (&quality, &verified), &trained, judged.as_ref(), outcome, prediction.as_ref())
-        })?;
+        let analysis = run.stage("analyse", || self.analyse(&key, &trained, &bundle, end.as_ref()))?;
+        let found = Found { card, quality, verified, trained, judged, analysis, outcome, prediction };
+        let done = run.stage("report", || self.conclude(&found))?;
+        let Found { trained, .. } = found;
         let champion = self.registry.alias(CHAMPION).into_diagnostic()?;
         run.finish(&done.result, &done.summary, |state| {
             state.exit_code = Some(done.exit_code);
@@ -320,6 +336,21 @@ impl<'a> Night<'a> {
         }
     }
 
+    /// Looks into the version, for the report; `None` without a world to play in.
+    fn analyse(
+        &self,
+        key: &str,
+        trained: &TrainedVersion,
+        bundle: &Arc<ModelBundle>,
+        end: Option<&EndOfHistory>,
+    ) -> NightResult<Option<Analysis>> {
+        let Some(end) = end else { return Ok(None) };
+        let seeds = seeds(self.options.replicates);
+        let key = format!("{key} {} {seeds:?}", trained.version);
+        let analyse = || analyse(&self.history, end, Some(bundle), &seeds).map_err(NightFailure::of_stoppable);
+        self.once("analyse", &key, |_| true, analyse).map(Some)
+    }
+
     /// Decides the history's last request; a refusal is said and does not end the night.
     fn decide(&self, bundle: &Arc<ModelBundle>, end: Option<&EndOfHistory>) -> Option<ShardPrediction> {
         let runtime = end.map_or_else(Runtime::default, |end| end.world.timing.runtime());
@@ -335,18 +366,12 @@ impl<'a> Night<'a> {
     }
 
     /// Writes the report and composes the result.
-    fn conclude(
-        &self,
-        card: &DatasetCard,
-        (quality, verified): (&Value, &Value),
-        trained: &TrainedVersion,
-        judged: Option<&Judged>,
-        outcome: Outcome,
-        prediction: Option<&ShardPrediction>,
-    ) -> NightResult<Done> {
+    fn conclude(&self, found: &Found) -> NightResult<Done> {
+        let Found { card, quality, verified, trained, judged, outcome, prediction, .. } = found;
+        let outcome = *outcome;
         let run = &self.run;
-        let report = self.report(card, quality, trained, judged, outcome.is_live(), prediction)?;
-        let policies = judged.map_or_else(Vec::new, |judged| table(&judged.closed_loop));
+        let report = self.report(found)?;
+        let policies = judged.as_ref().map_or_else(Vec::new, |judged| table(&judged.closed_loop));
         let peak_memory_mib = output::peak_memory_mib();
         run.figure("report", "peak_memory_mib", peak_memory_mib);
         let RunState { date, key, attempts, .. } = run.state();
@@ -360,7 +385,7 @@ impl<'a> Night<'a> {
             "model": { "version": trained.version, "published": outcome.is_live() },
             "heads": trained.heads,
             "closed_loop": policies,
-            "verdict": judged.map(|judged| &judged.verdict),
+            "verdict": judged.as_ref().map(|judged| &judged.verdict),
             "decision": prediction,
             "report": report,
             "peak_memory_mib": peak_memory_mib,
@@ -368,7 +393,7 @@ impl<'a> Night<'a> {
                 "date": date, "key": key, "folder": run.path, "outcome": outcome, "attempts": attempts, "kept": false,
             },
         });
-        let summary = summary(quality, judged, outcome, prediction, report.as_deref());
+        let summary = summary(quality, judged.as_ref(), outcome, prediction.as_ref(), report.as_deref());
         let champion = self.registry.alias(CHAMPION).into_diagnostic()?;
         run.write_json(
             "model.json",

@@ -6,7 +6,7 @@ use miette::IntoDiagnostic;
 use serde_json::{Value, json};
 use shardwise_datasets::DatasetCard;
 use shardwise_evaluation::{
-    ClosedLoop, DatasetFacts, ExecScore, ModelFacts, PolicyResult, ReportInput, SampleDecision, write_report,
+    ClosedLoop, DatasetFacts, ExecScore, ModelFacts, PolicyResult, ReportInput, SampleDecision, Verdict, write_report,
 };
 use shardwise_models::HeadMetrics;
 use shardwise_types::{PlacementRequest, ShardPrediction};
@@ -14,30 +14,30 @@ use shardwise_types::{PlacementRequest, ShardPrediction};
 use super::evaluate::Judged;
 use super::failure::NightResult;
 use super::quality::in_a_line;
-use super::{Night, Outcome, TrainedVersion};
+use super::{Found, Night, Outcome, TrainedVersion};
 use crate::arguments::NightlyArguments;
 use crate::commands::{files, predict};
 
 impl Night<'_> {
-    pub(super) fn report(
-        &self,
-        card: &DatasetCard,
-        quality: &Value,
-        trained: &TrainedVersion,
-        judged: Option<&Judged>,
-        published: bool,
-        prediction: Option<&ShardPrediction>,
-    ) -> NightResult<Option<PathBuf>> {
+    pub(super) fn report(&self, found: &Found) -> NightResult<Option<PathBuf>> {
+        let Found { card, quality, trained, judged, outcome, prediction, analysis, .. } = found;
         let Some(judged) = judged else { return Ok(None) };
         let request = PlacementRequest::from_json(&files::read(&self.request_file())?).into_diagnostic()?;
         let input = ReportInput {
             title: format!("shardwise · {} · {}", self.options.name, trained.version),
             command: self.command(),
             dataset: dataset_facts(card, &trained.metrics, &self.options.history),
-            model: model_facts(&self.options.name, trained, judged, published),
+            model: model_facts(
+                &self.options.name,
+                &trained.version,
+                Some(&trained.metrics),
+                judged.champion.as_deref(),
+                outcome.is_live(),
+            ),
             closed_loop: judged.closed_loop.clone(),
             verdict: judged.verdict.clone(),
-            decision: prediction.map(|prediction| SampleDecision::new(&request, prediction)),
+            analysis: analysis.clone(),
+            decision: prediction.as_ref().map(|prediction| SampleDecision::new(&request, prediction)),
             notes: std::iter::once(in_a_line(quality)).chain(notes(trained)).collect(),
         };
         // The last night's page has the same address every day; a run's own stays what it was.
@@ -71,15 +71,7 @@ pub(super) fn summary(
 ) -> String {
     let mut text = format!("{}\n", in_a_line(quality));
     if let Some(judged) = judged {
-        text += &format!("{:<18}{:>10}{:>10}{:>11}\n", "policy", "mean ms", "p99 ms", "SLO missed");
-        for policy in &judged.closed_loop.policies {
-            let (mean_ms, p99_ms, missed) =
-                (policy.pooled.mean_ms, policy.pooled.p99_ms, policy.pooled.slo_miss * 100.0);
-            text += &format!("{:<18}{mean_ms:>10.1}{p99_ms:>10.1}{missed:>10.2}%\n", policy.name);
-        }
-        for reason in &judged.verdict.reasons {
-            text += &format!("{} {reason}\n", if reason.holds { "✓" } else { "✗" });
-        }
+        text += &in_words(&judged.closed_loop, &judged.verdict);
     }
     text += match outcome {
         Outcome::Promoted | Outcome::Champion => "The model is live (champion).\n\n",
@@ -92,8 +84,21 @@ pub(super) fn summary(
     text
 }
 
+/// The closed loop and the reasons of the verdict.
+pub(crate) fn in_words(closed_loop: &ClosedLoop, verdict: &Verdict) -> String {
+    let mut text = format!("{:<18}{:>10}{:>10}{:>11}\n", "policy", "mean ms", "p99 ms", "SLO missed");
+    for policy in &closed_loop.policies {
+        let (mean_ms, p99_ms, missed) = (policy.pooled.mean_ms, policy.pooled.p99_ms, policy.pooled.slo_miss * 100.0);
+        text += &format!("{:<18}{mean_ms:>10.1}{p99_ms:>10.1}{missed:>10.2}%\n", policy.name);
+    }
+    for reason in &verdict.reasons {
+        text += &format!("{} {reason}\n", if reason.holds { "✓" } else { "✗" });
+    }
+    text
+}
+
 /// The rows of the closed loop that the result holds.
-pub(super) fn table(closed_loop: &ClosedLoop) -> Vec<Value> {
+pub(crate) fn table(closed_loop: &ClosedLoop) -> Vec<Value> {
     let row = |policy: &PolicyResult| {
         json!({
             "policy": policy.name, "mean_ms": policy.pooled.mean_ms, "p99_ms": policy.pooled.p99_ms,
@@ -115,26 +120,33 @@ fn dataset_facts(card: &DatasetCard, metrics: &HeadMetrics, history: &Path) -> D
         features: card.feature_names.len() as u64,
         feature_fingerprint: card.feature_fingerprint.clone(),
         hash: card.content_hash.clone(),
+        card: Vec::new(),
     }
 }
 
-fn model_facts(name: &str, trained: &TrainedVersion, judged: &Judged, published: bool) -> ModelFacts {
-    let metrics = &trained.metrics;
+pub(crate) fn model_facts(
+    name: &str,
+    version: &str,
+    metrics: Option<&HeadMetrics>,
+    champion: Option<&str>,
+    published: bool,
+) -> ModelFacts {
     let score = |predictor: &str, rmse: f64, r2: Option<f64>| ExecScore { predictor: predictor.to_owned(), rmse, r2 };
     ModelFacts {
         name: name.to_owned(),
-        version: trained.version.clone(),
+        version: version.to_owned(),
         published,
-        champion_version: judged.champion.clone(),
-        exec: Some(score("boosted trees on the service table", metrics.rmse, Some(metrics.r2))),
-        table: Some(score("service table alone", metrics.table_rmse, None)),
+        champion_version: champion.map(str::to_owned),
+        exec: metrics.map(|metrics| score("boosted trees on the service table", metrics.rmse, Some(metrics.r2))),
+        table: metrics.map(|metrics| score("service table alone", metrics.table_rmse, None)),
         others: [
-            ("elastic net on 20,000 rows", metrics.elastic_net_rmse),
-            ("random forest on 20,000 rows", metrics.forest_rmse),
+            ("elastic net on 20,000 rows", metrics.and_then(|metrics| metrics.elastic_net_rmse)),
+            ("random forest on 20,000 rows", metrics.and_then(|metrics| metrics.forest_rmse)),
         ]
         .into_iter()
         .filter_map(|(name, rmse)| Some(score(name, rmse?, None)))
         .collect(),
+        card: Vec::new(),
     }
 }
 
