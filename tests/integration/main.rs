@@ -22,6 +22,7 @@ mod neural;
 mod nights;
 mod onnx;
 mod python;
+mod reports;
 mod support;
 mod tables;
 mod training;

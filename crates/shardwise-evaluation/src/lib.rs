@@ -21,6 +21,8 @@ pub mod ope;
 mod page;
 mod report;
 mod results;
+#[cfg(feature = "schema")]
+mod schema;
 mod shadow_test;
 mod statistics;
 mod svg;
@@ -29,7 +31,7 @@ mod synthetic;
 mod verdict;
 
 pub use analysis::{
-    Analysis, ConfidenceFigures, ConfidencePoint, CoverageFigures, DeciderFigures, DriftRow, EffectPoint,
+    Analysis, ConfidenceFigures, ConfidencePoint, CoverageFigures, DeciderFigures, Drift, DriftRow, EffectPoint,
     FeatureEffect, FeatureImportance, Importance, LoggedError, LoggedRows, Played, Regret, RegretParts, Said, Slice,
     SliceKind, Speaker, Validated, ValidatedShard, WorstCandidate, WorstDecision, importance, play,
 };
@@ -48,11 +50,14 @@ pub use losses::{Loss, SeedPair, WhereItLoses, where_it_loses};
 pub use lowest_latency::LowestLatency;
 pub use numbers::figure;
 pub use report::{
-    AlternativeFacts, DatasetFacts, ExecScore, ModelFacts, ReportInput, ReportPaths, SampleDecision, write_report,
+    AlternativeFacts, DatasetFacts, ExecScore, ModelFacts, REPORT_SCHEMA, ReportInput, ReportPaths, SampleDecision,
+    write_report,
 };
 pub use results::{
     CANDIDATE, CHAMPION, CdfPoint, ClosedLoop, Comparison, Fact, METRICS, Metric, Metrics, PolicyResult, Replicate,
     SeedResult, TimelinePoint, Unit,
 };
+#[cfg(feature = "schema")]
+pub use schema::report_schema;
 pub use shadow_test::{Foretold, REQUIRED_CAPITAL, ShadowTest};
 pub use verdict::{BASELINES, Evidence, Reason, STANDARD, TOLERANCE, Verdict, judge, refusal, until_decided};

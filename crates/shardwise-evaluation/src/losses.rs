@@ -6,6 +6,7 @@ use crate::{ClosedLoop, METRICS, Metric, PolicyResult};
 
 /// The candidate and a rival on one seed in one metric.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SeedPair {
     /// The sample path.
     pub seed: u64,
@@ -19,6 +20,7 @@ pub struct SeedPair {
 
 /// A metric and a rival, with the seeds that speak against the candidate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Loss {
     /// The other policy.
     pub rival: String,
@@ -34,6 +36,7 @@ pub struct Loss {
 
 /// The answer to "where does it lose?".
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WhereItLoses {
     /// Whether the candidate is never worse in any goal; then the entries are the closest calls.
     pub never: bool,

@@ -11,10 +11,13 @@ use shardwise_types::{CostTerms, PlacementRequest, ShardPrediction};
 use crate::analysis::Analysis;
 use crate::losses::{WhereItLoses, where_it_loses};
 use crate::numbers::millis;
+#[cfg(feature = "schema")]
+use crate::schema::cost_terms;
 use crate::{ClosedLoop, EvaluationError, Fact, METRICS, Verdict, page};
 
 /// What the dataset is.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DatasetFacts {
     /// Its id.
     pub id: String,
@@ -43,6 +46,7 @@ pub struct DatasetFacts {
 
 /// How well something predicts execution time on the later split.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ExecScore {
     /// What predicts, such as `elastic net`.
     pub predictor: String,
@@ -54,6 +58,7 @@ pub struct ExecScore {
 
 /// What the model is.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ModelFacts {
     /// Its name in the registry.
     pub name: String,
@@ -76,10 +81,12 @@ pub struct ModelFacts {
 
 /// An alternative of the sample decision.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AlternativeFacts {
     /// The shard.
     pub shard: String,
     /// The terms of its cost.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "cost_terms"))]
     pub cost: CostTerms,
     /// Latency that it would have, in ms.
     pub expected_latency_ms: f64,
@@ -89,6 +96,7 @@ pub struct AlternativeFacts {
 
 /// One decision, to look at closely.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SampleDecision {
     /// The request in words.
     pub request: Vec<Fact>,
@@ -105,6 +113,7 @@ pub struct SampleDecision {
     /// Why a better decider was passed over, if one was.
     pub fallback_reason: Option<String>,
     /// The terms of the cost.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "cost_terms"))]
     pub cost: CostTerms,
     /// Why, in words.
     pub reasoning: Vec<String>,
@@ -160,6 +169,7 @@ pub(crate) fn request_facts(request: &PlacementRequest) -> Vec<Fact> {
 
 /// All that a report shows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ReportInput {
     /// The page's title.
     pub title: String,
@@ -189,11 +199,14 @@ pub struct ReportPaths {
     pub html: PathBuf,
     /// Its numbers.
     pub json: PathBuf,
+    /// What the numbers look like, as JSON Schema.
+    pub schema: PathBuf,
 }
 
 /// What `report.json` holds: the input and all that the page computes from it.
 #[derive(Serialize)]
-struct ReportJson<'a> {
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(crate) struct ReportJson<'a> {
     format: u32,
     #[serde(flatten)]
     input: &'a ReportInput,
@@ -201,8 +214,11 @@ struct ReportJson<'a> {
     terms: Vec<Fact>,
 }
 
-/// Writes `report.html`, one file that needs no network, and `report.json`, its numbers, into `dir`. Either file is
-/// whole or untouched.
+/// The JSON Schema (draft 2020-12) of `report.json`.
+pub const REPORT_SCHEMA: &str = include_str!("../report.schema.json");
+
+/// Writes `report.html`, one file that needs no network, `report.json`, its numbers, and `report.schema.json`, what these look
+/// like, into `dir`. Each file is whole or untouched.
 ///
 /// # Errors
 /// When the folder cannot be made or written.
@@ -211,7 +227,12 @@ pub fn write_report(dir: &Path, input: &ReportInput) -> Result<ReportPaths, Eval
     let html = page::render(input, &losses)?;
     let json = to_json(input, &losses)?;
     fs::create_dir_all(dir).map_err(|source| EvaluationError::Write { path: dir.to_owned(), source })?;
-    let paths = ReportPaths { html: dir.join("report.html"), json: dir.join("report.json") };
+    let paths = ReportPaths {
+        html: dir.join("report.html"),
+        json: dir.join("report.json"),
+        schema: dir.join("report.schema.json"),
+    };
+    write_atomically(&paths.schema, REPORT_SCHEMA.as_bytes())?;
     write_atomically(&paths.json, json.as_bytes())?;
     write_atomically(&paths.html, html.as_bytes())?;
     Ok(paths)
@@ -255,7 +276,7 @@ mod tests {
         let html = fs::read_to_string(&paths.html).unwrap();
         assert!(html.trim_end().ends_with("</html>"));
         assert!(html.len() <= 500_000, "{} bytes", html.len());
-        assert_eq!(fs::read_dir(&dir).unwrap().count(), 2, "no temporary file is left");
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 3, "no temporary file is left");
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub const CHAMPION: &str = "champion";
 
 /// How one policy did, on one seed or over all.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Metrics {
     /// Mean effective latency in ms.
     pub mean_ms: f64,
@@ -113,6 +114,7 @@ impl Metric {
 
 /// One policy on one seed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SeedResult {
     /// The sample path.
     pub seed: u64,
@@ -124,6 +126,7 @@ pub struct SeedResult {
 
 /// A point of the distribution of latency.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CdfPoint {
     /// Effective latency in ms.
     pub latency_ms: f64,
@@ -133,6 +136,7 @@ pub struct CdfPoint {
 
 /// One bin of the timeline.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TimelinePoint {
     /// Start of the bin in seconds since the workload began, warm-up included.
     pub at_s: f64,
@@ -142,6 +146,7 @@ pub struct TimelinePoint {
 
 /// One policy over all seeds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PolicyResult {
     /// Its name.
     pub name: String,
@@ -160,6 +165,7 @@ pub struct PolicyResult {
 
 /// The ratio of the candidate to a rival on one seed.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Replicate {
     /// The sample path.
     pub seed: u64,
@@ -169,6 +175,7 @@ pub struct Replicate {
 
 /// The candidate against one rival in one metric, paired by seed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Comparison {
     /// The other policy.
     pub rival: String,
@@ -190,6 +197,7 @@ pub struct Comparison {
 
 /// A name and its value, for what is only shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Fact {
     /// What it is.
     pub name: String,
@@ -206,6 +214,7 @@ impl Fact {
 
 /// All policies on the same sample paths.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ClosedLoop {
     /// The policy under test.
     pub candidate: String,

@@ -57,6 +57,7 @@ pub struct Evidence<'a> {
 
 /// One condition and whether it holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Reason {
     /// Whether it speaks for going live.
     pub holds: bool,
@@ -75,6 +76,7 @@ impl fmt::Display for Reason {
 
 /// The answer with its reasons.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Verdict {
     /// Whether every condition holds.
     pub may_go_live: bool,

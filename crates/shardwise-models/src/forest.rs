@@ -166,6 +166,20 @@ impl Forest {
         if self.n_features <= MAX_LAID_OUT { self.sum_trees(&LaidOut::new(row)) } else { self.sum_trees(&row) }
     }
 
+    /// What [`Forest::predict`] says of one row in each of several forests; sooner, for the row is laid out once.
+    ///
+    /// # Panics
+    /// If `row` is shorter than the [`Forest::n_features`] of any.
+    pub(crate) fn predict_each<const N: usize>(forests: [&Self; N], row: &[f32]) -> [f64; N] {
+        let width = forests.iter().map(|forest| forest.n_features).max().unwrap_or(0);
+        let row = &row[..width];
+        if width > MAX_LAID_OUT {
+            return forests.map(|forest| forest.sum_trees(&row));
+        }
+        let laid_out = LaidOut::new(row);
+        forests.map(|forest| forest.sum_trees(&laid_out))
+    }
+
     /// Predicts `out.len()` rows of `width` values each; the answers are those of [`Forest::predict`], bit for bit, and come
     /// several times sooner. Allocates nothing.
     ///

@@ -98,7 +98,8 @@ impl QuantileHead {
     pub fn predict_ms(&self, row: &[f32]) -> [f64; 2] {
         let row = &row[..FEATURE_COUNT];
         let formula = self.columns.formula_ln_ms(row);
-        let [median, upper] = self.forests.each_ref().map(|forest| bounded(formula + forest.predict(row)).exp());
+        let scores = Forest::predict_each(self.forests.each_ref(), row);
+        let [median, upper] = scores.map(|score| bounded(formula + score).exp());
         // Two forests that know nothing of each other may cross.
         [median, upper.max(median)]
     }

@@ -7,7 +7,7 @@ use miette::IntoDiagnostic;
 use rand::Rng;
 use shardwise_datasets::{History, Replay, rows_drift};
 use shardwise_evaluation::{
-    Analysis, Contender, DriftRow, LoggedError, LoggedRows, STANDARD, Said, Speaker, Validated, ValidatedShard,
+    Analysis, Contender, Drift, DriftRow, LoggedError, LoggedRows, STANDARD, Said, Speaker, Validated, ValidatedShard,
     importance, play,
 };
 use shardwise_features::{DecisionContext, DecisionFeatures, FEATURE_COUNT, FeatureVector, ServiceTable};
@@ -70,12 +70,15 @@ pub(crate) fn analyse(
         let of = |period: &str, rows: &LoggedRows| logged_error(period, head, rows);
         [of("before", &logged.before), of("held out", &logged.held_out)].into_iter().flatten().collect()
     });
-    let drift = rows_drift(&logged.before.features, &logged.held_out.features).into_iter();
+    let drift: Vec<DriftRow> = rows_drift(&logged.before.features, &logged.held_out.features)
+        .into_iter()
+        .map(|row| DriftRow { feature: row.column.to_owned(), psi: row.psi, ks: row.ks })
+        .collect();
     Ok(Analysis {
         validated: validated(&traffic, &logged.traffic)?,
         played: Some(played),
         importance,
-        drift: drift.map(|row| DriftRow { feature: row.column.to_owned(), psi: row.psi, ks: row.ks }).collect(),
+        drift: (!drift.is_empty()).then(|| Drift::new(drift)),
         logged: errors,
     })
 }
@@ -206,16 +209,17 @@ fn validated(traffic: &BTreeMap<ShardId, f64>, logged: &BTreeMap<ShardId, f64>) 
         .iter()
         .map(|(shard, expected)| {
             let requests = traffic.get(shard).copied().unwrap_or(0.0);
-            let share = requests / all;
+            let (share, expected) = (requests / all, expected / all_logged);
             ValidatedShard {
                 shard: shard.as_str().to_owned(),
                 requests: requests as u64,
                 share,
-                expected: expected / all_logged,
+                expected,
+                ratio: share / expected,
             }
         })
         .collect();
-    let off = |shard: &ValidatedShard| (shard.share / shard.expected - 1.0).abs();
+    let off = |shard: &ValidatedShard| (shard.ratio - 1.0).abs();
     shards.sort_by(|a, b| off(b).total_cmp(&off(a)).then_with(|| a.shard.cmp(&b.shard)));
     let word = serde_json::to_value(verdict).into_diagnostic()?.as_str().unwrap_or_default().to_owned();
     Ok(Some(Validated {

@@ -4,9 +4,12 @@ use serde::{Deserialize, Serialize};
 use shardwise_types::CostTerms;
 
 use crate::Fact;
+#[cfg(feature = "schema")]
+use crate::schema::optional_cost_terms;
 
 /// Shares of requests that were done within the latencies that were named for them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CoverageFigures {
     /// What the requests have in common: `all`, `risk`, `load` or `shard`.
     pub by: String,
@@ -24,6 +27,7 @@ pub struct CoverageFigures {
 
 /// Confidence against what came true.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ConfidenceFigures {
     /// Choices that were held against the truth.
     pub choices: u64,
@@ -35,6 +39,7 @@ pub struct ConfidenceFigures {
 
 /// Choices of about the same confidence.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ConfidencePoint {
     /// Mean confidence.
     pub confidence: f64,
@@ -46,6 +51,7 @@ pub struct ConfidencePoint {
 
 /// How much later than on the best eligible shard requests are foreseen to be done when they are placed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Regret {
     /// Choices that were looked at.
     pub choices: u64,
@@ -63,6 +69,7 @@ pub struct Regret {
 
 /// What a regret is made of, in ms; the sum is the regret. A part is negative where the chosen shard is the faster one.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RegretParts {
     /// Distance.
     pub network_ms: f64,
@@ -91,6 +98,7 @@ impl RegretParts {
 
 /// Regret of the choices of one decider.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DeciderFigures {
     /// Who decided.
     pub decided_by: String,
@@ -104,6 +112,7 @@ pub struct DeciderFigures {
 
 /// What the requests of a slice have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SliceKind {
     /// The protocol.
@@ -116,7 +125,7 @@ pub enum SliceKind {
     Amount,
     /// The hour of the event, UTC.
     Hour,
-    /// Arrivals in the second against the mean of all seconds.
+    /// How many requests arrived in the same second, by fifths of the seconds.
     Load,
 }
 
@@ -139,6 +148,7 @@ impl SliceKind {
 
 /// A part of the traffic, as the model and its rival served it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Slice {
     /// What the requests have in common.
     pub kind: SliceKind,
@@ -173,6 +183,7 @@ impl Slice {
 
 /// A choice that was far from the best.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WorstDecision {
     /// The path.
     pub seed: u64,
@@ -196,12 +207,14 @@ pub struct WorstDecision {
 
 /// A shard that a request could have gone to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WorstCandidate {
     /// The shard.
     pub shard: String,
     /// What it is: `chosen`, `best` or `alternative`.
     pub role: String,
     /// The terms of the cost as the model saw it; `None` when it is not among those that were named.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "optional_cost_terms"))]
     pub cost: Option<CostTerms>,
     /// Latency that the model expected, in ms.
     pub expected_ms: Option<f64>,
@@ -211,6 +224,7 @@ pub struct WorstCandidate {
 
 /// What moves the predictions of execution.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Importance {
     /// Rows that were explained.
     pub rows: u64,
@@ -226,6 +240,7 @@ pub struct Importance {
 
 /// What one feature does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FeatureImportance {
     /// The feature.
     pub feature: String,
@@ -237,6 +252,7 @@ pub struct FeatureImportance {
 
 /// How a prediction moves with one feature.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FeatureEffect {
     /// The feature.
     pub feature: String,
@@ -246,6 +262,7 @@ pub struct FeatureEffect {
 
 /// Rows of about the same value.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct EffectPoint {
     /// Mean value.
     pub value: f64,
@@ -257,8 +274,29 @@ pub struct EffectPoint {
     pub high: f64,
 }
 
+/// How far features moved.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Drift {
+    /// Features that moved: an index above 0.1.
+    pub moved: usize,
+    /// Features that are another population: an index above 0.25.
+    pub other: usize,
+    /// All features, the furthest first.
+    pub features: Vec<DriftRow>,
+}
+
+impl Drift {
+    /// Counts what moved.
+    pub fn new(features: Vec<DriftRow>) -> Self {
+        let above = |limit: f64| features.iter().filter(|row| row.psi > limit).count();
+        Self { moved: above(0.1), other: above(0.25), features }
+    }
+}
+
 /// How far a feature moved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DriftRow {
     /// The feature.
     pub feature: String,
@@ -270,6 +308,7 @@ pub struct DriftRow {
 
 /// How far predictions of execution are off on logged, warm executions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LoggedError {
     /// `before` the held-out period, or `held out`.
     pub period: String,
@@ -285,6 +324,7 @@ pub struct LoggedError {
 
 /// Traffic against the shards' weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Validated {
     /// The verdict in a word.
     pub verdict: String,
@@ -296,6 +336,7 @@ pub struct Validated {
 
 /// One shard's traffic.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ValidatedShard {
     /// The shard.
     pub shard: String,
@@ -303,6 +344,8 @@ pub struct ValidatedShard {
     pub requests: u64,
     /// Share of all requests.
     pub share: f64,
-    /// Share of all cores.
+    /// Share that was expected.
     pub expected: f64,
+    /// Share over the expected one.
+    pub ratio: f64,
 }

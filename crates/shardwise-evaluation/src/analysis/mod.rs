@@ -15,7 +15,7 @@ mod worst;
 use serde::{Deserialize, Serialize};
 
 pub use figures::{
-    ConfidenceFigures, ConfidencePoint, CoverageFigures, DeciderFigures, DriftRow, EffectPoint, FeatureEffect,
+    ConfidenceFigures, ConfidencePoint, CoverageFigures, DeciderFigures, Drift, DriftRow, EffectPoint, FeatureEffect,
     FeatureImportance, Importance, LoggedError, Regret, RegretParts, Slice, SliceKind, Validated, ValidatedShard,
     WorstCandidate, WorstDecision,
 };
@@ -25,13 +25,14 @@ pub use played::{Said, Speaker, play};
 
 /// What was found out about one model.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Analysis {
     /// Its choices, played.
     pub played: Option<Played>,
     /// What moves its predictions of execution, on logged rows of the held-out period; `None` without trees or rows.
     pub importance: Option<Importance>,
-    /// How far each feature moved from the days before the held-out ones to these, the furthest first.
-    pub drift: Vec<DriftRow>,
+    /// How far each feature moved from the days before the held-out ones to these; `None` when one of them has no logged decision.
+    pub drift: Option<Drift>,
     /// How far its predictions of execution are off on logged decisions, before the held-out period and in it.
     pub logged: Vec<LoggedError>,
     /// Whether its traffic is spread over the shards as their weights say.
@@ -40,6 +41,7 @@ pub struct Analysis {
 
 /// What became of a model's choices on simulated paths.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Played {
     /// The rival that it is held against on the same arrivals.
     pub rival: String,

@@ -98,7 +98,7 @@ impl AnalysisView {
         Self {
             played: analysis.played.as_ref().map(played_view),
             importance: analysis.importance.as_ref().map(importance_view),
-            drift: (!analysis.drift.is_empty()).then(|| drift_view(analysis)),
+            drift: analysis.drift.as_ref().map(drift_view),
             logged: logged.collect(),
             validated: analysis.validated.as_ref().map(validated_view),
         }
@@ -167,7 +167,7 @@ fn regret_sentence(regret: &super::Regret, rival: &str) -> String {
     let of_rival =
         regret.rival_mean_ms.map_or_else(String::new, |ms| format!(" {rival} loses {ms:.2} ms on its own queues."));
     format!(
-        "Of {} choices that were held against the truth, {} % went to the best shard or within 10 % and 5 ms of it; in the \
+        "Of {} choices that were held against the truth, {} % went to the best shard or within 10\u{a0}% and 5\u{a0}ms of it; in the \
          mean a request is done {:.2} ms later than it could be.{of_rival}",
         grouped(regret.choices),
         percent(regret.right),
@@ -226,22 +226,17 @@ fn importance_view(importance: &super::Importance) -> ImportanceView {
     }
 }
 
-fn drift_view(analysis: &Analysis) -> DriftView {
-    let rows = &analysis.drift;
-    let above = |limit: f64| rows.iter().filter(|row| row.psi > limit).count();
+fn drift_view(drift: &super::Drift) -> DriftView {
+    let row = |row: &super::DriftRow| [row.feature.clone(), format!("{:.3}", row.psi), format!("{:.3}", row.ks)];
     DriftView {
         sentence: format!(
             "{} of {} features are another population than before the held-out period (index above 0.25), {} moved (above 0.1).",
-            above(0.25),
-            rows.len(),
-            above(0.1)
+            drift.other,
+            drift.features.len(),
+            drift.moved
         ),
-        bars: view::drift(rows),
-        table: rows
-            .iter()
-            .take(LISTED)
-            .map(|row| [row.feature.clone(), format!("{:.3}", row.psi), format!("{:.3}", row.ks)])
-            .collect(),
+        bars: view::drift(&drift.features),
+        table: drift.features.iter().take(LISTED).map(row).collect(),
     }
 }
 
@@ -252,7 +247,7 @@ fn validated_view(validated: &super::Validated) -> ValidatedView {
             grouped(shard.requests),
             format!("{} %", percent(shard.share)),
             format!("{} %", percent(shard.expected)),
-            change_percent(shard.share / shard.expected),
+            change_percent(shard.ratio),
         ]
     });
     ValidatedView { verdict: validated.verdict.clone(), meaning: validated.meaning.clone(), shards: shards.collect() }

@@ -15,15 +15,9 @@ const FEWEST_REQUESTS: u64 = 200;
 const MOST_SLICES: usize = 12;
 /// Stretches of time of each path that the jackknife leaves out one by one: requests that share a queue are not independent.
 const STRETCHES: usize = 10;
-/// Upper bounds of the bands of load, in means, and their names.
-const LOAD_BOUNDS: [f64; 4] = [0.5, 1.0, 1.5, 2.0];
-pub(super) const LOADS: [&str; 5] = [
-    "below half of the mean",
-    "half to the mean",
-    "1 to 1.5 × the mean",
-    "1.5 to 2 × the mean",
-    "above twice the mean",
-];
+/// Bands of load: fifths of the seconds, by how many requests arrived in them.
+pub(super) const LOADS: [&str; 5] =
+    ["quietest fifth of the seconds", "second fifth", "middle fifth", "fourth fifth", "busiest fifth of the seconds"];
 /// Names of the bands of the amount in USD, by powers of ten.
 const AMOUNTS: [&str; 6] = [
     "none or unknown",
@@ -54,10 +48,13 @@ impl Bands {
                 *count += 1;
             }
         }
-        let mean = workload.arrivals.len() as f64 / seconds;
+        let mut sorted: Vec<u32> = arrivals.iter().copied().filter(|count| *count > 0).collect();
+        sorted.sort_unstable();
+        let bounds =
+            [1, 2, 3, 4].map(|fifth| sorted.get(sorted.len() * fifth / LOADS.len()).copied().unwrap_or(u32::MAX));
         let band = |arrival: &Arrival| {
-            let here = arrivals.get(second(arrival)).map_or(0.0, |count| f64::from(*count));
-            LOAD_BOUNDS.iter().filter(|bound| here >= **bound * mean).count() as u8
+            let here = arrivals.get(second(arrival)).copied().unwrap_or(0);
+            bounds.iter().filter(|bound| here >= **bound).count() as u8
         };
         Self { load: workload.arrivals.iter().map(band).collect() }
     }

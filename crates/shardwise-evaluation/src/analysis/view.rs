@@ -49,8 +49,17 @@ pub(super) fn bars(
     Some(svg.finish())
 }
 
+/// What rounds to nothing has no sign.
+fn without_minus_zero(ms: f64) -> f64 {
+    if ms.abs() < 0.005 { 0.0 } else { ms }
+}
+
 pub(super) fn regret_parts(parts: &RegretParts) -> Option<String> {
-    let bar = |(name, ms): (&str, f64)| Bar { name: name.to_owned(), value: ms, text: format!("{ms:.2} ms") };
+    let bar = |(name, ms): (&str, f64)| Bar {
+        name: name.to_owned(),
+        value: ms,
+        text: format!("{:.2} ms", without_minus_zero(ms)),
+    };
     bars(
         "regret",
         "What makes the chosen shard slower than the best",
@@ -92,10 +101,11 @@ pub(super) fn drift(rows: &[DriftRow]) -> Option<String> {
 
 /// Ratios to the rival of all slices of a kind.
 pub(super) fn slices(kind: SliceKind, rival: &str, slices: &[&Slice]) -> Option<String> {
-    if slices.is_empty() {
+    // All in one part says what the whole says.
+    if slices.len() < 2 {
         return None;
     }
-    let (left, right, top) = (NAMES + 8.0, WIDTH - 190.0, 26.0);
+    let (left, right, top) = (NAMES + 8.0, WIDTH - 216.0, 26.0);
     let bottom = top + ROW * slices.len() as f64;
     let mut svg = Svg::new(
         &format!("slices-{}", kind.name()),

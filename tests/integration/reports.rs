@@ -1,0 +1,214 @@
+//! Reports as their readers meet them: pages whose numbers are all in the JSON beside them, and verdicts that say why.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::nights::reference;
+use crate::python::python;
+use crate::support::{json, night, root, text};
+
+/// Numbers of the prose that code writes: limits, levels and percentiles, which are no findings.
+const PROSE: [&str; 12] = ["0", "0.1", "0.25", "1", "2", "5", "10", "50", "90", "95", "99", "99.9"];
+
+/// What each part of a page shows of the JSON, by the id of its heading.
+const PARTS: [(&str, &[&str]); 7] = [
+    ("", &["verdict", "title", "notes", "closed_loop"]),
+    ("closed-loop", &["closed_loop"]),
+    ("choices", &["analysis"]),
+    ("losses", &["where_it_loses", "analysis"]),
+    ("model", &["model", "dataset", "analysis"]),
+    ("decision", &["decision"]),
+    ("terms", &["terms", "command"]),
+];
+
+/// All numbers and all words of a JSON document.
+#[derive(Default)]
+struct Contents {
+    numbers: Vec<f64>,
+    words: BTreeSet<String>,
+}
+
+impl Contents {
+    fn of(values: &[&Value]) -> Self {
+        let mut contents = Self::default();
+        values.iter().for_each(|value| contents.add(value));
+        contents
+    }
+
+    fn add(&mut self, value: &Value) {
+        match value {
+            Value::Number(number) => self.numbers.push(number.as_f64().expect("a finite number")),
+            Value::String(text) => self.words.extend(text.split_whitespace().map(str::to_owned)),
+            Value::Array(all) => {
+                self.numbers.push(all.len() as f64);
+                all.iter().for_each(|value| self.add(value));
+            }
+            Value::Object(all) => all.values().for_each(|value| self.add(value)),
+            Value::Null | Value::Bool(_) => {}
+        }
+    }
+
+    /// Whether a number as it is written is one of these as it is, in percent, or as a change in percent, rounded.
+    fn has(&self, written: &str) -> bool {
+        let plain = written.replace(',', "").replace('−', "-");
+        let Ok(value) = plain.parse::<f64>() else { return false };
+        let decimals = plain.split('e').next().and_then(|digits| digits.split_once('.')).map_or(0, |(_, d)| d.len());
+        let exponent = plain.split_once('e').map_or(0, |(_, e)| e.parse::<i32>().expect("an exponent"));
+        let half = 0.500_001 * 10_f64.powi(exponent - decimals as i32);
+        let near = |x: f64| (x.abs() - value.abs()).abs() <= half;
+        self.numbers.iter().any(|x| near(*x) || near(100.0 * x) || near(100.0 * (x - 1.0)))
+    }
+}
+
+/// The texts of a page: what stands between tags, without styles and without the round values along axes.
+fn texts(html: &str) -> String {
+    let mut texts = String::new();
+    let mut rest = html;
+    let mut is_shown = true;
+    while let Some(tag_at) = rest.find('<') {
+        if is_shown {
+            texts.push_str(&rest[..tag_at]);
+        }
+        let end = tag_at + rest[tag_at..].find('>').expect("a tag ends");
+        let tag = &rest[tag_at + 1..end];
+        is_shown = !tag.contains("label tick") && !tag.starts_with("style") && !tag.starts_with("title");
+        texts.push(' ');
+        rest = &rest[end + 1..];
+    }
+    let marks = [
+        ("&#39;", "'"),
+        ("&#x27;", "'"),
+        ("&quot;", "\""),
+        ("&lt;", "<"),
+        ("&gt;", ">"),
+        ("&#60;", "<"),
+        ("&#62;", ">"),
+    ];
+    marks
+        .iter()
+        .fold(texts, |texts, (mark, letter)| texts.replace(mark, letter))
+        .replace("&#38;", "&")
+        .replace("&amp;", "&")
+}
+
+/// Words that hold a number, without what stands around it.
+fn numbers(text: &str) -> Vec<(&str, &str)> {
+    let around = |letter: char| !letter.is_alphanumeric() && letter != '−' && letter != '-' && letter != '+';
+    let words = text.split(|letter: char| letter.is_whitespace());
+    words
+        .map(|word| (word, word.trim_matches(around).trim_start_matches('+').trim_end_matches('.')))
+        .filter(|(_, bare)| bare.trim_start_matches(['−', '-']).starts_with(|c: char| c.is_ascii_digit()))
+        .collect()
+}
+
+/// Numbers of a page that are not in its JSON, with the part that shows them.
+fn strangers(html: &str, report: &Value) -> Vec<String> {
+    let templates = root().join("crates/shardwise-evaluation/templates");
+    let mut prose = Contents::default();
+    for file in fs::read_dir(templates).expect("templates") {
+        let template = fs::read_to_string(file.expect("a file").path()).expect("text");
+        prose.words.extend(texts(&template).split_whitespace().map(str::to_owned));
+    }
+    let mut found = Vec::new();
+    let starts: Vec<(usize, &str)> = std::iter::once((0, ""))
+        .chain(html.match_indices("<h2 id=\"").map(|(at, mark)| {
+            let id = &html[at + mark.len()..];
+            (at, &id[..id.find('"').expect("an id ends")])
+        }))
+        .collect();
+    let mut shown = 0;
+    for (place, (start, id)) in starts.iter().enumerate() {
+        let end = starts.get(place + 1).map_or(html.len(), |(next, _)| *next);
+        let (_, fields) = PARTS.iter().find(|(part, _)| part == id).unwrap_or(&PARTS[PARTS.len() - 1]);
+        let contents = Contents::of(&fields.iter().map(|field| &report[*field]).collect::<Vec<_>>());
+        let part = texts(&html[*start..end]);
+        for (word, bare) in numbers(&part) {
+            shown += 1;
+            let is_known = contents.words.contains(word)
+                || contents.words.iter().any(|known| known.contains(bare) && !bare.is_empty() && bare.len() > 3)
+                || prose.words.contains(word)
+                || PROSE.contains(&bare)
+                || contents.has(bare);
+            if !is_known {
+                found.push(format!("{id}: {word}"));
+            }
+        }
+    }
+    assert!(shown > 100, "only {shown} numbers were found on the page");
+    found
+}
+
+fn report_of(folder: &Path) -> (String, Value) {
+    let html = fs::read_to_string(folder.join("report.html")).expect("a page");
+    let json = fs::read_to_string(folder.join("report.json")).expect("its numbers");
+    (html, serde_json::from_str(&json).expect("JSON"))
+}
+
+/// Checks a report, and that the check can fail; says so when there is no Python to do it.
+fn fits_its_schema(folder: &Path, report: &Value) {
+    const CHECK: &str = "import json, sys, jsonschema
+schema, report = (json.load(open(f'{sys.argv[1]}/report{end}.json')) for end in ('.schema', ''))
+jsonschema.Draft202012Validator.check_schema(schema)
+check = jsonschema.Draft202012Validator(schema)
+wrong = [f'{error.json_path}: {error.message[:200]}' for error in check.iter_errors(report)]
+assert not wrong, wrong
+report['verdict']['may_go_live'] = 'maybe'
+report['a_field_that_nobody_named'] = 1
+print(len(list(check.iter_errors(report))))";
+    let Some(python) = python() else { return };
+    let output = Command::new(python).args(["-c", CHECK]).arg(folder).output().expect("Python starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "2", "a word is no verdict, and no field comes unnamed");
+    assert_eq!(report["format"], 1);
+}
+
+#[test]
+fn every_number_of_the_page_is_in_the_json_and_the_json_is_what_its_schema_says() {
+    let folder = night().path("work/report");
+    let (html, report) = report_of(&folder);
+    assert_eq!(strangers(&html, &report), [""; 0]);
+    for part in ["played", "importance", "drift", "logged", "validated"] {
+        assert!(!report["analysis"][part].is_null(), "{part} was not looked at");
+    }
+    fits_its_schema(&folder, &report);
+
+    // The walk would notice: with other figures behind it the same page is full of strangers.
+    let mut other = report;
+    other["closed_loop"]["policies"] = Value::Array(Vec::new());
+    other["analysis"]["played"]["slices"] = Value::Array(Vec::new());
+    assert!(strangers(&html, &other).len() > 50);
+}
+
+#[test]
+fn a_good_model_a_strange_one_and_none_are_told_apart_at_the_top() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let history = night().path("history");
+    let (none, strange) = (folder.path().join("none"), reference().work().join("models"));
+    let evaluate = |models: &Path, name: &str| {
+        let out = folder.path().join(name);
+        let arguments =
+            ["--models", text(models), "--history", text(&history), "--out", text(&out), "--replicates", "2"];
+        let found = json(&[&["evaluate"], &arguments[..], &["--most-replicates", "8"]].concat());
+        let (html, report) = report_of(&out);
+        assert_eq!(found["verdict"], report["verdict"]);
+        assert_eq!(strangers(&html, &report), [""; 0], "{name}");
+        fits_its_schema(&out, &report);
+        let top = html.split("<h2").next().expect("a top").to_owned();
+        (found, texts(&top))
+    };
+    let (good, said) = evaluate(&night().path("work/models"), "good");
+    assert_eq!(good["verdict"]["may_go_live"], true, "{good}");
+    assert!(said.contains("Yes, it may."), "{said}");
+    let (bad, said) = evaluate(&strange, "strange");
+    assert_eq!(bad["verdict"]["may_go_live"], false);
+    assert!(said.contains("No, not yet.") && said.contains("Fails:"), "{said}");
+    let (none, said) = evaluate(&none, "no-model");
+    assert_eq!(none["verdict"]["may_go_live"], false);
+    assert!(none["version"].is_null() && said.contains("There is no model 'default'"), "{said}");
+    assert!(none["verdict"]["reasons"] != bad["verdict"]["reasons"]);
+}
