@@ -20,6 +20,7 @@ mod mlflow_server;
 mod models;
 mod neural;
 mod nights;
+mod notebooks;
 mod onnx;
 mod python;
 mod reports;

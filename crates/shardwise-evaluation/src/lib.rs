@@ -29,6 +29,7 @@ mod svg;
 #[cfg(test)]
 mod synthetic;
 mod verdict;
+mod visible;
 
 pub use analysis::{
     Analysis, ConfidenceFigures, ConfidencePoint, CoverageFigures, DeciderFigures, Drift, DriftRow, EffectPoint,
@@ -61,3 +62,4 @@ pub use results::{
 pub use schema::report_schema;
 pub use shadow_test::{Foretold, REQUIRED_CAPITAL, ShadowTest};
 pub use verdict::{BASELINES, Evidence, Reason, STANDARD, TOLERANCE, Verdict, judge, refusal, until_decided};
+pub use visible::visible;

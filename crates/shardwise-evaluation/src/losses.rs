@@ -16,6 +16,9 @@ pub struct SeedPair {
     pub rival: f64,
     /// How much worse the candidate is: above 1 is worse; `None` when the rival's figure is 0 and ours is worse.
     pub harm: Option<f64>,
+    /// Candidate over rival; `None` when the rival's figure is 0.
+    #[serde(default)]
+    pub ratio: Option<f64>,
 }
 
 /// A metric and a rival, with the seeds that speak against the candidate.
@@ -75,7 +78,8 @@ fn pairings(closed_loop: &ClosedLoop) -> Vec<Loss> {
 fn pairing(metric: &Metric, candidate: &PolicyResult, rival: &PolicyResult) -> Loss {
     let pair = |(ours, theirs): (&crate::SeedResult, &crate::SeedResult)| {
         let (candidate, rival) = ((metric.read)(&ours.metrics), (metric.read)(&theirs.metrics));
-        SeedPair { seed: ours.seed, candidate, rival, harm: metric.harm(candidate, rival) }
+        let ratio = (rival > 0.0).then(|| candidate / rival);
+        SeedPair { seed: ours.seed, candidate, rival, harm: metric.harm(candidate, rival), ratio }
     };
     let mut pairs: Vec<SeedPair> = candidate.seeds.iter().zip(&rival.seeds).map(pair).collect();
     pairs.sort_by(|a, b| harm_of(b).total_cmp(&harm_of(a)).then(a.seed.cmp(&b.seed)));

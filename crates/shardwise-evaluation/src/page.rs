@@ -195,7 +195,7 @@ fn difference(pair: &SeedPair) -> String {
     if pair.candidate == pair.rival {
         return "none".to_owned();
     }
-    match (pair.rival > 0.0).then(|| change_percent(pair.candidate / pair.rival)) {
+    match pair.ratio.map(change_percent) {
         Some(change) if change.starts_with('0') => "below 0.1 %".to_owned(),
         Some(change) => change,
         None => "from zero".to_owned(),

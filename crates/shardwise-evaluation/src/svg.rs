@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use crate::visible::escape;
+
 /// Width of a character relative to the font size, on the wide side.
 const CHARACTER_WIDTH: f64 = 0.58;
 
@@ -173,22 +175,6 @@ impl Svg {
     fn push(&mut self, element: std::fmt::Arguments<'_>) {
         let _ = writeln!(self.body, "{element}");
     }
-}
-
-/// Escapes text for HTML and SVG.
-pub(crate) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
 }
 
 /// Width that a label takes in px, on the wide side.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use miette::{IntoDiagnostic, miette};
+use shardwise_evaluation::visible;
 use shardwise_features::{DecisionContext, RouterState};
 use shardwise_inference::{Placer, PlacerConfig};
 use shardwise_models::{CHAMPION, ModelBundle, Registry};
@@ -28,7 +29,7 @@ pub(crate) fn run(options: &PredictArguments, json: bool) -> miette::Result<()> 
     if json {
         output::print_json(&prediction)
     } else {
-        print!("{}", in_words(&prediction));
+        print!("{}", visible(&in_words(&prediction)));
         Ok(())
     }
 }

@@ -216,6 +216,8 @@ pub struct WorstCandidate {
     /// The terms of the cost as the model saw it; `None` when it is not among those that were named.
     #[cfg_attr(feature = "schema", schemars(schema_with = "optional_cost_terms"))]
     pub cost: Option<CostTerms>,
+    /// Their sum, in ms.
+    pub cost_ms: Option<f64>,
     /// Latency that the model expected, in ms.
     pub expected_ms: Option<f64>,
     /// Latency that was foreseen with the truth, in ms.

@@ -185,7 +185,7 @@ fn worst_view(place: usize, worst: &WorstDecision) -> WorstView {
     let candidate = |candidate: &WorstCandidate| {
         let or_dash = |ms: Option<f64>| ms.map_or_else(|| "–".to_owned(), millis);
         let terms = (0..6).map(|term| or_dash(candidate.cost.map(|cost| cost.named()[term].1)));
-        let total = or_dash(candidate.cost.map(|cost| cost.total_ms()));
+        let total = or_dash(candidate.cost_ms);
         CandidateView {
             shard: candidate.shard.clone(),
             role: candidate.role.clone(),

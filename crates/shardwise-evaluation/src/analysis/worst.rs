@@ -54,7 +54,14 @@ fn worst_decision(
             None => (None, None),
         };
         let foreseen_ms = foreseen.map_or(f64::NAN, |(_, there)| there.latency_ms);
-        WorstCandidate { shard: shard.as_str().to_owned(), role: role.to_owned(), cost, expected_ms, foreseen_ms }
+        WorstCandidate {
+            shard: shard.as_str().to_owned(),
+            role: role.to_owned(),
+            cost,
+            cost_ms: cost.map(|cost| cost.total_ms()),
+            expected_ms,
+            foreseen_ms,
+        }
     };
     let chosen = choice.decision.chosen;
     let best = best.map(|(position, _)| *position).filter(|best| *best != chosen);

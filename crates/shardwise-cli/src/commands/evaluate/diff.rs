@@ -5,7 +5,7 @@ use std::path::Path;
 
 use miette::{IntoDiagnostic, miette};
 use serde_json::{Value, json};
-use shardwise_evaluation::{Change, differences, figure};
+use shardwise_evaluation::{Change, differences, figure, visible};
 use shardwise_models::Registry;
 
 use crate::arguments::EvaluateDiffArguments;
@@ -61,7 +61,7 @@ fn largest_first(a: &Change, b: &Change) -> Ordering {
 fn shown(value: &Value) -> String {
     let text = match value {
         Value::Number(number) => number.as_f64().map_or_else(|| number.to_string(), figure),
-        Value::String(text) => text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect(),
+        Value::String(text) => visible(text).replace('\n', " "),
         Value::Array(elements) => format!("a list of {}", elements.len()),
         other => other.to_string(),
     };

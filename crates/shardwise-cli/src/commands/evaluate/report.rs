@@ -7,7 +7,7 @@ use miette::{IntoDiagnostic, miette};
 use serde_json::json;
 use shardwise_datasets::History;
 use shardwise_evaluation::{
-    Analysis, ClosedLoop, DatasetFacts, Fact, ReportInput, SampleDecision, Verdict, refusal, write_report,
+    Analysis, ClosedLoop, DatasetFacts, Fact, ReportInput, SampleDecision, Verdict, refusal, visible, write_report,
 };
 use shardwise_models::{CHAMPION, Manifest, ModelBundle, Registry};
 use shardwise_policies::StrategiesConfig;
@@ -107,7 +107,7 @@ fn evaluate(options: &EvaluateReportArguments, json: bool) -> NightResult<()> {
         }))?;
         return Ok(());
     }
-    print!("{}", summary(&input.verdict, &input.closed_loop, input.analysis.as_ref()));
+    print!("{}", visible(&summary(&input.verdict, &input.closed_loop, input.analysis.as_ref())));
     println!("\nreport: {}", paths.html.display());
     Ok(())
 }

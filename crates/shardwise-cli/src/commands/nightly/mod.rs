@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shardwise_datasets::{BuildOptions, DatasetCard, History};
-use shardwise_evaluation::Analysis;
+use shardwise_evaluation::{Analysis, visible};
 use shardwise_models::{CHAMPION, HeadMetrics, ModelBundle, Registry, SigningKey};
 use shardwise_policies::{Runtime, StrategiesConfig};
 use shardwise_types::{ShardPrediction, Timestamp, key_of};
@@ -108,7 +108,7 @@ pub(crate) fn run(options: &NightlyArguments, json: bool) -> miette::Result<Exit
     match done {
         Ok(Done { result, exit_code, .. }) if json => output::print_json(&result).map(|()| ExitCode::from(exit_code)),
         Ok(Done { summary, exit_code, .. }) => {
-            print!("{summary}");
+            print!("{}", visible(&summary));
             Ok(ExitCode::from(exit_code))
         }
         Err(failure) => {
