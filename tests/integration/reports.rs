@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::nights::reference;
 use crate::python::python;
-use crate::support::{json, night, root, text};
+use crate::support::{json, night, root, shardwise, text};
 
 /// Numbers of the prose that code writes: limits, levels and percentiles, which are no findings.
 const PROSE: [&str; 12] = ["0", "0.1", "0.25", "1", "2", "5", "10", "50", "90", "95", "99", "99.9"];
@@ -211,4 +211,72 @@ fn a_good_model_a_strange_one_and_none_are_told_apart_at_the_top() {
     assert_eq!(none["verdict"]["may_go_live"], false);
     assert!(none["version"].is_null() && said.contains("There is no model 'default'"), "{said}");
     assert!(none["verdict"]["reasons"] != bad["verdict"]["reasons"]);
+}
+
+/// Gives things in a copy of a history names that mean harm: markup, formulas, turned text, colours, ten thousand letters.
+const POISON: &str = r#"
+import json, pathlib, shutil, sys
+import pyarrow as pa, pyarrow.parquet as pq
+source, target = map(pathlib.Path, sys.argv[1:])
+shutil.copytree(source, target)
+harm = "</td></svg><script>alert('%s')</script><img src=x onerror=alert(1)>\u202e=HYPERLINK(\"http://x\")\u2066&\x1b[31m\r"
+first = pq.read_table(next((source / "decisions").rglob("*.parquet")), partitioning=None)
+names = {}
+for column in ["function", "protocol", "trading_pair", "exchange", "event_type", "shard", "router", "router_region"]:
+    counts = sorted(first[column].value_counts().to_pylist(), key=lambda row: -row["counts"])
+    name = counts[0]["values"]
+    names[name] = harm % column + ("x" * 10_000 if column == "protocol" else "")
+swap = lambda text: names.get(text, text)
+
+def walk(value):
+    if isinstance(value, dict):
+        return {swap(key): walk(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [walk(inner) for inner in value]
+    return swap(value) if isinstance(value, str) else value
+
+for path in target.glob("*.json"):
+    path.write_text(json.dumps(walk(json.loads(path.read_text()))))
+for path in target.rglob("*.parquet"):
+    table = pq.read_table(path, partitioning=None)
+    for place, field in enumerate(table.schema):
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            texts = [swap(text) for text in table.column(place).to_pylist()]
+        elif pa.types.is_list(field.type) or pa.types.is_large_list(field.type):
+            texts = [texts and [swap(text) for text in texts] for texts in table.column(place).to_pylist()]
+        else:
+            continue
+        table = table.set_column(place, field, pa.array(texts, type=field.type))
+    pq.write_table(table, path, compression="zstd")
+"#;
+
+#[test]
+fn names_that_mean_harm_do_none() {
+    let Some(python) = python() else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (history, out) = (folder.path().join("history"), folder.path().join("out"));
+    let poison = Command::new(python).args(["-c", POISON]).arg(night().path("history")).arg(&history).output();
+    let poison = poison.expect("Python starts");
+    assert!(poison.status.success(), "{}", String::from_utf8_lossy(&poison.stderr));
+    let models = night().path("work/models");
+    let arguments =
+        ["evaluate", "--models", text(&models), "--history", text(&history), "--out", text(&out), "--replicates", "1"];
+    let printed = shardwise(&arguments);
+    assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+    let printed = String::from_utf8(printed.stdout).expect("UTF-8");
+    let (html, report) = report_of(&out);
+    for (name, shown) in [("the page", &html), ("the terminal", &printed)] {
+        for harm in ['\u{202e}', '\u{2066}', '\u{1b}', '\r', '\u{0}'] {
+            assert!(!shown.contains(harm), "{harm:?} in {name}");
+        }
+    }
+    assert!(
+        !html.contains("<script") && !html.contains("<img") && html.contains("&lt;script&gt;"),
+        "a name became markup"
+    );
+    assert!(html.contains("⟨U+202E⟩"), "what turns text is made visible");
+    assert!(html.len() < 2_000_000, "{} bytes", html.len());
+    let whole = |value: &Value| value.to_string().contains(&"x".repeat(10_000));
+    assert!(whole(&report["analysis"]["played"]["slices"]), "the JSON holds names whole");
+    fits_its_schema(&out, &report);
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
+use shardwise_evaluation::visible;
 
 use super::{now, wall_clock};
 
@@ -64,6 +65,11 @@ fn line(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
+/// The same for people, who must not be misled by what names hold.
+fn say(text: &str) {
+    line(&visible(text));
+}
+
 fn json_line(stage: &str, counted: (Option<u64>, Option<u64>), message: &str, level: Option<&str>) {
     line(&progress_json(stage, counted, message, &wall_clock().to_string(), level).to_string());
 }
@@ -87,7 +93,7 @@ pub(crate) fn note(text: impl Display) {
     match mode() {
         Progress::None => {}
         Progress::Json => json_line(&stage_or("note"), (None, None), &text.to_string(), None),
-        _ => line(&format!("note: {text}")),
+        _ => say(&format!("note: {text}")),
     }
 }
 
@@ -96,7 +102,7 @@ pub(crate) fn kept(stage: &str, why: &str) {
     match mode() {
         Progress::None => {}
         Progress::Json => json_line(stage, (None, None), why, None),
-        _ => line(&format!("{stage}: {why}")),
+        _ => say(&format!("{stage}: {why}")),
     }
 }
 
@@ -104,7 +110,7 @@ pub(crate) fn kept(stage: &str, why: &str) {
 pub(crate) fn warn(text: impl Display) {
     match mode() {
         Progress::Json => json_line(&stage_or("warning"), (None, None), &text.to_string(), Some("warning")),
-        _ => line(&format!("warning: {text}")),
+        _ => say(&format!("warning: {text}")),
     }
 }
 
@@ -147,7 +153,7 @@ impl Stage {
         match mode() {
             Progress::None => {}
             Progress::Json => json_line(&stage_or(&name), (Some(0), None), &name, None),
-            _ => line(&format!("{name} …")),
+            _ => say(&format!("{name} …")),
         }
         let now = now();
         Self { bar, name, started: now, last_line: now, counted: (None, None) }
@@ -161,7 +167,7 @@ impl Stage {
                 self.bar.set_message(message.to_string());
                 self.bar.tick();
             }
-            Progress::Plain if self.is_due(LINE_EVERY) => line(&format!("  {}: {message}", self.name)),
+            Progress::Plain if self.is_due(LINE_EVERY) => say(&format!("  {}: {message}", self.name)),
             Progress::Json if self.is_due(JSON_EVERY) => {
                 json_line(&stage_or(&self.name), self.counted, &message.to_string(), None);
             }
@@ -198,7 +204,7 @@ impl Stage {
                 let total = self.counted.1.or(Some(1));
                 json_line(&stage_or(&self.name), (total, total), &format!("{result} ({seconds:.1} s)"), None);
             }
-            _ => line(&format!("{}: {result} ({seconds:.1} s)", self.name)),
+            _ => say(&format!("{}: {result} ({seconds:.1} s)", self.name)),
         }
     }
 }
