@@ -21,6 +21,7 @@ mod models;
 mod neural;
 mod nights;
 mod onnx;
+mod ope;
 mod python;
 mod support;
 mod tables;
