@@ -12,7 +12,9 @@ pub enum EvaluationError {
     #[error(transparent)]
     World(#[from] shardwise_simulator::LoadTestError),
     /// A target policy that cannot say how probable its choices are.
-    #[error("policy '{0}' cannot say how probable its choices are in a logged state: its choices hang on what it drew before")]
+    #[error(
+        "policy '{0}' cannot say how probable its choices are in a logged state: its choices hang on what it drew before"
+    )]
     NoOdds(String),
     /// Nothing to run on.
     #[error("no seed is given; name at least one, two or more for an interval")]

@@ -92,19 +92,12 @@ fn may_explore(context: &DecisionContext<'_>, scored: &[Scored], exploration: &E
 /// Whether a candidate is safe to draw beside the first of the ranking.
 fn safe<'a>(scored: &[Scored], exploration: &'a Exploration) -> impl Fn(&Scored) -> bool + use<'a> {
     let dearest_ms = exploration.dearest * scored[0].terms.total_ms();
-    move |scored| {
-        scored.terms.total_ms() <= dearest_ms && scored.candidate.local.error_rate <= exploration.most_errors
-    }
+    move |scored| scored.terms.total_ms() <= dearest_ms && scored.candidate.local.error_rate <= exploration.most_errors
 }
 
 /// What the draw might have been of a ranking whose first was taken with this propensity: positions of the fleet with their
 /// probabilities.
-pub(crate) fn odds(
-    config: &PlacerConfig,
-    scored: &[Scored],
-    propensity: f64,
-    out: &mut Vec<(usize, f64)>,
-) {
+pub(crate) fn odds(config: &PlacerConfig, scored: &[Scored], propensity: f64, out: &mut Vec<(usize, f64)>) {
     out.push((scored[0].position, propensity));
     if let Some(exploration) = config.exploration.filter(|_| propensity < 1.0) {
         let is_safe = safe(scored, &exploration);

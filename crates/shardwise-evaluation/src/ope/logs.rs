@@ -119,11 +119,7 @@ impl LogReader {
     ///
     /// # Errors
     /// When the target cannot say how probable its choices are.
-    pub fn decided(
-        &mut self,
-        context: &DecisionContext<'_>,
-        decision: &DecisionRecord,
-    ) -> Result<(), EvaluationError> {
+    pub fn decided(&mut self, context: &DecisionContext<'_>, decision: &DecisionRecord) -> Result<(), EvaluationError> {
         if decision.known_at < self.measured_from {
             return Ok(());
         }
@@ -177,8 +173,12 @@ impl LogReader {
     pub fn finish(self) -> Logs {
         let Self { mut logs, shards, cores, .. } = self;
         let of = |fate: Fate| logs.decisions.iter().filter(|logged| logged.fate == fate).count() as u64;
-        logs.counts =
-            LogCounts { settled: of(Fate::Settled), censored: of(Fate::Open), cancelled: of(Fate::Cancelled), ..logs.counts };
+        logs.counts = LogCounts {
+            settled: of(Fate::Settled),
+            censored: of(Fate::Open),
+            cancelled: of(Fate::Cancelled),
+            ..logs.counts
+        };
         if let [first, .., last] = &logs.decisions[..] {
             let mean_cores = cores / logs.decisions.len() as f64;
             // Of the executions, too, only every so manieth is there.

@@ -156,10 +156,11 @@ fn in_words(name: &str, found: &OffPolicy) -> String {
         counts.decisions, counts.settled, counts.censored, counts.cancelled, counts.refused, counts.unknown
     );
     let Support { covered, effective_share, largest_weight, .. } = found.validity.support;
-    let Shift { utilisation, moved } = found.validity.shift;
+    let Shift { utilisation, moved, queueing, .. } = found.validity.shift;
     text += &format!("support {:.1} %, effective sample size {:.1} %, ", 100.0 * covered, 100.0 * effective_share);
     text += &format!("largest weight {largest_weight:.1}\n");
-    text += &format!("fleet {:.1} % busy, {name} moves {:.1} % of the core time\n", 100.0 * utilisation, 100.0 * moved);
+    text += &format!("fleet {:.1} % busy, {:.1} % of the costs were waiting, ", 100.0 * utilisation, 100.0 * queueing);
+    text += &format!("{name} moves {:.1} % of the core time\n", 100.0 * moved);
     if let Some(logged_ms) = found.logged_ms {
         text += &format!("logged mean {logged_ms:.2} ms\n");
     }
