@@ -22,6 +22,7 @@ mod neural;
 mod nights;
 mod notebooks;
 mod onnx;
+mod ope;
 mod python;
 mod reports;
 mod support;

@@ -152,10 +152,12 @@ impl<'a> PythonEnv<'a> {
     fn install(&self, pip: Pip) -> Result<(), Failure> {
         let list = self.folder.join("requirements.txt");
         fs::write(&list, REQUIREMENTS).map_err(|error| Failure::file("write", &list, &error))?;
-        let mut command = self.pip(pip, &["install", "--quiet", "--only-binary", ":all:", "--requirement"]);
+        // The list is whole. Left alone, pip would bring what obp asks for, PyTorch among it, and refuse what is newer than obp knows.
+        let mut command =
+            self.pip(pip, &["install", "--quiet", "--no-deps", "--only-binary", ":all:", "--requirement"]);
         // Stdout belongs to `cargo dev env`.
         command.arg(&list).stdout(std::io::stderr());
-        run(&mut command, &format!("pip install --only-binary :all: --requirement {}", list.display()))
+        run(&mut command, &format!("pip install --no-deps --only-binary :all: --requirement {}", list.display()))
     }
 
     fn pip(&self, pip: Pip, arguments: &[&str]) -> Command {

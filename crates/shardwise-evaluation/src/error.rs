@@ -11,6 +11,11 @@ pub enum EvaluationError {
     /// A world or its traffic cannot be made.
     #[error(transparent)]
     World(#[from] shardwise_simulator::LoadTestError),
+    /// A target policy that cannot say how probable its choices are.
+    #[error(
+        "policy '{0}' cannot say how probable its choices are in a logged state: its choices hang on what it drew before"
+    )]
+    NoOdds(String),
     /// Nothing to run on.
     #[error("no seed is given; name at least one, two or more for an interval")]
     NoSeed,

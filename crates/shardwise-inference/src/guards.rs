@@ -89,12 +89,26 @@ fn may_explore(context: &DecisionContext<'_>, scored: &[Scored], exploration: &E
         && scored[0].candidate.utilisation() <= exploration.most_utilisation
 }
 
+/// Whether a candidate is safe to draw beside the first of the ranking.
+fn safe<'a>(scored: &[Scored], exploration: &'a Exploration) -> impl Fn(&Scored) -> bool + use<'a> {
+    let dearest_ms = exploration.dearest * scored[0].terms.total_ms();
+    move |scored| scored.terms.total_ms() <= dearest_ms && scored.candidate.local.error_rate <= exploration.most_errors
+}
+
+/// What the draw might have been of a ranking whose first was taken with this propensity: positions of the fleet with their
+/// probabilities.
+pub(crate) fn odds(config: &PlacerConfig, scored: &[Scored], propensity: f64, out: &mut Vec<(usize, f64)>) {
+    out.push((scored[0].position, propensity));
+    if let Some(exploration) = config.exploration.filter(|_| propensity < 1.0) {
+        let is_safe = safe(scored, &exploration);
+        let each = exploration.share / scored.iter().filter(|scored| is_safe(scored)).count() as f64;
+        out.extend(scored[1..].iter().filter(|scored| is_safe(scored)).map(|scored| (scored.position, each)));
+    }
+}
+
 /// With a small probability draws evenly from the safe set; the propensity is exact either way.
 fn explore(scored: &mut [Scored], exploration: &Exploration, chosen: &mut Chosen, draw: f64) {
-    let dearest_ms = exploration.dearest * scored[0].terms.total_ms();
-    let is_safe = |scored: &Scored| {
-        scored.terms.total_ms() <= dearest_ms && scored.candidate.local.error_rate <= exploration.most_errors
-    };
+    let is_safe = safe(scored, exploration);
     let safe = scored.iter().filter(|scored| is_safe(scored)).count();
     let each = exploration.share / safe.max(1) as f64;
     if safe == 0 || (safe == 1 && is_safe(&scored[0])) {

@@ -79,6 +79,9 @@ thread_local! {
     static BUFFERS: RefCell<(Ranking, StrategyRanking)> = RefCell::default();
 }
 
+/// A draw that no share of exploration reaches.
+const NO_DRAW: f64 = 1.0;
+
 impl Default for Placer {
     fn default() -> Self {
         Self::without_model()
@@ -395,6 +398,17 @@ impl Policy for Placer {
 
     fn decide(&mut self, context: &DecisionContext<'_>, rng: &mut dyn Rng) -> Result<Decision, NoEligibleShard> {
         self.decide_with(context, rng.random(), |_, ranking, chosen, _| decision(ranking, chosen))
+    }
+
+    fn odds(
+        &mut self,
+        context: &DecisionContext<'_>,
+        out: &mut Vec<(usize, f64)>,
+    ) -> Option<Result<(), NoEligibleShard>> {
+        let config = self.config;
+        Some(self.decide_with(context, NO_DRAW, |_, ranking, chosen, _| {
+            guards::odds(&config, &ranking.scored, chosen.propensity, out);
+        }))
     }
 
     fn on_response(&mut self, observed: &Observed<'_>) {

@@ -66,18 +66,32 @@ impl Default for BoundedHash {
     }
 }
 
+impl BoundedHash {
+    fn choose(&mut self, context: &DecisionContext<'_>) -> Result<usize, NoEligibleShard> {
+        eligible(context, &Rules::default(), &mut self.candidates)?;
+        self.ring.follow(context.fleet);
+        self.mark_room(context);
+        let mut from_home = self.ring.from(context.request.function.key());
+        Ok(from_home.find(|position| self.has_room[*position]).unwrap_or(self.candidates[0]))
+    }
+}
+
 impl Policy for BoundedHash {
     fn name(&self) -> &'static str {
         "bounded_hash"
     }
 
     fn decide(&mut self, context: &DecisionContext<'_>, _rng: &mut dyn Rng) -> Result<Decision, NoEligibleShard> {
-        eligible(context, &Rules::default(), &mut self.candidates)?;
-        self.ring.follow(context.fleet);
-        self.mark_room(context);
-        let mut from_home = self.ring.from(context.request.function.key());
-        let chosen = from_home.find(|position| self.has_room[*position]).unwrap_or(self.candidates[0]);
+        let chosen = self.choose(context)?;
         Ok(Decision::by_rule(chosen, 1.0, self.candidates.len()))
+    }
+
+    fn odds(
+        &mut self,
+        context: &DecisionContext<'_>,
+        out: &mut Vec<(usize, f64)>,
+    ) -> Option<Result<(), NoEligibleShard>> {
+        Some(self.choose(context).map(|chosen| out.push((chosen, 1.0))))
     }
 }
 

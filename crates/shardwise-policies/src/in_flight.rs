@@ -27,6 +27,15 @@ impl Policy for LeastInFlight {
         self.loads.read(context, |position| in_flight_per_core(context, position))?;
         Ok(self.loads.draw_least(rng))
     }
+
+    fn odds(
+        &mut self,
+        context: &DecisionContext<'_>,
+        out: &mut Vec<(usize, f64)>,
+    ) -> Option<Result<(), NoEligibleShard>> {
+        let read = self.loads.read(context, |position| in_flight_per_core(context, position));
+        Some(read.map(|()| self.loads.odds_of_least(out)))
+    }
 }
 
 /// Power of two choices (Mitzenmacher 2001): of two shards drawn at random, the one with less in flight per core.

@@ -202,6 +202,17 @@ pub trait Policy: Send {
     /// When no shard is eligible.
     fn decide(&mut self, context: &DecisionContext<'_>, rng: &mut dyn Rng) -> Result<Decision, NoEligibleShard>;
 
+    /// Puts into `out` every choice that it might make here, as a position of the context's fleet, with its exact probability;
+    /// they add up to 1. It draws nothing and stays as it is. `None` from a policy that cannot say: its choice hangs on what it
+    /// drew or probed before.
+    fn odds(
+        &mut self,
+        _context: &DecisionContext<'_>,
+        _out: &mut Vec<(usize, f64)>,
+    ) -> Option<Result<(), NoEligibleShard>> {
+        None
+    }
+
     /// Learns from a response; the router state has learned from it already.
     fn on_response(&mut self, _observed: &Observed<'_>) {}
 
@@ -314,6 +325,35 @@ mod tests {
             decide(&golden, &mut rng)
         };
         (0..200).map(&mut odd).collect()
+    }
+
+    #[test]
+    fn odds_are_the_propensities_of_what_is_drawn() {
+        let (mut rng, mut draws) = (StdRng::seed_from_u64(5), StdRng::seed_from_u64(6));
+        let mut golden = contexts().remove(1);
+        let fleet = golden.fleet.clone();
+        let mut telling = Vec::new();
+        for name in NAMES {
+            let mut policy = by_name(name, Runtime::default()).expect("a listed policy");
+            for _ in 0..100 {
+                golden.fleet = fleet.clone();
+                golden.decided_at = golden.decided_at.plus_millis(100.0);
+                disturb(&mut golden, &mut rng);
+                let mut odds = Vec::new();
+                let Some(said) = policy.odds(&golden.context(), &mut odds) else { break };
+                telling.push(*name);
+                let decided = policy.decide(&golden.context(), &mut draws);
+                assert_eq!(decided.as_ref().err(), said.as_ref().err(), "{name}");
+                let Ok(decision) = decided else { continue };
+                let all: f64 = odds.iter().map(|(_, probability)| probability).sum();
+                assert!((all - 1.0).abs() < 1e-9, "{name}: {odds:?}");
+                let stated = odds.iter().find(|(position, _)| *position == decision.chosen).map(|(_, odds)| *odds);
+                assert_eq!(stated, Some(decision.propensity), "{name}: {odds:?}");
+            }
+        }
+        telling.dedup();
+        let alone = ["random", "least_reported", "least_in_flight", "bounded_hash"];
+        assert_eq!(telling, [&alone[..], &["sed_tab", "sed_tab_lambda", "sed_tab_softmax"]].concat());
     }
 
     #[test]

@@ -32,6 +32,19 @@ impl Loads {
 
     /// The least load; ties are drawn, so that an idle fleet is not filled from one end.
     pub(crate) fn draw_least(&mut self, rng: &mut dyn Rng) -> Decision {
+        self.find_least();
+        let n = self.tied.len();
+        Decision::by_rule(self.tied[rng.random_range(0..n)], 1.0 / n as f64, self.positions.len())
+    }
+
+    /// What [`Self::draw_least`] might draw.
+    pub(crate) fn odds_of_least(&mut self, out: &mut Vec<(usize, f64)>) {
+        self.find_least();
+        let each = 1.0 / self.tied.len() as f64;
+        out.extend(self.tied.iter().map(|position| (*position, each)));
+    }
+
+    fn find_least(&mut self) {
         self.tied.clear();
         let mut least = f64::INFINITY;
         for (&position, &load) in self.positions.iter().zip(&self.values) {
@@ -43,8 +56,6 @@ impl Loads {
                 self.tied.push(position);
             }
         }
-        let n = self.tied.len();
-        Decision::by_rule(self.tied[rng.random_range(0..n)], 1.0 / n as f64, self.positions.len())
     }
 
     /// Of two different shards drawn at random, the one with the lower load.

@@ -22,4 +22,16 @@ impl Policy for Random {
         let n = self.candidates.len();
         Ok(Decision::by_rule(self.candidates[rng.random_range(0..n)], 1.0 / n as f64, n))
     }
+
+    fn odds(
+        &mut self,
+        context: &DecisionContext<'_>,
+        out: &mut Vec<(usize, f64)>,
+    ) -> Option<Result<(), NoEligibleShard>> {
+        let mut even = |candidates: &[usize]| {
+            let each = 1.0 / candidates.len() as f64;
+            out.extend(candidates.iter().map(|position| (*position, each)));
+        };
+        Some(eligible(context, &Rules::default(), &mut self.candidates).map(|()| even(&self.candidates)))
+    }
 }

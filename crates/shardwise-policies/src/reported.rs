@@ -30,6 +30,15 @@ impl Policy for LeastReported {
         self.loads.read(context, |position| reported_load(context, position))?;
         Ok(self.loads.draw_least(rng))
     }
+
+    fn odds(
+        &mut self,
+        context: &DecisionContext<'_>,
+        out: &mut Vec<(usize, f64)>,
+    ) -> Option<Result<(), NoEligibleShard>> {
+        let read = self.loads.read(context, |position| reported_load(context, position));
+        Some(read.map(|()| self.loads.odds_of_least(out)))
+    }
 }
 
 /// Of two shards drawn at random, the one that reported less load.

@@ -89,6 +89,15 @@ impl Policy for Sed {
         Ok(self.scored.decision(self.scored.cheapest(), 1.0, decided_by))
     }
 
+    fn odds(
+        &mut self,
+        context: &DecisionContext<'_>,
+        out: &mut Vec<(usize, f64)>,
+    ) -> Option<Result<(), NoEligibleShard>> {
+        let scored = self.scored.score(context, &self.config);
+        Some(scored.map(|()| out.push((self.scored.positions[self.scored.cheapest()], 1.0))))
+    }
+
     fn service_table(&self) -> Option<Arc<ServiceTable>> {
         self.table.clone()
     }
@@ -117,14 +126,21 @@ impl SedSoftmax {
             weights: Vec::new(),
         }
     }
-}
 
-impl Policy for SedSoftmax {
-    fn name(&self) -> &'static str {
-        "sed_tab_softmax"
+    /// With another temperature, above 0, and share of uniform draws, in [0, 1].
+    #[must_use]
+    pub fn exploring(self, temperature: f64, uniform: f64) -> Self {
+        Self { temperature, uniform, ..self }
     }
 
-    fn decide(&mut self, context: &DecisionContext<'_>, rng: &mut dyn Rng) -> Result<Decision, NoEligibleShard> {
+    /// With a price of congestion.
+    #[must_use]
+    pub fn pricing(self, lambda: f64) -> Self {
+        Self { config: SedConfig { lambda, ..self.config }, ..self }
+    }
+
+    /// Leaves the candidates' probabilities in `weights`.
+    fn weigh(&mut self, context: &DecisionContext<'_>) -> Result<(), NoEligibleShard> {
         self.scored.score(context, &self.config)?;
         let least = self.scored.cost_ms(self.scored.cheapest()).max(f64::MIN_POSITIVE);
         // Relative to an infinite cost nothing is cheaper: all are equally likely.
@@ -137,8 +153,28 @@ impl Policy for SedSoftmax {
         let total: f64 = self.weights.iter().sum();
         let even = self.uniform / self.weights.len() as f64;
         self.weights.iter_mut().for_each(|weight| *weight = (1.0 - self.uniform) * *weight / total + even);
+        Ok(())
+    }
+}
+
+impl Policy for SedSoftmax {
+    fn name(&self) -> &'static str {
+        "sed_tab_softmax"
+    }
+
+    fn decide(&mut self, context: &DecisionContext<'_>, rng: &mut dyn Rng) -> Result<Decision, NoEligibleShard> {
+        self.weigh(context)?;
         let index = draw(&self.weights, rng.random::<f64>());
         Ok(self.scored.decision(index, self.weights[index], DecidedBy::OnlineEstimates))
+    }
+
+    fn odds(
+        &mut self,
+        context: &DecisionContext<'_>,
+        out: &mut Vec<(usize, f64)>,
+    ) -> Option<Result<(), NoEligibleShard>> {
+        let weighed = self.weigh(context);
+        Some(weighed.map(|()| out.extend(self.scored.positions.iter().copied().zip(self.weights.iter().copied()))))
     }
 }
 

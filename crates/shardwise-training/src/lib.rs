@@ -5,6 +5,7 @@
 //! decides who becomes champion, and anything that serves.
 
 mod baselines;
+mod cost_model;
 mod dataset;
 mod error;
 mod error_head;
@@ -23,11 +24,12 @@ mod side;
 mod train;
 mod train_bench;
 
+pub use cost_model::{CostModel, fit_cost_model};
 pub use dataset::{dataset_rows, train};
 pub use error::TrainingError;
 pub use exec_rows::{ExecFigures, exec_rows, measure_exec_model};
 pub use latency::{LatencyMetrics, LatencyModels, train_latency, train_latency_rows};
-pub use lightgbm_text::{ConversionError, forest_from_lightgbm_text};
+pub use lightgbm_text::{ConversionError, covered_forest_from_lightgbm_text, forest_from_lightgbm_text};
 pub use options::TrainOptions;
 pub use rows::{Part, Rows};
 pub use score_bench::{

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use shardwise_models::forest::{Forest, ForestError, Missing, TreeNode, ZERO_THRESHOLD};
+use shardwise_models::forest::{Covers, CoversError, Forest, ForestError, Missing, TreeNode, ZERO_THRESHOLD};
 
 const VERSION: &str = "v4";
 
@@ -84,6 +84,9 @@ pub enum ConversionError {
     /// The trees are not a forest. Node numbers count the splits first, then the leaves.
     #[error("the trees of the LightGBM model cannot be served")]
     Forest(#[from] ForestError),
+    /// The counts of rows are not those of the trees.
+    #[error("the LightGBM model does not say how many rows reached each node: its answers cannot be explained")]
+    Covers(#[from] CoversError),
 }
 
 /// Reads a model of one output as `Booster::save_string` of LightGBM 4 writes it, for rows of `n_features` values.
@@ -91,6 +94,26 @@ pub enum ConversionError {
 /// # Errors
 /// Refuses whatever cannot be served with LightGBM's own answers, and says which line of which tree it is.
 pub fn forest_from_lightgbm_text(text: &str, n_features: usize) -> Result<Forest, ConversionError> {
+    let trees: Vec<_> = read_sections(text, n_features)?.iter().map(read_tree).collect::<Result<_, _>>()?;
+    Ok(Forest::new(n_features, &trees)?)
+}
+
+/// As [`forest_from_lightgbm_text`], with the training rows that reached each node: what
+/// [`Forest::contributions`] needs to say of each feature what LightGBM's `predict(pred_contrib=true)` says.
+///
+/// # Errors
+/// As [`forest_from_lightgbm_text`], and when the counts of rows are missing or do not add up.
+pub fn covered_forest_from_lightgbm_text(text: &str, n_features: usize) -> Result<(Forest, Covers), ConversionError> {
+    let sections = read_sections(text, n_features)?;
+    let trees: Vec<_> = sections.iter().map(read_tree).collect::<Result<_, _>>()?;
+    let rows: Vec<_> = sections.iter().map(read_covers).collect::<Result<_, _>>()?;
+    let forest = Forest::new(n_features, &trees)?;
+    let covers = Covers::new(&forest, &trees, &rows)?;
+    Ok((forest, covers))
+}
+
+/// The lines of each tree, in order.
+fn read_sections(text: &str, n_features: usize) -> Result<Vec<Section<'_>>, ConversionError> {
     if text.lines().next() != Some("tree") {
         return Err(ConversionError::NotAModel);
     }
@@ -99,9 +122,9 @@ pub fn forest_from_lightgbm_text(text: &str, n_features: usize) -> Result<Forest
     let header = Section::parse("header".to_owned(), sections.next().unwrap_or_default())?;
     check_header(&header, n_features)?;
     let trees: Vec<_> =
-        sections.enumerate().map(|(index, section)| read_tree(index, section)).collect::<Result<_, _>>()?;
+        sections.enumerate().map(|(index, section)| read_section(index, section)).collect::<Result<_, _>>()?;
     check_tree_count(&header, trees.len())?;
-    Ok(Forest::new(n_features, &trees)?)
+    Ok(trees)
 }
 
 /// Lines `key=value` under a name for messages.
@@ -180,7 +203,7 @@ fn check_tree_count(header: &Section<'_>, found: usize) -> Result<(), Conversion
     Err(ConversionError::TreeOrder { expected: format!("{expected} trees"), found: format!("{found} trees") })
 }
 
-fn read_tree(index: usize, text: &str) -> Result<Vec<TreeNode>, ConversionError> {
+fn read_section(index: usize, text: &str) -> Result<Section<'_>, ConversionError> {
     let (number, lines) = text.split_once('\n').unwrap_or((text, ""));
     let number = number.trim_end();
     if number != index.to_string() {
@@ -189,7 +212,11 @@ fn read_tree(index: usize, text: &str) -> Result<Vec<TreeNode>, ConversionError>
             found: format!("tree `{number}`"),
         });
     }
-    let tree = Section::parse(format!("tree {index}"), lines)?;
+    Section::parse(format!("tree {index}"), lines)
+}
+
+/// The nodes of a tree: the splits, then the leaves.
+fn read_tree(tree: &Section<'_>) -> Result<Vec<TreeNode>, ConversionError> {
     if tree.number::<u32>("num_cat")? != 0 {
         return Err(tree.unsupported("a categorical split"));
     }
@@ -198,9 +225,21 @@ fn read_tree(index: usize, text: &str) -> Result<Vec<TreeNode>, ConversionError>
     }
     let n_leaves: usize = tree.number("num_leaves")?;
     let leaves = tree.numbers("leaf_value", n_leaves)?;
-    let mut nodes = read_splits(&tree, n_leaves.saturating_sub(1))?;
+    let mut nodes = read_splits(tree, n_leaves.saturating_sub(1))?;
     nodes.extend(leaves.into_iter().map(TreeNode::Leaf));
     Ok(nodes)
+}
+
+/// Training rows that reached each node, in the order of [`read_tree`].
+fn read_covers(tree: &Section<'_>) -> Result<Vec<u32>, ConversionError> {
+    let n_leaves: usize = tree.number("num_leaves")?;
+    if n_leaves == 1 {
+        // LightGBM counts no rows where nothing splits them; any number gives the same mean.
+        return Ok(vec![1]);
+    }
+    let mut rows = tree.numbers("internal_count", n_leaves.saturating_sub(1))?;
+    rows.extend(tree.numbers::<u32>("leaf_count", n_leaves)?);
+    Ok(rows)
 }
 
 fn read_splits(tree: &Section<'_>, n_splits: usize) -> Result<Vec<TreeNode>, ConversionError> {

@@ -62,6 +62,30 @@ impl EvaluateReportArguments {
 pub(crate) enum EvaluateCommand {
     /// Show in what two runs, reports or versions of a model differ, the largest changes first.
     Diff(EvaluateDiffArguments),
+    /// Estimate from logged decisions what a model, or a policy, would have cost; refused where queues would make it wrong.
+    Ope(EvaluateOpeArguments),
+}
+
+#[derive(Args)]
+pub(crate) struct EvaluateOpeArguments {
+    /// The models folder.
+    #[arg(long, required_unless_present = "policy")]
+    pub(crate) models: Option<PathBuf>,
+    /// The history, logged by a policy that explores.
+    #[arg(long)]
+    pub(crate) history: PathBuf,
+    /// The model's name.
+    #[arg(long, default_value = "default")]
+    pub(crate) name: String,
+    /// Version or alias; the champion when left out.
+    #[arg(long)]
+    pub(crate) version: Option<String>,
+    /// A policy that needs no model, in the place of one.
+    #[arg(long, conflicts_with_all = ["models", "version"])]
+    pub(crate) policy: Option<String>,
+    /// Share of the history's time before the measured part; 0.8 for a model, which may have learned from it, else 0.1.
+    #[arg(long)]
+    pub(crate) skip: Option<f64>,
 }
 
 #[derive(Args)]

@@ -17,6 +17,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
 
+/// Fewer blocks than this tell of no interval.
+const LEAST_BLOCKS: f64 = 15.0;
+
 /// One logged decision with its outcome, as the estimators see it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Round {
@@ -90,7 +93,8 @@ pub struct OpeOptions {
     pub switch_at: f64,
     /// DRos shrinks weights by this, λ.
     pub shrinkage: f64,
-    /// Length of the blocks that are drawn together, in ms: requests that share a queue are not independent.
+    /// Length of the blocks that are drawn together, in ms: requests that share a queue are not independent. Shorter where
+    /// there would be fewer than fifteen, of which no interval can be told.
     pub block_ms: f64,
     /// Draws of the bootstrap.
     pub resamples: usize,
@@ -190,8 +194,9 @@ impl Sums {
 }
 
 fn blocks(rounds: &[Round], options: &OpeOptions) -> Vec<Sums> {
-    let length_ns = (options.block_ms * 1e6).max(1.0) as i64;
-    let first_ns = rounds.first().map_or(0, |round| round.at_ns);
+    let [first_ns, last_ns] = [rounds.first(), rounds.last()].map(|round| round.map_or(0, |round| round.at_ns));
+    let longest_ns = last_ns.saturating_sub(first_ns) as f64 / LEAST_BLOCKS;
+    let length_ns = (options.block_ms * 1e6).min(longest_ns).max(1.0) as i64;
     let block_of = |round: &Round| round.at_ns.saturating_sub(first_ns).div_euclid(length_ns);
     rounds
         .chunk_by(|a, b| block_of(a) == block_of(b))

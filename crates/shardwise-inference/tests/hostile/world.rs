@@ -275,6 +275,12 @@ impl<'a> World<'a> {
         }
         let sum: f64 = of_shards.iter().map(|(_, propensity)| propensity).sum();
         assert!((sum - 1.0).abs() < 1e-9, "propensities add up to {sum}");
+        let mut odds = Vec::new();
+        let said = self.placer.odds(&case.context(&self.router), &mut odds).expect("a placer knows its odds");
+        said.expect("it was placed before");
+        let mut stated = vec![0.0; of_shards.len()];
+        odds.iter().for_each(|(position, probability)| stated[*position] += probability);
+        assert!(of_shards.iter().map(|(_, propensity)| *propensity).eq(stated), "{of_shards:?} drawn of {odds:?}");
         self.seen.enumerated += 1;
     }
 

@@ -49,6 +49,12 @@ impl RawScores {
         self.predict(rows, n_trees, sys::C_API_PREDICT_LEAF_INDEX as c_int, out)
     }
 
+    /// What each feature contributes to each row's answer, and then the mean over the training rows.
+    #[cfg(test)]
+    pub(super) fn contributions(&mut self, rows: &[f32], out: &mut [f64]) -> Result<(), String> {
+        self.predict(rows, self.width + 1, sys::C_API_PREDICT_CONTRIB as c_int, out)
+    }
+
     fn predict(&mut self, rows: &[f32], per_row: usize, kind: c_int, out: &mut [f64]) -> Result<(), String> {
         let n_rows = rows.len() / self.width;
         assert_eq!((rows.len(), out.len()), (n_rows * self.width, n_rows * per_row), "rows and answers must match");

@@ -224,6 +224,7 @@ impl Parity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::covered_forest_from_lightgbm_text;
 
     const OPTIONS: ScoreBenchOptions = ScoreBenchOptions { trees: 30, leaves: 31, features: 12, seed: 5, python: None };
 
@@ -233,6 +234,57 @@ mod tests {
             assert_eq!((parity.rows, parity.different, parity.different_leaves), (20_000, 0, 0), "{parity:?}");
             assert_eq!(parity.ways, ["walk", "factored"]);
             assert!(parity.nan > 1_000 && parity.infinite > 1_000 && parity.thresholds > 1_000, "{parity:?}");
+        }
+    }
+
+    /// The same model where zero, too, is missing in all splits where NaN is.
+    fn with_zero_missing(text: &str) -> String {
+        // As long as before: LightGBM finds its trees by their sizes.
+        let rule = |rule: &str| if rule == "8" { "4" } else { "06" }.to_owned();
+        let changed = |line: &str| match line.strip_prefix("decision_type=") {
+            Some(rules) => {
+                format!("decision_type={}", rules.split_ascii_whitespace().map(rule).collect::<Vec<_>>().join(" "))
+            }
+            None => line.to_owned(),
+        };
+        text.split('\n').map(changed).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The largest difference of any contribution from LightGBM's, and of a row's sum from its answer, both over the mean size
+    /// of an answer.
+    fn contributions_differ_by(zero_is_missing: bool, n_rows: usize) -> [f64; 2] {
+        let mut model = Model::train(&OPTIONS, false).expect("a model");
+        if zero_is_missing {
+            model.text = with_zero_missing(&model.text);
+        }
+        let width = OPTIONS.features;
+        let thresholds = thresholds(&model, width);
+        let rows: Vec<f32> = (0..n_rows * width)
+            .map(|place| telling(&mut model.generator, &thresholds[place % width], place % width))
+            .collect();
+        let (forest, covers) = covered_forest_from_lightgbm_text(&model.text, width).expect("a forest with its counts");
+        let mut expected = vec![0.0; n_rows * (width + 1)];
+        let mut lightgbm = RawScores::new(&model.text, width).expect("LightGBM's own");
+        lightgbm.contributions(&rows, &mut expected).expect("LightGBM's contributions");
+        let (mut scale, mut differ, mut sum_differs) = (0.0, 0.0_f64, 0.0_f64);
+        for (row, expected) in rows.chunks_exact(width).zip(expected.chunks_exact(width + 1)) {
+            let mut out = vec![0.0; width];
+            let mean = forest.contributions(&covers, row, &mut out);
+            out.push(mean);
+            let answer = forest.predict(row);
+            scale += answer.abs() / n_rows as f64;
+            sum_differs = sum_differs.max((out.iter().sum::<f64>() - answer).abs());
+            differ = out.iter().zip(expected).fold(differ, |most, (a, b)| most.max((a - b).abs()));
+        }
+        [differ / scale, sum_differs / scale]
+    }
+
+    #[test]
+    fn contributions_are_lightgbms_and_add_up() {
+        for zero_is_missing in [false, true] {
+            let [differ, sum_differs] = contributions_differ_by(zero_is_missing, 10_000);
+            println!("contributions differ by {differ:e}, their sums by {sum_differs:e} of an answer");
+            assert!(differ < 1e-9 && sum_differs < 1e-9, "{differ:e}, {sum_differs:e}");
         }
     }
 
