@@ -9,13 +9,24 @@ use crate::config::{Admission, Cap, Exploration, PlacerConfig};
 use crate::placer::Chosen;
 use crate::ranking::{Ranking, Scored};
 
+/// What chance says.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Draw {
+    /// A uniform draw in [0, 1).
+    Uniform(f64),
+    /// What it said before: the shard at this position in the fleet was chosen.
+    Again(usize),
+    /// Nothing: the cheapest is taken, with the propensity that it has.
+    Nothing,
+}
+
 /// Lets the guards and the draw choose.
 pub(crate) fn choose(
     context: &DecisionContext<'_>,
     config: &PlacerConfig,
     ranking: &mut Ranking,
     chosen: &mut Chosen,
-    draw: f64,
+    draw: Draw,
 ) {
     let scored = &mut ranking.scored;
     if chosen.decided_by == DecidedBy::Model
@@ -90,7 +101,7 @@ fn may_explore(context: &DecisionContext<'_>, scored: &[Scored], exploration: &E
 }
 
 /// With a small probability draws evenly from the safe set; the propensity is exact either way.
-fn explore(scored: &mut [Scored], exploration: &Exploration, chosen: &mut Chosen, draw: f64) {
+fn explore(scored: &mut [Scored], exploration: &Exploration, chosen: &mut Chosen, draw: Draw) {
     let dearest_ms = exploration.dearest * scored[0].terms.total_ms();
     let is_safe = |scored: &Scored| {
         scored.terms.total_ms() <= dearest_ms && scored.candidate.local.error_rate <= exploration.most_errors
@@ -101,12 +112,13 @@ fn explore(scored: &mut [Scored], exploration: &Exploration, chosen: &mut Chosen
         return;
     }
     let first = 1.0 - exploration.share + if is_safe(&scored[0]) { each } else { 0.0 };
-    if draw >= exploration.share {
-        chosen.propensity = first;
-        return;
-    }
-    let place = ((draw / each) as usize).min(safe - 1);
-    let drawn = (0..scored.len()).filter(|index| is_safe(&scored[*index])).nth(place).expect("there are so many");
+    let mut safe_ones = (0..scored.len()).filter(|index| is_safe(&scored[*index]));
+    let drawn = match draw {
+        Draw::Uniform(draw) if draw < exploration.share => safe_ones.nth(((draw / each) as usize).min(safe - 1)),
+        Draw::Again(position) => safe_ones.find(|index| scored[*index].position == position),
+        Draw::Uniform(_) | Draw::Nothing => None,
+    };
+    let drawn = drawn.unwrap_or(0);
     if drawn == 0 {
         chosen.propensity = first;
     } else {

@@ -43,6 +43,10 @@ impl Scored {
         (0..self.costs.len()).min_by(by_cost).expect("score leaves at least one")
     }
 
+    fn costs(&self, out: &mut Vec<(usize, CostTerms)>) {
+        out.extend(self.positions.iter().copied().zip(self.costs.iter().copied()));
+    }
+
     fn decision(&self, index: usize, propensity: f64, decided_by: DecidedBy) -> Decision {
         Decision {
             predicted_ms: Some(self.costs[index].latency_ms()).filter(|ms| ms.is_finite()),
@@ -89,6 +93,10 @@ impl Policy for Sed {
         Ok(self.scored.decision(self.scored.cheapest(), 1.0, decided_by))
     }
 
+    fn costs(&self, out: &mut Vec<(usize, CostTerms)>) {
+        self.scored.costs(out);
+    }
+
     fn service_table(&self) -> Option<Arc<ServiceTable>> {
         self.table.clone()
     }
@@ -117,14 +125,9 @@ impl SedSoftmax {
             weights: Vec::new(),
         }
     }
-}
 
-impl Policy for SedSoftmax {
-    fn name(&self) -> &'static str {
-        "sed_tab_softmax"
-    }
-
-    fn decide(&mut self, context: &DecisionContext<'_>, rng: &mut dyn Rng) -> Result<Decision, NoEligibleShard> {
+    /// Leaves the probability of every eligible shard in `weights`.
+    fn weigh(&mut self, context: &DecisionContext<'_>) -> Result<(), NoEligibleShard> {
         self.scored.score(context, &self.config)?;
         let least = self.scored.cost_ms(self.scored.cheapest()).max(f64::MIN_POSITIVE);
         // Relative to an infinite cost nothing is cheaper: all are equally likely.
@@ -137,8 +140,33 @@ impl Policy for SedSoftmax {
         let total: f64 = self.weights.iter().sum();
         let even = self.uniform / self.weights.len() as f64;
         self.weights.iter_mut().for_each(|weight| *weight = (1.0 - self.uniform) * *weight / total + even);
-        let index = draw(&self.weights, rng.random::<f64>());
-        Ok(self.scored.decision(index, self.weights[index], DecidedBy::OnlineEstimates))
+        Ok(())
+    }
+
+    fn decision(&self, index: usize) -> Decision {
+        self.scored.decision(index, self.weights[index], DecidedBy::OnlineEstimates)
+    }
+}
+
+impl Policy for SedSoftmax {
+    fn name(&self) -> &'static str {
+        "sed_tab_softmax"
+    }
+
+    fn decide(&mut self, context: &DecisionContext<'_>, rng: &mut dyn Rng) -> Result<Decision, NoEligibleShard> {
+        self.weigh(context)?;
+        Ok(self.decision(draw(&self.weights, rng.random::<f64>())))
+    }
+
+    fn revisit(&mut self, context: &DecisionContext<'_>, chosen: usize) -> Option<Result<Decision, NoEligibleShard>> {
+        Some(self.weigh(context).map(|()| {
+            let drawn = self.scored.positions.iter().position(|position| *position == chosen);
+            self.decision(drawn.unwrap_or_else(|| self.scored.cheapest()))
+        }))
+    }
+
+    fn costs(&self, out: &mut Vec<(usize, CostTerms)>) {
+        self.scored.costs(out);
     }
 }
 
