@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use polars::prelude::*;
-use shardwise_types::{Network, Timestamp};
+use shardwise_types::{Network, RouterId, Timestamp};
 
 use crate::columns::{CheckedFrame, Origin, check_file};
 use crate::files::{names_in, parquet_files, read};
@@ -110,6 +110,20 @@ impl History {
             *counts.entry(day.table.name()).or_default() += day.rows;
         }
         counts
+    }
+
+    /// The routers that decided something from an instant on, each with the number of its decisions.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn decisions_by_router(&self, from: Option<Timestamp>) -> Result<BTreeMap<RouterId, u64>, DatasetError> {
+        let mut routers = BTreeMap::new();
+        for day in self.tables.values().filter(|day| day.table == Table::Decisions && day.rows > 0) {
+            for (router, decisions) in day.rows_by_router(from).map_err(day.failed())? {
+                *routers.entry(router).or_default() += decisions;
+            }
+        }
+        Ok(routers)
     }
 
     /// The records known in [`from`, `to`) in the total order (`known_at`, `sequence`, table, id), read piece by piece;
@@ -254,6 +268,23 @@ impl TableDay {
             Ok(series.datetime()?.physical().get(0).map(Timestamp::from_nanos))
         };
         Ok(at("first").map_err(self.failed())?.zip(at("last").map_err(self.failed())?))
+    }
+
+    fn rows_by_router(&self, from: Option<Timestamp>) -> PolarsResult<Vec<(RouterId, u64)>> {
+        let rows = self.scan()?.select([col("router"), col("known_at")]);
+        let rows = match from {
+            Some(from) => rows.filter(col("known_at").gt_eq(time(from))),
+            None => rows,
+        };
+        let frame = rows
+            .group_by([col("router")])
+            .agg([len().cast(DataType::UInt64).alias("decisions")])
+            .collect_with_engine(Engine::Streaming)?
+            .unwrap_single();
+        let routers = frame.column("router")?.as_materialized_series().cast(&DataType::String)?;
+        let decisions = frame.column("decisions")?.as_materialized_series();
+        let counted = routers.str()?.iter().zip(decisions.u64()?.iter());
+        Ok(counted.filter_map(|(router, decisions)| Some((RouterId::new(router?), decisions?))).collect())
     }
 
     fn check_day(&self) -> Result<(), DatasetError> {
