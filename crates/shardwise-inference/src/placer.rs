@@ -189,7 +189,8 @@ impl Placer {
     }
 
     /// Decides as if the model saw these features, given by their place in the vector, otherwise than they are, with nothing
-    /// left to chance. The terms of the cost that no head predicts stay. What it has learned stays, too.
+    /// left to chance. The terms of the cost that no head predicts stay, and so do features that follow from a changed one. It
+    /// is counted as a decision; nothing is learned from it.
     ///
     /// # Errors
     /// When no shard is eligible.

@@ -27,6 +27,9 @@ pub(crate) struct ExplainArguments {
     /// When the routers were started that decided, if that was after the history begins: they know nothing from before.
     #[arg(long)]
     pub(crate) from: Option<Timestamp>,
+    /// Only decisions before this instant, such as when the routers were started anew.
+    #[arg(long)]
+    pub(crate) to: Option<Timestamp>,
     /// What would the model have said if this feature had been another, as FEATURE=VALUE; `nan` for a missing one. Several
     /// change together.
     #[arg(long, value_name = "FEATURE=VALUE", conflicts_with = "sample")]

@@ -112,14 +112,19 @@ impl History {
         counts
     }
 
-    /// The routers that decided something from an instant on, each with the number of its decisions.
+    /// The routers that decided something in [`from`, `to`), each with the number of its decisions.
     ///
     /// # Errors
-    /// A file that cannot be read.
-    pub fn decisions_by_router(&self, from: Option<Timestamp>) -> Result<BTreeMap<RouterId, u64>, DatasetError> {
+    /// A file that cannot be read, or `to` lies before `from`.
+    pub fn decisions_by_router(
+        &self,
+        from: Option<Timestamp>,
+        to: Option<Timestamp>,
+    ) -> Result<BTreeMap<RouterId, u64>, DatasetError> {
+        check_range(from, to)?;
         let mut routers = BTreeMap::new();
         for day in self.tables.values().filter(|day| day.table == Table::Decisions && day.rows > 0) {
-            for (router, decisions) in day.rows_by_router(from).map_err(day.failed())? {
+            for (router, decisions) in day.rows_by_router(from, to).map_err(day.failed())? {
                 *routers.entry(router).or_default() += decisions;
             }
         }
@@ -270,12 +275,11 @@ impl TableDay {
         Ok(at("first").map_err(self.failed())?.zip(at("last").map_err(self.failed())?))
     }
 
-    fn rows_by_router(&self, from: Option<Timestamp>) -> PolarsResult<Vec<(RouterId, u64)>> {
+    fn rows_by_router(&self, from: Option<Timestamp>, to: Option<Timestamp>) -> PolarsResult<Vec<(RouterId, u64)>> {
+        let (after, before) =
+            (from.map(|from| col("known_at").gt_eq(time(from))), to.map(|to| col("known_at").lt(time(to))));
         let rows = self.scan()?.select([col("router"), col("known_at")]);
-        let rows = match from {
-            Some(from) => rows.filter(col("known_at").gt_eq(time(from))),
-            None => rows,
-        };
+        let rows = after.into_iter().chain(before).fold(rows, LazyFrame::filter);
         let frame = rows
             .group_by([col("router")])
             .agg([len().cast(DataType::UInt64).alias("decisions")])
@@ -380,6 +384,27 @@ mod tests {
 
     fn spoiled(table: Table, column: &str, cell: Cell<'_>) -> String {
         refused(|dir| edit(&file_of(dir, table, DAY), &table.specs(), column, 7, cell))
+    }
+
+    #[test]
+    fn routers_and_their_decisions_are_counted_in_a_range() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("history");
+        let records = history("2026-01-05T23:59:00Z", 2.0, 200.0);
+        write(&dir, &records);
+        let opened = History::open(&dir).unwrap();
+        let [from, to] = ["2026-01-05T23:59:20Z", "2026-01-06T00:00:30Z"].map(|at| at.parse().unwrap());
+        for (from, to) in [(None, None), (Some(from), None), (None, Some(to)), (Some(from), Some(to))] {
+            let mut expected: BTreeMap<RouterId, u64> = BTreeMap::new();
+            for record in opened.records(from, to).unwrap() {
+                if let HistoryRecord::Decision(decision) = record.unwrap() {
+                    *expected.entry(decision.router).or_default() += 1;
+                }
+            }
+            assert!(!expected.is_empty());
+            assert_eq!(opened.decisions_by_router(from, to).unwrap(), expected);
+        }
+        assert!(opened.decisions_by_router(Some(to), Some(from)).is_err(), "it ends before it begins");
     }
 
     #[test]

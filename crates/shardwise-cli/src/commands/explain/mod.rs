@@ -6,7 +6,7 @@ mod travel;
 mod what_if;
 mod words;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use miette::{IntoDiagnostic, miette};
 use serde::Serialize;
@@ -64,6 +64,8 @@ struct Checked {
     not_reproducible: u64,
     /// Logged feature vectors among what was compared.
     feature_rows: u64,
+    /// Who decided how often, by the log.
+    decided_by: BTreeMap<&'static str, u64>,
     /// Policies that decided.
     policies: BTreeSet<String>,
     /// Versions of the model that decided.
@@ -80,11 +82,11 @@ struct Differing {
 
 impl<'a> Journey<'a> {
     fn plan(options: &'a ExplainArguments, history: &'a History) -> miette::Result<Self> {
-        let by_router = history.decisions_by_router(options.from).into_diagnostic()?;
+        let by_router = history.decisions_by_router(options.from, options.to).into_diagnostic()?;
         let decisions = by_router.values().sum();
         if decisions == 0 {
-            let help = "give an earlier --from, or leave it out";
-            return Err(miette!(help = help, "no decision of {} is that late", options.history.display()));
+            let help = "give an earlier --from or a later --to, or leave them out";
+            return Err(miette!(help = help, "{} holds no decision of that time", options.history.display()));
         }
         let mut notes = Vec::new();
         let runtime = match history.world_json() {
@@ -109,7 +111,7 @@ impl<'a> Journey<'a> {
     /// Goes to one decision and tells of it.
     fn explain(mut self, id: u64) -> miette::Result<Account> {
         let mut stage = Stage::start("going back");
-        let mut records = self.history.records(self.options.from, None).into_diagnostic()?;
+        let mut records = self.history.records(self.options.from, self.options.to).into_diagnostic()?;
         let mut done = 0;
         let (mut first, mut last) = (None, None);
         while let Some(record) = records.next() {
@@ -175,7 +177,7 @@ impl<'a> Journey<'a> {
         let mut stage = Stage::start("making decisions again");
         let mut checked = Checked::default();
         let mut done = 0;
-        for record in self.history.records(self.options.from, None).into_diagnostic()? {
+        for record in self.history.records(self.options.from, self.options.to).into_diagnostic()? {
             let record = record.into_diagnostic()?;
             if let HistoryRecord::Decision(decision) = &record {
                 // In the middle of each of so many equal parts.
@@ -197,6 +199,7 @@ impl<'a> Journey<'a> {
     fn compare(&mut self, decision: &DecisionRecord, checked: &mut Checked) -> miette::Result<()> {
         checked.decisions += 1;
         checked.policies.insert(decision.policy.clone());
+        *checked.decided_by.entry(decision.decided_by.as_str()).or_default() += 1;
         checked.model_versions.extend(decision.model_version.clone());
         let Some(mut scene) = self.travel.arrive(decision)? else {
             checked.not_reproducible += 1;
