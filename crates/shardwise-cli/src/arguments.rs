@@ -1,6 +1,7 @@
 //! The command line: names and options as users type them.
 
 mod evaluate;
+mod explain;
 mod import;
 mod models;
 mod nightly;
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use shardwise_types::Timestamp;
 
 pub(crate) use self::evaluate::*;
+pub(crate) use self::explain::*;
 pub(crate) use self::import::*;
 pub(crate) use self::models::*;
 pub(crate) use self::nightly::{MlflowArguments, NightlyArguments};
@@ -50,6 +52,9 @@ pub(crate) enum Command {
     Promote(PromoteArguments),
     /// Decide one request.
     Predict(PredictArguments),
+    /// Show a logged decision again, computed by the code that made it: what was known, what each shard would have cost, what
+    /// others would have chosen, and what became of it.
+    Explain(ExplainArguments),
     /// Print the defaults of the specification's strategies as TOML, or check a file of them.
     Strategies(StrategiesArguments),
     /// Check the generator of traces.
@@ -241,9 +246,18 @@ pub(crate) struct RunArguments {
     /// Seed of the traffic and of all else that is left to chance.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// The policy that places: sed_tab_softmax explores, so that the history can teach.
+    /// The policy that places: sed_tab_softmax explores, so that the history can teach; `shardwise` is a model in --models.
     #[arg(long, default_value = "sed_tab_softmax")]
     pub(crate) policy: String,
+    /// The models, for the policy `shardwise`: a folder, or a URL such as file:///folder or s3://bucket/prefix.
+    #[arg(long)]
+    pub(crate) models: Option<PathBuf>,
+    /// The model's name.
+    #[arg(long, default_value = "default")]
+    pub(crate) name: String,
+    /// Which of its versions: an alias, a version or the beginning of one.
+    #[arg(long, default_value = "champion")]
+    pub(crate) version: String,
     /// Shards in the fleet.
     #[arg(long, default_value_t = 20)]
     pub(crate) shards: usize,

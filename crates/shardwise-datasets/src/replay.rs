@@ -43,8 +43,14 @@ struct OpenDecision {
 pub struct Answered {
     /// The decision.
     pub decision_id: u64,
+    /// Who decided.
+    pub router: RouterId,
+    /// What was asked.
+    pub request: PlacementRequest,
     /// Where it ran.
     pub shard: ShardId,
+    /// What the router remembered of it; of forecasts the history knows nothing.
+    pub ticket: Ticket,
     /// What came back.
     pub response: Response,
 }
@@ -85,6 +91,11 @@ impl Replay {
     /// Sets the service table that decisions see from now on.
     pub fn set_table(&mut self, table: Option<Arc<ServiceTable>>) {
         self.table = table;
+    }
+
+    /// A router that is there before it decides: it hears reports from now on, where others do from their first decision on.
+    pub fn introduce(&mut self, router: RouterId) {
+        self.routers.entry(router).or_default();
     }
 
     /// What was seen of service times so far.
@@ -159,7 +170,8 @@ impl Replay {
         let router = self.routers.get(&open.router).expect("a router that decided is known");
         router.on_response(&open.ticket, &outcome.response, outcome.known_at);
         self.observations.observe(&open.request, &open.shard, &outcome.response);
-        Ok(Answered { decision_id, shard: open.shard, response: outcome.response })
+        let OpenDecision { router, shard, request, ticket } = open;
+        Ok(Answered { decision_id, router, request, shard, ticket, response: outcome.response })
     }
 
     /// Saves everything, to go on from here another time.
@@ -310,6 +322,23 @@ mod tests {
         let mut restored = Replay::restore(postcard::from_bytes(&bytes).unwrap()).unwrap();
         assert_eq!(features(&mut replay, second), features(&mut restored, second));
         assert_eq!(replay.observations(), restored.observations());
+    }
+
+    #[test]
+    fn a_router_that_was_introduced_has_heard_the_reports_before_its_first_decision() {
+        let records = history("2026-01-05T12:00:00Z", 1.0, 300.0);
+        let first = records.iter().position(|record| matches!(record, HistoryRecord::Decision(_))).unwrap();
+        let HistoryRecord::Decision(decision) = &records[first] else { unreachable!("it was just found") };
+        let gap_ms = |is_introduced: bool| {
+            let mut replay = Replay::new(network());
+            if is_introduced {
+                replay.introduce(decision.router.clone());
+            }
+            records[..first].iter().for_each(|record| _ = replay.apply(record).unwrap());
+            replay.context(decision).router.report_gap_ms(&decision.shard)
+        };
+        assert_eq!(gap_ms(false), 0.0);
+        assert!(gap_ms(true) > 0.0);
     }
 
     #[test]

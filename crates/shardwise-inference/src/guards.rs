@@ -9,13 +9,24 @@ use crate::config::{Admission, Cap, Exploration, PlacerConfig};
 use crate::placer::Chosen;
 use crate::ranking::{Ranking, Scored};
 
+/// What chance says.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Draw {
+    /// A uniform draw in [0, 1).
+    Uniform(f64),
+    /// What it said before: the shard at this position in the fleet was chosen.
+    Again(usize),
+    /// Nothing: the cheapest is taken, with the propensity that it has.
+    Nothing,
+}
+
 /// Lets the guards and the draw choose.
 pub(crate) fn choose(
     context: &DecisionContext<'_>,
     config: &PlacerConfig,
     ranking: &mut Ranking,
     chosen: &mut Chosen,
-    draw: f64,
+    draw: Draw,
 ) {
     let scored = &mut ranking.scored;
     if chosen.decided_by == DecidedBy::Model
@@ -107,7 +118,7 @@ pub(crate) fn odds(config: &PlacerConfig, scored: &[Scored], propensity: f64, ou
 }
 
 /// With a small probability draws evenly from the safe set; the propensity is exact either way.
-fn explore(scored: &mut [Scored], exploration: &Exploration, chosen: &mut Chosen, draw: f64) {
+fn explore(scored: &mut [Scored], exploration: &Exploration, chosen: &mut Chosen, draw: Draw) {
     let is_safe = safe(scored, exploration);
     let safe = scored.iter().filter(|scored| is_safe(scored)).count();
     let each = exploration.share / safe.max(1) as f64;
@@ -115,12 +126,13 @@ fn explore(scored: &mut [Scored], exploration: &Exploration, chosen: &mut Chosen
         return;
     }
     let first = 1.0 - exploration.share + if is_safe(&scored[0]) { each } else { 0.0 };
-    if draw >= exploration.share {
-        chosen.propensity = first;
-        return;
-    }
-    let place = ((draw / each) as usize).min(safe - 1);
-    let drawn = (0..scored.len()).filter(|index| is_safe(&scored[*index])).nth(place).expect("there are so many");
+    let mut safe_ones = (0..scored.len()).filter(|index| is_safe(&scored[*index]));
+    let drawn = match draw {
+        Draw::Uniform(draw) if draw < exploration.share => safe_ones.nth(((draw / each) as usize).min(safe - 1)),
+        Draw::Again(position) => safe_ones.find(|index| scored[*index].position == position),
+        Draw::Uniform(_) | Draw::Nothing => None,
+    };
+    let drawn = drawn.unwrap_or(0);
     if drawn == 0 {
         chosen.propensity = first;
     } else {

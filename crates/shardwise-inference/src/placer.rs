@@ -19,8 +19,9 @@ use crate::confidence::{MOST_COMPARED, Uncertain, best, calibrated, close_to_bes
 use crate::config::PlacerConfig;
 use crate::counts::DecisionCounts;
 use crate::gate::{Gate, Trust};
-use crate::guards;
+use crate::guards::{self, Draw};
 use crate::ranking::{Ranking, Scored, model_fallback};
+use crate::revisit::{Revisited, Weighed};
 use crate::spread::{Spread, by_heads, kind_of};
 use crate::timing::ModelTime;
 
@@ -65,6 +66,20 @@ pub struct Placement {
     pub service_table: Option<Arc<ServiceTable>>,
 }
 
+/// How a decision is made, beside what is known.
+#[derive(Clone, Copy)]
+struct Making<'a> {
+    draw: Draw,
+    /// Features, by their place in the vector, that the model is to see otherwise than they are.
+    changes: &'a [(usize, f32)],
+}
+
+impl Making<'_> {
+    fn by(draw: Draw) -> Self {
+        Self { draw, changes: &[] }
+    }
+}
+
 /// A choice among the ranked: the chosen comes first, then the others, cheapest first.
 pub(crate) struct Chosen {
     pub(crate) decided_by: DecidedBy,
@@ -78,9 +93,6 @@ thread_local! {
     /// Buffers that live as long as their thread, so that a decision allocates nothing once they have grown.
     static BUFFERS: RefCell<(Ranking, StrategyRanking)> = RefCell::default();
 }
-
-/// A draw that no share of exploration reaches.
-const NO_DRAW: f64 = 1.0;
 
 impl Default for Placer {
     fn default() -> Self {
@@ -160,10 +172,43 @@ impl Placer {
     /// # Errors
     /// When no shard is eligible.
     pub fn place(&self, context: &DecisionContext<'_>) -> Result<Placement, NoEligibleShard> {
-        self.decide_with(context, self.draw(context), |context, ranking, chosen, loaded| Placement {
-            prediction: self.prediction(context, ranking, chosen, loaded),
-            decision: decision(ranking, chosen),
-            service_table: loaded.map(|loaded| Arc::clone(&loaded.table)),
+        let making = Making::by(Draw::Uniform(self.draw(context)));
+        self.decide_with(context, making, |context, ranking, chosen, loaded| {
+            self.placement(context, ranking, chosen, loaded)
+        })
+    }
+
+    /// Decides again what a placer of the same history and configuration decided in the same state, and tells all that it
+    /// weighed: where chance had a say, it says what it said then, when the shard at the position `chosen` came out. It counts
+    /// as any decision, so that a placer that revisits a log comes to be what the one was that wrote it.
+    ///
+    /// # Errors
+    /// When no shard is eligible.
+    pub fn revisit(&self, context: &DecisionContext<'_>, chosen: usize) -> Result<Revisited, NoEligibleShard> {
+        self.weigh(context, Making::by(Draw::Again(chosen)))
+    }
+
+    /// Decides as if the model saw these features, given by their place in the vector, otherwise than they are, with nothing
+    /// left to chance. The terms of the cost that no head predicts stay, and so do features that follow from a changed one. It
+    /// is counted as a decision; nothing is learned from it.
+    ///
+    /// # Errors
+    /// When no shard is eligible.
+    ///
+    /// # Panics
+    /// If there is no such feature.
+    pub fn what_if(
+        &self,
+        context: &DecisionContext<'_>,
+        changes: &[(usize, f32)],
+    ) -> Result<Revisited, NoEligibleShard> {
+        self.weigh(context, Making { draw: Draw::Nothing, changes })
+    }
+
+    fn weigh(&self, context: &DecisionContext<'_>, making: Making<'_>) -> Result<Revisited, NoEligibleShard> {
+        self.decide_with(context, making, |context, ranking, chosen, loaded| Revisited {
+            placement: self.placement(context, ranking, chosen, loaded),
+            candidates: ranking.scored.iter().map(Weighed::of).collect(),
         })
     }
 
@@ -196,7 +241,7 @@ impl Placer {
     fn decide_with<T>(
         &self,
         context: &DecisionContext<'_>,
-        draw: f64,
+        making: Making<'_>,
         answer: impl FnOnce(&DecisionContext<'_>, &Ranking, &Chosen, Option<&Loaded>) -> T,
     ) -> Result<T, NoEligibleShard> {
         let loaded = self.loaded.load();
@@ -211,7 +256,7 @@ impl Placer {
                     return Err(NoEligibleShard { may_run_locally, ..refusal });
                 }
             };
-            let (mut decided_by, fallback) = self.rank(&context, ranking, loaded);
+            let (mut decided_by, fallback) = self.rank(&context, ranking, loaded, making.changes);
             if decided_by == DecidedBy::LeastLoaded
                 && let Some(strategy) = self.strategies.fall_back(&context, &ranking.positions, by_strategy)
                 && let Some(best) = by_strategy.best()
@@ -221,8 +266,8 @@ impl Placer {
             }
             let forecast = Forecast::default();
             let mut chosen = Chosen { decided_by, fallback, propensity: 1.0, widening, forecast };
-            guards::choose(&context, &self.config, ranking, &mut chosen, draw);
-            chosen.forecast = self.forecast(&context, ranking, loaded);
+            guards::choose(&context, &self.config, ranking, &mut chosen, making.draw);
+            chosen.forecast = self.forecast(&context, ranking, loaded, making.changes);
             self.counts.count(chosen.decided_by, fallback, chosen.widening);
             Ok(answer(&context, ranking, &chosen, loaded))
         })
@@ -234,6 +279,7 @@ impl Placer {
         context: &DecisionContext<'_>,
         ranking: &mut Ranking,
         loaded: Option<&Loaded>,
+        changes: &[(usize, f32)],
     ) -> (DecidedBy, Option<FallbackReason>) {
         let trust = self.config.guards.gate.map_or(Trust::Model, |factor| self.gate.trust(factor));
         // A table that errs more than this router's own measurements is as good as none.
@@ -260,7 +306,7 @@ impl Placer {
             if self.config.guards.budget.is_some_and(|budget| !self.model_time.allows(budget.model_us)) {
                 return Some(FallbackReason::OverBudget);
             }
-            let fallback = ranking.rescore(context, &loaded.bundle, &self.config);
+            let fallback = ranking.rescore(context, &loaded.bundle, &self.config, changes);
             if let (Some(budget), Some(started_ns)) = (self.config.guards.budget, started_ns) {
                 self.model_time.took((budget.clock_ns)().saturating_sub(started_ns));
             }
@@ -270,7 +316,13 @@ impl Placer {
     }
 
     /// What each predictor expects of the chosen, so that outcomes can tell which of them to trust.
-    fn forecast(&self, context: &DecisionContext<'_>, ranking: &mut Ranking, loaded: Option<&Loaded>) -> Forecast {
+    fn forecast(
+        &self,
+        context: &DecisionContext<'_>,
+        ranking: &mut Ranking,
+        loaded: Option<&Loaded>,
+        changes: &[(usize, f32)],
+    ) -> Forecast {
         let chosen = ranking.scored[0];
         let expected_ms = chosen.terms.latency_ms();
         let kind = kind_of(context.request.risk, &chosen.terms, chosen.candidate.utilisation());
@@ -290,7 +342,7 @@ impl Placer {
         Forecast {
             model_ms: loaded.filter(|_| is_watched).and_then(|loaded| {
                 // When the model was passed over it must still be heard, or it could never come back.
-                chosen.model_ms.or_else(|| ranking.model_ms(context, &loaded.bundle, &self.config))
+                chosen.model_ms.or_else(|| ranking.model_ms(context, &loaded.bundle, &self.config, changes))
             }),
             table_ms: context.service_table.filter(|_| is_watched).map(|_| typical_ms(context)),
             online_ms: (is_watched && context.service_table.is_some())
@@ -313,6 +365,20 @@ impl Placer {
         let curve =
             loaded.filter(|_| ranking.scored[0].model_ms.is_some()).and_then(|loaded| loaded.bundle.confidence());
         curve.map_or(built_in, |curve| Confidence::clamped(curve.of(built_in.value())))
+    }
+
+    fn placement(
+        &self,
+        context: &DecisionContext<'_>,
+        ranking: &Ranking,
+        chosen: &Chosen,
+        loaded: Option<&Loaded>,
+    ) -> Placement {
+        Placement {
+            prediction: self.prediction(context, ranking, chosen, loaded),
+            decision: decision(ranking, chosen),
+            service_table: loaded.map(|loaded| Arc::clone(&loaded.table)),
+        }
     }
 
     fn prediction(
@@ -397,7 +463,13 @@ impl Policy for Placer {
     }
 
     fn decide(&mut self, context: &DecisionContext<'_>, rng: &mut dyn Rng) -> Result<Decision, NoEligibleShard> {
-        self.decide_with(context, rng.random(), |_, ranking, chosen, _| decision(ranking, chosen))
+        let making = Making::by(Draw::Uniform(rng.random()));
+        self.decide_with(context, making, |_, ranking, chosen, _| decision(ranking, chosen))
+    }
+
+    fn revisit(&mut self, context: &DecisionContext<'_>, chosen: usize) -> Option<Result<Decision, NoEligibleShard>> {
+        let making = Making::by(Draw::Again(chosen));
+        Some(self.decide_with(context, making, |_, ranking, chosen, _| decision(ranking, chosen)))
     }
 
     fn odds(
@@ -406,7 +478,7 @@ impl Policy for Placer {
         out: &mut Vec<(usize, f64)>,
     ) -> Option<Result<(), NoEligibleShard>> {
         let config = self.config;
-        Some(self.decide_with(context, NO_DRAW, |_, ranking, chosen, _| {
+        Some(self.decide_with(context, Making::by(Draw::Nothing), |_, ranking, chosen, _| {
             guards::odds(&config, &ranking.scored, chosen.propensity, out);
         }))
     }

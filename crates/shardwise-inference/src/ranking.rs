@@ -120,15 +120,17 @@ impl Ranking {
         self.bring_forward(count, |scored| scored.candidate.utilisation());
     }
 
-    /// Scores the most promising with the model and sorts them anew. On a fallback nothing is changed.
+    /// Scores the most promising with the model and sorts them anew, with some of their features changed. On a fallback
+    /// nothing is changed.
     pub(crate) fn rescore(
         &mut self,
         context: &DecisionContext<'_>,
         bundle: &ModelBundle,
         config: &PlacerConfig,
+        changes: &[(usize, f32)],
     ) -> Option<FallbackReason> {
         let cut = self.promising(config);
-        if let Err(reason) = self.predict(context, bundle, cut, config) {
+        if let Err(reason) = self.predict(context, bundle, cut, config, changes) {
             return Some(reason);
         }
         self.reprice(cut, bundle, expected_cold_ms(context), config);
@@ -156,9 +158,10 @@ impl Ranking {
         context: &DecisionContext<'_>,
         bundle: &ModelBundle,
         config: &PlacerConfig,
+        changes: &[(usize, f32)],
     ) -> Option<f32> {
         bundle.exec()?;
-        self.predict(context, bundle, 1, config).ok()?;
+        self.predict(context, bundle, 1, config, changes).ok()?;
         Some(self.predictions.exec_ln_ms[0].exp() as f32)
     }
 
@@ -202,15 +205,19 @@ impl Ranking {
         cut
     }
 
-    /// Asks the heads about the first `cut` candidates.
+    /// Asks the heads about the first `cut` candidates, with some of their features changed.
     fn predict(
         &mut self,
         context: &DecisionContext<'_>,
         bundle: &ModelBundle,
         cut: usize,
         config: &PlacerConfig,
+        changes: &[(usize, f32)],
     ) -> Result<(), FallbackReason> {
         self.extract(context, cut, config)?;
+        for row in self.rows.chunks_exact_mut(FEATURE_COUNT) {
+            changes.iter().for_each(|(feature, value)| row[*feature] = *value);
+        }
         self.ask(bundle, cut, config)
     }
 

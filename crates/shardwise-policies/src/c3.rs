@@ -88,14 +88,9 @@ impl C3 {
     fn unknown(&self) -> Feedback {
         Feedback { response_ms: self.service_ms, service_ms: self.service_ms, queue: 0.0 }
     }
-}
 
-impl Policy for C3 {
-    fn name(&self) -> &'static str {
-        "c3"
-    }
-
-    fn decide(&mut self, context: &DecisionContext<'_>, rng: &mut dyn Rng) -> Result<Decision, NoEligibleShard> {
+    /// Ranks the eligible shards, and learns of clients.
+    fn read(&mut self, context: &DecisionContext<'_>) -> Result<(), NoEligibleShard> {
         let (unknown, clients, feedback) = (self.unknown(), self.clients, &self.feedback);
         let (mut own, mut others) = (0.0, 0.0);
         self.loads.read(context, |position| {
@@ -110,7 +105,22 @@ impl Policy for C3 {
         if self.config.clients.is_none() && own > 0.0 {
             self.clients += CLIENTS_WEIGHT * (1.0 + others / own - self.clients);
         }
+        Ok(())
+    }
+}
+
+impl Policy for C3 {
+    fn name(&self) -> &'static str {
+        "c3"
+    }
+
+    fn decide(&mut self, context: &DecisionContext<'_>, rng: &mut dyn Rng) -> Result<Decision, NoEligibleShard> {
+        self.read(context)?;
         Ok(self.loads.draw_least(rng))
+    }
+
+    fn revisit(&mut self, context: &DecisionContext<'_>, chosen: usize) -> Option<Result<Decision, NoEligibleShard>> {
+        Some(self.read(context).map(|()| self.loads.revisit_least(chosen)))
     }
 
     fn on_response(&mut self, observed: &Observed<'_>) {

@@ -36,6 +36,11 @@ impl Policy for LeastInFlight {
         let read = self.loads.read(context, |position| in_flight_per_core(context, position));
         Some(read.map(|()| self.loads.odds_of_least(out)))
     }
+
+    fn revisit(&mut self, context: &DecisionContext<'_>, chosen: usize) -> Option<Result<Decision, NoEligibleShard>> {
+        let read = self.loads.read(context, |position| in_flight_per_core(context, position));
+        Some(read.map(|()| self.loads.revisit_least(chosen)))
+    }
 }
 
 /// Power of two choices (Mitzenmacher 2001): of two shards drawn at random, the one with less in flight per core.
@@ -52,6 +57,11 @@ impl Policy for TwoChoicesInFlight {
     fn decide(&mut self, context: &DecisionContext<'_>, rng: &mut dyn Rng) -> Result<Decision, NoEligibleShard> {
         self.loads.read(context, |position| in_flight_per_core(context, position))?;
         Ok(self.loads.draw_better_of_two(rng))
+    }
+
+    fn revisit(&mut self, context: &DecisionContext<'_>, chosen: usize) -> Option<Result<Decision, NoEligibleShard>> {
+        let read = self.loads.read(context, |position| in_flight_per_core(context, position));
+        Some(read.map(|()| self.loads.revisit_better_of_two(chosen)))
     }
 }
 

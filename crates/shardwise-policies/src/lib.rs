@@ -31,6 +31,7 @@ mod random;
 mod ranking;
 mod reported;
 mod resource_matcher;
+mod revisit;
 mod risk_strategy;
 mod round_robin;
 #[cfg(test)]
@@ -44,7 +45,7 @@ use std::sync::Arc;
 use rand::Rng;
 use shardwise_features::{DecisionContext, Forecast, ServiceTable, Ticket};
 use shardwise_types::{
-    DecidedBy, FallbackReason, NoEligibleShard, PlacementRequest, Response, ShardId, ShardReport, Timestamp,
+    CostTerms, DecidedBy, FallbackReason, NoEligibleShard, PlacementRequest, Response, ShardId, ShardReport, Timestamp,
 };
 
 pub use bounded_hash::{BoundedHash, BoundedHashConfig};
@@ -213,6 +214,18 @@ pub trait Policy: Send {
         None
     }
 
+    /// Decides again what it decided in the same state, chance included: wherever it drew, it drew the shard at the position
+    /// `chosen`. `None` when it drew and cannot tell what it would have made of that.
+    fn revisit(&mut self, context: &DecisionContext<'_>, _chosen: usize) -> Option<Result<Decision, NoEligibleShard>> {
+        let mut chance = revisit::NoChance::default();
+        let decided = self.decide(context, &mut chance);
+        (!chance.was_asked).then_some(decided)
+    }
+
+    /// Adds the positions of all shards that its last decision chose between, with the terms of their costs; nothing when it
+    /// goes by no such cost.
+    fn costs(&self, _out: &mut Vec<(usize, CostTerms)>) {}
+
     /// Learns from a response; the router state has learned from it already.
     fn on_response(&mut self, _observed: &Observed<'_>) {}
 
@@ -354,6 +367,36 @@ mod tests {
         telling.dedup();
         let alone = ["random", "least_reported", "least_in_flight", "bounded_hash"];
         assert_eq!(telling, [&alone[..], &["sed_tab", "sed_tab_lambda", "sed_tab_softmax"]].concat());
+    }
+
+    #[test]
+    fn a_decision_is_the_same_again_without_its_draws() {
+        for name in NAMES {
+            let [mut policy, mut again] = [(); 2].map(|()| by_name(name, Runtime::default()).expect("a listed policy"));
+            let (mut rng, mut draws) = (StdRng::seed_from_u64(5), StdRng::seed_from_u64(6));
+            let mut golden = contexts().remove(1);
+            let fleet = golden.fleet.clone();
+            let mut same = 0;
+            for _ in 0..200 {
+                golden.fleet = fleet.clone();
+                golden.decided_at = golden.decided_at.plus_millis(100.0);
+                disturb(&mut golden, &mut rng);
+                let decided = policy.decide(&golden.context(), &mut draws);
+                let chosen = decided.as_ref().map_or(0, |decision| decision.chosen);
+                match again.revisit(&golden.context(), chosen) {
+                    Some(revisited) => assert_eq!(revisited, decided, "{name}"),
+                    None => continue,
+                }
+                same += usize::from(decided.is_ok());
+                let failed = rng.random_bool(0.2).then_some(ErrorClass::Failed);
+                for policy in [&mut policy, &mut again] {
+                    respond(&mut **policy, &golden, chosen, failed);
+                }
+            }
+            // These go by what shards say when they are asked, which is no part of a decision.
+            let forgets = ["join_idle", "prequal"].contains(name);
+            assert!(if forgets { same == 0 } else { same >= 50 }, "{name}: {same}");
+        }
     }
 
     #[test]

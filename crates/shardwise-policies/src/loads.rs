@@ -1,4 +1,5 @@
-//! Eligible shards with a load each, and two ways to pick among them: the least, or the better of two drawn.
+//! Eligible shards with a load each, and two ways to pick among them: the least, or the better of two drawn; and either again
+//! as it was picked before.
 //!
 //! What a load is, the policies say; lower is better.
 
@@ -32,19 +33,29 @@ impl Loads {
 
     /// The least load; ties are drawn, so that an idle fleet is not filled from one end.
     pub(crate) fn draw_least(&mut self, rng: &mut dyn Rng) -> Decision {
-        self.find_least();
-        let n = self.tied.len();
-        Decision::by_rule(self.tied[rng.random_range(0..n)], 1.0 / n as f64, self.positions.len())
+        self.tie();
+        self.least(rng.random_range(0..self.tied.len()))
     }
 
     /// What [`Self::draw_least`] might draw.
     pub(crate) fn odds_of_least(&mut self, out: &mut Vec<(usize, f64)>) {
-        self.find_least();
+        self.tie();
         let each = 1.0 / self.tied.len() as f64;
         out.extend(self.tied.iter().map(|position| (*position, each)));
     }
 
-    fn find_least(&mut self) {
+    /// The least load again: of those that tie the one that was chosen, or the first where that is not among them.
+    pub(crate) fn revisit_least(&mut self, chosen: usize) -> Decision {
+        self.tie();
+        self.least(self.tied.iter().position(|position| *position == chosen).unwrap_or(0))
+    }
+
+    fn least(&self, tied: usize) -> Decision {
+        Decision::by_rule(self.tied[tied], 1.0 / self.tied.len() as f64, self.positions.len())
+    }
+
+    /// Finds who ties for the least load.
+    fn tie(&mut self) {
         self.tied.clear();
         let mut least = f64::INFINITY;
         for (&position, &load) in self.positions.iter().zip(&self.values) {
@@ -66,8 +77,23 @@ impl Loads {
         }
         let first = rng.random_range(0..n);
         let second = (first + rng.random_range(1..n)) % n;
-        let winner = if self.values[second] < self.values[first] { second } else { first };
-        Decision::by_rule(self.positions[winner], self.propensity_of_two(winner), n)
+        self.better_of_two(if self.values[second] < self.values[first] { second } else { first })
+    }
+
+    /// The better of two again, as it was drawn; where that cannot have won, the one that wins most often.
+    pub(crate) fn revisit_better_of_two(&self, chosen: usize) -> Decision {
+        let n = self.positions.len();
+        if n == 1 {
+            return Decision::by_rule(self.positions[0], 1.0, 1);
+        }
+        let drawn = self.positions.iter().position(|position| *position == chosen);
+        let may_win = drawn.filter(|winner| self.propensity_of_two(*winner) > 0.0);
+        let by_load = |a: &usize, b: &usize| self.values[*a].total_cmp(&self.values[*b]);
+        self.better_of_two(may_win.unwrap_or_else(|| (0..n).min_by(by_load).expect("read leaves at least one")))
+    }
+
+    fn better_of_two(&self, winner: usize) -> Decision {
+        Decision::by_rule(self.positions[winner], self.propensity_of_two(winner), self.positions.len())
     }
 
     /// The chance that the ordered pair of draws ends at `winner`: it beats the worse ones in either place and ties

@@ -68,14 +68,8 @@ impl PeakEwma {
     pub fn new(config: PeakEwmaConfig) -> Self {
         Self { config, estimates: FxHashMap::default(), loads: Loads::default() }
     }
-}
 
-impl Policy for PeakEwma {
-    fn name(&self) -> &'static str {
-        "peak_ewma_p2c"
-    }
-
-    fn decide(&mut self, context: &DecisionContext<'_>, rng: &mut dyn Rng) -> Result<Decision, NoEligibleShard> {
+    fn read(&mut self, context: &DecisionContext<'_>) -> Result<(), NoEligibleShard> {
         let (config, estimates) = (&self.config, &self.estimates);
         self.loads.read(context, |position| {
             let shard = &context.fleet.shards[position];
@@ -84,8 +78,22 @@ impl Policy for PeakEwma {
             let local = context.router.shard(&shard.id, context.decided_at);
             let errors_ms = error_ms(local.error_rate, &config.runtime);
             (latency_ms + errors_ms) * (local.in_flight + 1.0) / f64::from(shard.shape.cores)
-        })?;
+        })
+    }
+}
+
+impl Policy for PeakEwma {
+    fn name(&self) -> &'static str {
+        "peak_ewma_p2c"
+    }
+
+    fn decide(&mut self, context: &DecisionContext<'_>, rng: &mut dyn Rng) -> Result<Decision, NoEligibleShard> {
+        self.read(context)?;
         Ok(self.loads.draw_better_of_two(rng))
+    }
+
+    fn revisit(&mut self, context: &DecisionContext<'_>, chosen: usize) -> Option<Result<Decision, NoEligibleShard>> {
+        Some(self.read(context).map(|()| self.loads.revisit_better_of_two(chosen)))
     }
 
     fn on_response(&mut self, observed: &Observed<'_>) {

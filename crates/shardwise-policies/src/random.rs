@@ -34,4 +34,13 @@ impl Policy for Random {
         };
         Some(eligible(context, &Rules::default(), &mut self.candidates).map(|()| even(&self.candidates)))
     }
+
+    fn revisit(&mut self, context: &DecisionContext<'_>, chosen: usize) -> Option<Result<Decision, NoEligibleShard>> {
+        let eligible = eligible(context, &Rules::default(), &mut self.candidates);
+        Some(eligible.map(|()| {
+            let n = self.candidates.len();
+            let drawn = if self.candidates.contains(&chosen) { chosen } else { self.candidates[0] };
+            Decision::by_rule(drawn, 1.0 / n as f64, n)
+        }))
+    }
 }

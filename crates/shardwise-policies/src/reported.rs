@@ -39,6 +39,11 @@ impl Policy for LeastReported {
         let read = self.loads.read(context, |position| reported_load(context, position));
         Some(read.map(|()| self.loads.odds_of_least(out)))
     }
+
+    fn revisit(&mut self, context: &DecisionContext<'_>, chosen: usize) -> Option<Result<Decision, NoEligibleShard>> {
+        let read = self.loads.read(context, |position| reported_load(context, position));
+        Some(read.map(|()| self.loads.revisit_least(chosen)))
+    }
 }
 
 /// Of two shards drawn at random, the one that reported less load.
@@ -55,6 +60,11 @@ impl Policy for TwoChoicesReported {
     fn decide(&mut self, context: &DecisionContext<'_>, rng: &mut dyn Rng) -> Result<Decision, NoEligibleShard> {
         self.loads.read(context, |position| reported_load(context, position))?;
         Ok(self.loads.draw_better_of_two(rng))
+    }
+
+    fn revisit(&mut self, context: &DecisionContext<'_>, chosen: usize) -> Option<Result<Decision, NoEligibleShard>> {
+        let read = self.loads.read(context, |position| reported_load(context, position));
+        Some(read.map(|()| self.loads.revisit_better_of_two(chosen)))
     }
 }
 

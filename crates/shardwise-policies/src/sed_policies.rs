@@ -43,6 +43,10 @@ impl Scored {
         (0..self.costs.len()).min_by(by_cost).expect("score leaves at least one")
     }
 
+    fn costs(&self, out: &mut Vec<(usize, CostTerms)>) {
+        out.extend(self.positions.iter().copied().zip(self.costs.iter().copied()));
+    }
+
     fn decision(&self, index: usize, propensity: f64, decided_by: DecidedBy) -> Decision {
         Decision {
             predicted_ms: Some(self.costs[index].latency_ms()).filter(|ms| ms.is_finite()),
@@ -98,6 +102,10 @@ impl Policy for Sed {
         Some(scored.map(|()| out.push((self.scored.positions[self.scored.cheapest()], 1.0))))
     }
 
+    fn costs(&self, out: &mut Vec<(usize, CostTerms)>) {
+        self.scored.costs(out);
+    }
+
     fn service_table(&self) -> Option<Arc<ServiceTable>> {
         self.table.clone()
     }
@@ -139,7 +147,7 @@ impl SedSoftmax {
         Self { config: SedConfig { lambda, ..self.config }, ..self }
     }
 
-    /// Leaves the candidates' probabilities in `weights`.
+    /// Leaves the probability of every eligible shard in `weights`.
     fn weigh(&mut self, context: &DecisionContext<'_>) -> Result<(), NoEligibleShard> {
         self.scored.score(context, &self.config)?;
         let least = self.scored.cost_ms(self.scored.cheapest()).max(f64::MIN_POSITIVE);
@@ -155,6 +163,10 @@ impl SedSoftmax {
         self.weights.iter_mut().for_each(|weight| *weight = (1.0 - self.uniform) * *weight / total + even);
         Ok(())
     }
+
+    fn decision(&self, index: usize) -> Decision {
+        self.scored.decision(index, self.weights[index], DecidedBy::OnlineEstimates)
+    }
 }
 
 impl Policy for SedSoftmax {
@@ -164,8 +176,18 @@ impl Policy for SedSoftmax {
 
     fn decide(&mut self, context: &DecisionContext<'_>, rng: &mut dyn Rng) -> Result<Decision, NoEligibleShard> {
         self.weigh(context)?;
-        let index = draw(&self.weights, rng.random::<f64>());
-        Ok(self.scored.decision(index, self.weights[index], DecidedBy::OnlineEstimates))
+        Ok(self.decision(draw(&self.weights, rng.random::<f64>())))
+    }
+
+    fn revisit(&mut self, context: &DecisionContext<'_>, chosen: usize) -> Option<Result<Decision, NoEligibleShard>> {
+        Some(self.weigh(context).map(|()| {
+            let drawn = self.scored.positions.iter().position(|position| *position == chosen);
+            self.decision(drawn.unwrap_or_else(|| self.scored.cheapest()))
+        }))
+    }
+
+    fn costs(&self, out: &mut Vec<(usize, CostTerms)>) {
+        self.scored.costs(out);
     }
 
     fn odds(

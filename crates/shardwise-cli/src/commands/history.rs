@@ -5,13 +5,13 @@ use std::ops::ControlFlow;
 use miette::{IntoDiagnostic, miette};
 use serde_json::json;
 use shardwise_datasets::{DatasetError, HistorySummary, HistoryWriter, traces};
-use shardwise_policies::{NAMES, Policy, by_name};
 use shardwise_simulator::{
     FleetOptions, GeneratorOptions, Recorder, ReplayInputs, ReplayOptions, Workload, WorkloadOptions, WorldSpec,
     generate_inputs, simulate as play, world_and_workload,
 };
 use shardwise_types::{HistoryRecord, combine_keys};
 
+use super::placers::{MODEL_POLICY, MakePolicy, Wanted, maker};
 use crate::arguments::{ReplayArguments, RunArguments, SimulateArguments, Traffic};
 use crate::output::{self, Stage};
 
@@ -82,7 +82,8 @@ pub(crate) fn replay(options: &ReplayArguments, json: bool) -> miette::Result<()
 }
 
 fn write(world: &WorldSpec, workload: &Workload, run: &RunArguments, json: bool) -> miette::Result<()> {
-    let policies = (0..world.routers.len()).map(|_| policy(&run.policy, world)).collect::<miette::Result<Vec<_>>>()?;
+    let make = policy(run, world)?;
+    let policies = (0..world.routers.len()).map(|_| make()).collect();
     let world_json = serde_json::to_string(world).into_diagnostic()?;
     let writer = HistoryWriter::create(&run.out, &world.network, Some(&world_json)).into_diagnostic()?;
     let requests = workload.arrivals.len();
@@ -106,13 +107,14 @@ fn write(world: &WorldSpec, workload: &Workload, run: &RunArguments, json: bool)
     Ok(())
 }
 
-fn policy(name: &str, world: &WorldSpec) -> miette::Result<Box<dyn Policy>> {
-    by_name(name, world.timing.runtime()).ok_or_else(|| {
-        miette!(
-            help = format!("choose one of {}", NAMES.join(", ")),
-            "there is no policy '{name}' that places without a model"
-        )
-    })
+/// How the policy of one router is made.
+fn policy(run: &RunArguments, world: &WorldSpec) -> miette::Result<MakePolicy> {
+    if run.models.is_some() && run.policy != MODEL_POLICY {
+        let help = format!("add --policy {MODEL_POLICY}, or leave --models out");
+        return Err(miette!(help = help, "the policy '{}' decides without a model", run.policy));
+    }
+    let wanted = Wanted { models: run.models.as_deref(), name: &run.name, version: &run.version };
+    maker(&run.policy, &wanted, world.timing.runtime())
 }
 
 fn run_in_range(run: &RunArguments) -> miette::Result<()> {

@@ -1,13 +1,10 @@
 //! `shardwise loadtest`: a scenario's events to the simulated fleet or to a running server.
 
-use std::sync::Arc;
-
-use miette::{IntoDiagnostic, miette};
+use miette::IntoDiagnostic;
 use serde_json::json;
 use shardwise_evaluation::{HttpOptions, drive_http};
-use shardwise_inference::{Placer, PlacerConfig};
-use shardwise_models::{CHAMPION, ModelBundle, Registry};
-use shardwise_policies::{NAMES, Policy, Runtime, by_name};
+use shardwise_models::CHAMPION;
+use shardwise_policies::Runtime;
 use shardwise_simulator::{
     Arrival, FleetOptions, LoadEvent, LoadParameters, LoadResult, LoadRun, LoadSample, ShardLoad, Workload,
     WorkloadOptions, WorldSpec, capacity_plan, generate_load, load_arrivals, simulate_load, with_launch,
@@ -16,13 +13,12 @@ use shardwise_types::{ShardId, Timestamp};
 
 use super::files;
 use super::history::in_range;
+use super::placers::{MakePolicy, Wanted, maker};
 use crate::arguments::LoadtestArguments;
 use crate::output::{self, Stage};
 
 /// The simulator as a target.
 const SIMULATOR: &str = "sim";
-/// The policy that a model makes.
-const MODEL_POLICY: &str = "shardwise";
 /// Simulated tests begin here, so that the same arguments give the same events.
 const SIMULATED_START: &str = "2026-01-05T12:00:00Z";
 /// Ordinary traffic begins so long before the first event: routers learn, functions warm up.
@@ -105,29 +101,10 @@ fn background(
     Workload::generate(fleet, options.seed, &traffic).into_diagnostic().map(Some)
 }
 
-type MakePolicy = Box<dyn Fn() -> Box<dyn Policy>>;
-
 /// How the policy of one router is made.
 fn policy(options: &LoadtestArguments, runtime: Runtime) -> miette::Result<MakePolicy> {
-    let name = options.policy.clone();
-    if name == MODEL_POLICY {
-        let bundle = model(options)?;
-        let config = PlacerConfig::for_runtime(runtime);
-        return Ok(Box::new(move || Box::new(Placer::with_model(Arc::clone(&bundle)).with_config(config))));
-    }
-    if !NAMES.contains(&name.as_str()) {
-        let help = format!("choose {MODEL_POLICY} with --models, or one of {}", NAMES.join(", "));
-        return Err(miette!(help = help, "there is no policy '{name}'"));
-    }
-    Ok(Box::new(move || by_name(&name, runtime).expect("its name was just found")))
-}
-
-fn model(options: &LoadtestArguments) -> miette::Result<Arc<ModelBundle>> {
-    let models = options.models.as_ref().ok_or_else(|| {
-        miette!(help = "name the models folder with --models", "the policy '{MODEL_POLICY}' needs a model")
-    })?;
-    let registry = Registry::open(models, &options.name).into_diagnostic()?;
-    registry.load(CHAMPION).into_diagnostic().map(Arc::new)
+    let wanted = Wanted { models: options.models.as_deref(), name: &options.name, version: CHAMPION };
+    maker(&options.policy, &wanted, runtime)
 }
 
 fn drive(options: &LoadtestArguments, arrivals: &[Arrival]) -> miette::Result<Vec<LoadSample>> {

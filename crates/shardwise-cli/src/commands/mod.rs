@@ -6,6 +6,7 @@ mod bench;
 mod contenders;
 mod dataset;
 mod evaluate;
+mod explain;
 mod files;
 mod fleet_models;
 mod gate;
@@ -19,6 +20,7 @@ mod nightly;
 mod nights;
 mod onnx;
 mod onnx_compare;
+mod placers;
 mod predict;
 mod roster;
 mod shadowed;
@@ -51,6 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> miette::Result<ExitCode> {
         Command::Models(command) => models::run(command, json),
         Command::Promote(options) => models::promote(options, json),
         Command::Predict(options) => predict::run(options, json),
+        Command::Explain(options) => explain::run(options, json),
         Command::Strategies(options) => predict::strategies(options, json),
         Command::Generator(GeneratorCommand::Check(options)) => generator::check(options, json),
         Command::Gate(GateCommand::Trial(options)) => gate::trial(options, json),

@@ -13,9 +13,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shardwise_datasets::{HistoryWriter, traces};
 use shardwise_evaluation::{CANDIDATE, Contender, STANDARD, SamplePaths, run as run_closed_loop};
-use shardwise_inference::{Placer, PlacerConfig};
 use shardwise_models::{CHAMPION, ModelBundle, Registry};
-use shardwise_policies::{Policy, Runtime, by_name};
+use shardwise_policies::by_name;
 use shardwise_simulator::{
     FleetOptions, Numbered, Surge, Workload, WorkloadOptions, WorldSpec, duration_of_requests, simulate,
 };
@@ -23,6 +22,7 @@ use shardwise_types::{MarketBar, Timestamp, key_of};
 
 use super::contenders::contenders;
 use super::history::Recording;
+use super::placers::placer;
 use super::{files, nightly};
 use crate::arguments::{Arguments, Command, GateNightsArguments, NightlyArguments};
 use crate::output::{self, Stage};
@@ -306,7 +306,7 @@ impl<'a> Nights<'a> {
         let writer = HistoryWriter::create(&day, &world.network, Some(&world_json)).into_diagnostic()?;
         let mut recording =
             Recording::new(writer, Stage::start(format!("{date}: {} requests", workload.arrivals.len())));
-        let policies = world.routers.iter().map(|_| placer(live, world.timing.runtime())).collect();
+        let policies = world.routers.iter().map(|_| Box::new(placer(live, world.timing.runtime())) as _).collect();
         let seed = self.options.seed + number;
         simulate(world, workload, seed, policies, &mut Numbered::new(&mut recording, number)).into_diagnostic()?;
         let (written, stage) = recording.finish()?;
@@ -322,11 +322,6 @@ fn refusals(result: &Value) -> Vec<String> {
     failed.filter_map(|reason| reason["sentence"].as_str().map(str::to_owned)).collect()
 }
 
-fn placer(live: Option<&Arc<ModelBundle>>, runtime: Runtime) -> Box<dyn Policy> {
-    let placer = live.map_or_else(Placer::without_model, |live| Placer::with_model(Arc::clone(live)));
-    Box::new(placer.with_config(PlacerConfig::for_runtime(runtime)))
-}
-
 /// Ratios of mean and p99 of what is live to its service table alone on a day's traffic, and both means in ms.
 fn compare(world: &WorldSpec, workload: &Workload, live: Option<&Arc<ModelBundle>>) -> miette::Result<[f64; 4]> {
     let runtime = world.timing.runtime();
@@ -335,7 +330,7 @@ fn compare(world: &WorldSpec, workload: &Workload, live: Option<&Arc<ModelBundle
     let contenders = match live {
         Some(live) => contenders(live, None, &[], runtime),
         None => vec![
-            Contender::new(CANDIDATE, move || placer(None, runtime)),
+            Contender::new(CANDIDATE, move || Box::new(placer(None, runtime))),
             Contender::new(STANDARD, move || by_name("sed_tab_lambda", runtime).expect("a known policy")),
         ],
     };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use polars::prelude::*;
-use shardwise_types::{Network, Timestamp};
+use shardwise_types::{Network, RouterId, Timestamp};
 
 use crate::columns::{CheckedFrame, Origin, check_file};
 use crate::files::{names_in, parquet_files, read};
@@ -110,6 +110,25 @@ impl History {
             *counts.entry(day.table.name()).or_default() += day.rows;
         }
         counts
+    }
+
+    /// The routers that decided something in [`from`, `to`), each with the number of its decisions.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or `to` lies before `from`.
+    pub fn decisions_by_router(
+        &self,
+        from: Option<Timestamp>,
+        to: Option<Timestamp>,
+    ) -> Result<BTreeMap<RouterId, u64>, DatasetError> {
+        check_range(from, to)?;
+        let mut routers = BTreeMap::new();
+        for day in self.tables.values().filter(|day| day.table == Table::Decisions && day.rows > 0) {
+            for (router, decisions) in day.rows_by_router(from, to).map_err(day.failed())? {
+                *routers.entry(router).or_default() += decisions;
+            }
+        }
+        Ok(routers)
     }
 
     /// The records known in [`from`, `to`) in the total order (`known_at`, `sequence`, table, id), read piece by piece;
@@ -256,6 +275,22 @@ impl TableDay {
         Ok(at("first").map_err(self.failed())?.zip(at("last").map_err(self.failed())?))
     }
 
+    fn rows_by_router(&self, from: Option<Timestamp>, to: Option<Timestamp>) -> PolarsResult<Vec<(RouterId, u64)>> {
+        let (after, before) =
+            (from.map(|from| col("known_at").gt_eq(time(from))), to.map(|to| col("known_at").lt(time(to))));
+        let rows = self.scan()?.select([col("router"), col("known_at")]);
+        let rows = after.into_iter().chain(before).fold(rows, LazyFrame::filter);
+        let frame = rows
+            .group_by([col("router")])
+            .agg([len().cast(DataType::UInt64).alias("decisions")])
+            .collect_with_engine(Engine::Streaming)?
+            .unwrap_single();
+        let routers = frame.column("router")?.as_materialized_series().cast(&DataType::String)?;
+        let decisions = frame.column("decisions")?.as_materialized_series();
+        let counted = routers.str()?.iter().zip(decisions.u64()?.iter());
+        Ok(counted.filter_map(|(router, decisions)| Some((RouterId::new(router?), decisions?))).collect())
+    }
+
     fn check_day(&self) -> Result<(), DatasetError> {
         let start = day_start(&self.day);
         let end = start.plus_millis(86_400_000.0);
@@ -349,6 +384,27 @@ mod tests {
 
     fn spoiled(table: Table, column: &str, cell: Cell<'_>) -> String {
         refused(|dir| edit(&file_of(dir, table, DAY), &table.specs(), column, 7, cell))
+    }
+
+    #[test]
+    fn routers_and_their_decisions_are_counted_in_a_range() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("history");
+        let records = history("2026-01-05T23:59:00Z", 2.0, 200.0);
+        write(&dir, &records);
+        let opened = History::open(&dir).unwrap();
+        let [from, to] = ["2026-01-05T23:59:20Z", "2026-01-06T00:00:30Z"].map(|at| at.parse().unwrap());
+        for (from, to) in [(None, None), (Some(from), None), (None, Some(to)), (Some(from), Some(to))] {
+            let mut expected: BTreeMap<RouterId, u64> = BTreeMap::new();
+            for record in opened.records(from, to).unwrap() {
+                if let HistoryRecord::Decision(decision) = record.unwrap() {
+                    *expected.entry(decision.router).or_default() += 1;
+                }
+            }
+            assert!(!expected.is_empty());
+            assert_eq!(opened.decisions_by_router(from, to).unwrap(), expected);
+        }
+        assert!(opened.decisions_by_router(Some(to), Some(from)).is_err(), "it ends before it begins");
     }
 
     #[test]

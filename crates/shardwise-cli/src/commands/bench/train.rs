@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use miette::{IntoDiagnostic, miette};
 use serde::Serialize;
 use serde_json::json;
+use shardwise_models::CHAMPION;
 use shardwise_training::{HeadTimes, TrainBenchPlan, TrainTimes, train_in_python};
 use shardwise_workload::processor_ns;
 
@@ -90,6 +91,9 @@ fn simulated(options: &BenchTrainArguments) -> miette::Result<PathBuf> {
     let run = RunArguments {
         seed: *seed,
         policy: "sed_tab_softmax".to_owned(),
+        models: None,
+        name: "default".to_owned(),
+        version: CHAMPION.to_owned(),
         shards: 20,
         routers: 2,
         log_share: 0.0,
