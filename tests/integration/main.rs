@@ -9,6 +9,7 @@ mod decisions;
 mod deploy;
 mod encodings;
 mod evaluate;
+mod explain;
 mod http;
 mod import;
 mod import_prometheus;
