@@ -24,6 +24,8 @@ use crate::output::{self, Stage};
 const MOST_PATHS: usize = 2;
 /// Logged decisions that are looked at before the held-out period and in it, about.
 const MOST_LOGGED: u64 = 40_000;
+/// Share of the time before the held-out period in which routers come to know what they would know.
+const WARM_UP: f64 = 0.2;
 /// Rows that are explained.
 const MOST_EXPLAINED: usize = 4_000;
 /// What routers without a model are held against.
@@ -133,6 +135,9 @@ impl Logged {
         // Rows of decisions whose outcome is not there yet, and whether they are held out.
         let mut open: HashMap<u64, (bool, usize)> = HashMap::new();
         let mut count = 0_u64;
+        // Routers that start with nothing to remember are another population than those that have run for a while.
+        let remembered_ms = WARM_UP * period.test_from.millis_since(period.from);
+        let looked_from = period.from.plus_millis(remembered_ms);
         for record in history.records(Some(period.from), Some(period.to)).into_diagnostic()? {
             let record = record.into_diagnostic()?;
             match &record {
@@ -145,7 +150,7 @@ impl Logged {
                     let context = replay.context(decision);
                     // What a shard reported before the period is not known.
                     let Some(chosen) = context.fleet.position(&decision.shard) else { continue };
-                    if count.is_multiple_of(every) {
+                    if count.is_multiple_of(every) && decision.known_at >= looked_from {
                         let features = FeatureVector::extract(&DecisionFeatures::new(&context), chosen);
                         let rows = if is_held_out { &mut logged.held_out } else { &mut logged.before };
                         open.insert(decision.decision_id, (is_held_out, rows.len()));

@@ -16,7 +16,7 @@ use shardwise_types::{FleetSnapshot, HistoryRecord, PlacementRequest, Timestamp}
 use crate::arguments::EvaluateReportArguments;
 use crate::commands::analysis::analyse;
 use crate::commands::nightly::{
-    Contest, EndOfHistory, NightResult, Period, champion_of, closed_loop, in_words, model_facts, seeds, table,
+    Contest, EndOfHistory, NightResult, Period, card_of, champion_of, closed_loop, in_words, model_facts, seeds, table,
 };
 use crate::commands::predict;
 use crate::output::{self, Stage, note};
@@ -149,31 +149,7 @@ impl Subject {
         let exec = self.manifest.heads.exec.as_ref().map(|head| &head.metrics);
         let champion = self.champion.as_ref().map(|champion| champion.version());
         let mut facts = model_facts(&self.name, &self.version, exec, champion, self.is_champion);
-        let Manifest { trained_from, trained_to, seed, code_version, parameters, files, how_to_make_again, .. } =
-            &self.manifest;
-        let bytes: u64 = files.values().map(|file| file.bytes).sum();
-        let parameters =
-            parameters.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ");
-        let heads = self.manifest.metrics();
-        let heads = heads.as_object().map(|heads| heads.keys().cloned().collect::<Vec<_>>().join(", "));
-        facts.card = vec![
-            Fact::new("trained on rows from", trained_from.to_string()),
-            Fact::new("to", trained_to.to_string()),
-            Fact::new("heads", heads.unwrap_or_default()),
-            Fact::new("learning parameters", parameters),
-            Fact::new("seed", seed.to_string()),
-            Fact::new("made by", format!("shardwise {code_version}")),
-            Fact::new("size", format!("{:.0} kB in {} files", bytes as f64 / 1e3, files.len())),
-            Fact::new("made again with", how_to_make_again.clone()),
-            Fact::new(
-                "meant for",
-                "choosing among the shards of a fleet whose routers and features are those of its manifest",
-            ),
-            Fact::new(
-                "not meant for",
-                "other fleets, other feature tables, or prices: it knows nothing of markets but how busy they make shards",
-            ),
-        ];
+        facts.card = card_of(&self.manifest);
         facts
     }
 }

@@ -34,7 +34,7 @@ pub(crate) use self::failure::NightResult;
 use self::failure::{Kind, NightFailure};
 use self::lock::WorkLock;
 use self::report::summary;
-pub(crate) use self::report::{in_words, model_facts, table};
+pub(crate) use self::report::{card_of, in_words, model_facts, table};
 use self::retention::remove_old_runs;
 use self::run_folder::{RunFolder, RunState};
 use super::analysis::analyse;

@@ -6,9 +6,10 @@ use miette::IntoDiagnostic;
 use serde_json::{Value, json};
 use shardwise_datasets::DatasetCard;
 use shardwise_evaluation::{
-    ClosedLoop, DatasetFacts, ExecScore, ModelFacts, PolicyResult, ReportInput, SampleDecision, Verdict, write_report,
+    ClosedLoop, DatasetFacts, ExecScore, Fact, ModelFacts, PolicyResult, ReportInput, SampleDecision, Verdict,
+    write_report,
 };
-use shardwise_models::HeadMetrics;
+use shardwise_models::{HeadMetrics, Manifest};
 use shardwise_types::{PlacementRequest, ShardPrediction};
 
 use super::evaluate::Judged;
@@ -23,17 +24,21 @@ impl Night<'_> {
         let Found { card, quality, trained, judged, outcome, prediction, analysis, .. } = found;
         let Some(judged) = judged else { return Ok(None) };
         let request = PlacementRequest::from_json(&files::read(&self.request_file())?).into_diagnostic()?;
+        let manifest = self.registry.describe(&trained.version).into_diagnostic()?;
         let input = ReportInput {
             title: format!("shardwise · {} · {}", self.options.name, trained.version),
             command: self.command(),
             dataset: dataset_facts(card, &trained.metrics, &self.options.history),
-            model: model_facts(
-                &self.options.name,
-                &trained.version,
-                Some(&trained.metrics),
-                judged.champion.as_deref(),
-                outcome.is_live(),
-            ),
+            model: ModelFacts {
+                card: card_of(&manifest),
+                ..model_facts(
+                    &self.options.name,
+                    &trained.version,
+                    Some(&trained.metrics),
+                    judged.champion.as_deref(),
+                    outcome.is_live(),
+                )
+            },
             closed_loop: judged.closed_loop.clone(),
             verdict: judged.verdict.clone(),
             analysis: analysis.clone(),
@@ -122,6 +127,33 @@ fn dataset_facts(card: &DatasetCard, metrics: &HeadMetrics, history: &Path) -> D
         hash: card.content_hash.clone(),
         card: Vec::new(),
     }
+}
+
+/// What a model's manifest says of it, for its card.
+pub(crate) fn card_of(manifest: &Manifest) -> Vec<Fact> {
+    let Manifest { trained_from, trained_to, seed, code_version, parameters, files, how_to_make_again, .. } = manifest;
+    let bytes: u64 = files.values().map(|file| file.bytes).sum();
+    let parameters = parameters.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ");
+    let heads = manifest.metrics();
+    let heads = heads.as_object().map(|heads| heads.keys().cloned().collect::<Vec<_>>().join(", "));
+    vec![
+        Fact::new("trained on rows from", trained_from.to_string()),
+        Fact::new("to", trained_to.to_string()),
+        Fact::new("heads", heads.unwrap_or_default()),
+        Fact::new("learning parameters", parameters),
+        Fact::new("seed", seed.to_string()),
+        Fact::new("made by", format!("shardwise {code_version}")),
+        Fact::new("size", format!("{:.0} kB in {} files", bytes as f64 / 1e3, files.len())),
+        Fact::new("made again with", how_to_make_again.clone()),
+        Fact::new(
+            "meant for",
+            "choosing among the shards of a fleet whose routers and features are those of its manifest",
+        ),
+        Fact::new(
+            "not meant for",
+            "other fleets, other feature tables, or prices: it knows nothing of markets but how busy they make shards",
+        ),
+    ]
 }
 
 pub(crate) fn model_facts(
