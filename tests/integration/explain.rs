@@ -243,8 +243,8 @@ fn one_decision_is_told_in_full() {
     ]);
     let words = String::from_utf8(words.stdout).expect("UTF-8");
     assert!(words.contains("the same, bit for bit") && words.contains("→"), "{words}");
-    let table = words.lines().skip_while(|line| !line.contains("network"));
-    assert!(table.clone().count() > 20 && table.into_iter().take(40).all(|line| line.chars().count() <= 80), "{words}");
+    assert!(words.lines().count() > 40, "{words}");
+    assert!(words.lines().all(|line| line.chars().count() <= 80), "{words}");
 }
 
 #[test]

@@ -62,6 +62,9 @@ struct Checked {
     different: Vec<Differing>,
     /// Those that cannot be made again from what the history holds.
     not_reproducible: u64,
+    /// Whether some of these went by what no history holds.
+    #[serde(skip)]
+    by_chance: bool,
     /// Logged feature vectors among what was compared.
     feature_rows: u64,
     /// Who decided how often, by the log.
@@ -213,6 +216,7 @@ impl<'a> Journey<'a> {
             checked.identical += u64::from(differences.is_empty());
         } else if differences.is_empty() {
             checked.not_reproducible += 1;
+            checked.by_chance = true;
         }
         if !differences.is_empty() && checked.different.len() < MOST_EXAMPLES {
             let (decision_id, policy) = (decision.decision_id, decision.policy.clone());
@@ -233,7 +237,7 @@ impl<'a> Journey<'a> {
             ));
         }
         checked.notes = self.notes;
-        if checked.not_reproducible > 0 {
+        if checked.by_chance {
             checked.notes.push(by_chance(&policies));
         }
         if !checked.different.is_empty() {
@@ -263,7 +267,7 @@ fn by_chance(policies: &str) -> String {
 fn missing(left_out: usize) -> Option<String> {
     let what =
         "went to shards that had not reported; the routers are not told of them, so that later decisions may differ";
-    (left_out > 0).then(|| format!("{left_out} decisions before {what}"))
+    (left_out > 0).then(|| format!("{left_out} decisions {what}"))
 }
 
 fn outcome_of(

@@ -5,6 +5,7 @@ use serde::Serialize;
 use shardwise_features::{DecisionContext, DecisionFeatures, FEATURES, FeatureVector};
 use shardwise_inference::{Revisited, Weighed};
 use shardwise_policies::Policy;
+use shardwise_types::FallbackReason;
 
 use super::account::Terms;
 use super::travel::Scene;
@@ -98,7 +99,7 @@ fn choice(revisited: &Revisited) -> Choice {
         shard: prediction.recommended_shard.to_string(),
         cost_ms: prediction.cost.total_ms(),
         decided_by: prediction.decided_by.as_str(),
-        fallback_reason: prediction.fallback_reason.map(|reason| reason.as_str()),
+        fallback_reason: prediction.fallback_reason.map(FallbackReason::as_str),
     }
 }
 

@@ -1,16 +1,20 @@
 //! A decision for people, on a terminal of eighty columns.
 
 use shardwise_features::{FEATURES, FeatureGroup};
-use shardwise_types::PlacementRequest;
+use shardwise_types::{ErrorClass, PlacementRequest};
 
 use super::Checked;
-use super::account::{Account, Candidate, Knew, Outcome, Rival, Terms};
+use super::account::{Account, Answer, Candidate, Knew, Outcome, Rival, Terms};
+use super::compare::Difference;
 use super::what_if::{Said, WhatIf};
 
 /// Candidates that are shown, the chosen beside.
 const MOST_ROWS: usize = 12;
 /// Features that are shown of the chosen and its rival.
 const MOST_FEATURES: usize = 12;
+/// Width of the terminal, and of the labels in front of what is said.
+const LINE_WIDTH: usize = 80;
+const LABEL_WIDTH: usize = 9;
 /// Widths of the names of shards and of features.
 const SHARD_WIDTH: usize = 24;
 const FEATURE_WIDTH: usize = 34;
@@ -28,7 +32,7 @@ pub(super) fn print_check(checked: &Checked) -> miette::Result<()> {
             println!("  {}: {} was logged, {} is computed", difference.field, difference.logged, difference.again);
         }
     }
-    checked.notes.iter().for_each(|note| println!("note: {note}"));
+    checked.notes.iter().for_each(|note| say("note", note));
     Ok(())
 }
 
@@ -36,78 +40,81 @@ pub(super) fn print(account: &Account) -> miette::Result<()> {
     let model = account.model_version.as_deref().map_or(String::new(), |version| format!(", model {version}"));
     println!("decision {} at {}", account.decision_id, account.decided_at);
     println!("by {} in {}, policy {}{model}\n", account.router, account.router_region, account.policy);
-    print_request(&account.request);
-    print_knew(&account.knew);
-    print_logged(account);
-    if let Some(answer) = &account.answer {
-        println!(
-            "answer   confidence {:.2}, expected {:.1} ms (p50 {:.1}, p90 {:.1}, p99 {:.1}), succeeds {:.3}",
-            answer.confidence,
-            answer.expected_ms,
-            answer.p50_ms,
-            answer.p90_ms,
-            answer.p99_ms,
-            answer.success_probability
-        );
-    }
-    account.reasons.iter().for_each(|reason| println!("  · {reason}"));
+    say_request(&account.request);
+    say_knew(&account.knew);
+    say_logged(account);
+    account.answer.iter().for_each(say_answer);
+    account.reasons.iter().for_each(|reason| say("      ·", reason));
     print_candidates(&account.candidates);
     print_features(&account.candidates);
     print_rivals(&account.rivals);
-    print_outcome(account.outcome.as_ref());
+    say_outcome(account.outcome.as_ref());
     account.what_if.iter().for_each(print_what_if);
-    account.notes.iter().for_each(|note| println!("note: {note}"));
+    account.notes.iter().for_each(|note| say("note", note));
     Ok(())
 }
 
-fn print_request(request: &PlacementRequest) {
-    let amount = request.amount_usd.map_or("unknown".to_owned(), |amount| format!("${:.0}", amount.usd()));
-    println!("request  {} for {} of {}", request.function, request.event_type, request.protocol);
-    println!(
-        "         {} on {}, {} calls, amount {amount}, {:.0} MB",
-        request.trading_pair, request.exchange, request.exchange_calls, request.memory_mb
-    );
-    let residency = request.residency.as_ref().map_or(String::new(), |region| format!(", only in {region}"));
-    println!(
-        "         risk {}, urgency {}, priority {}, complexity {:.2}{residency}",
-        request.risk.as_str(),
-        request.urgency.as_str(),
-        request.priority.as_str(),
-        request.data_complexity
-    );
+/// Prints a text beside its label, on as many lines as it takes.
+fn say(label: &str, text: &str) {
+    let mut line = format!("{label:<LABEL_WIDTH$}");
+    let mut is_empty = true;
+    for word in text.split_whitespace() {
+        if !is_empty && line.chars().count() + 1 + word.chars().count() > LINE_WIDTH {
+            println!("{line}");
+            line = " ".repeat(LABEL_WIDTH);
+            is_empty = true;
+        }
+        if !is_empty {
+            line.push(' ');
+        }
+        line += word;
+        is_empty = false;
+    }
+    println!("{line}");
 }
 
-fn print_knew(knew: &Knew) {
+fn say_request(request: &PlacementRequest) {
+    let amount = request.amount_usd.map_or("unknown".to_owned(), |amount| format!("${:.0}", amount.usd()));
+    let residency = request.residency.as_ref().map_or(String::new(), |region| format!(", only in {region}"));
+    let PlacementRequest { function, event_type, protocol, trading_pair, exchange, .. } = request;
+    let (calls, memory_mb, complexity) = (request.exchange_calls, request.memory_mb, request.data_complexity);
+    say("request", &format!("{function} for {event_type} of {protocol}, {trading_pair} on {exchange}"));
+    say("", &format!("{calls} calls, amount {amount}, {memory_mb:.0} MB, complexity {complexity:.2}{residency}"));
+    let [risk, urgency, priority] = [request.risk.as_str(), request.urgency.as_str(), request.priority.as_str()];
+    say("", &format!("risk {risk}, urgency {urgency}, priority {priority}"));
+}
+
+fn say_knew(knew: &Knew) {
     let ages = knew.newest_report_ms.zip(knew.oldest_report_ms);
     let ages = ages.map_or(String::new(), |(newest, oldest)| format!(", reports {newest:.0} to {oldest:.0} ms old"));
-    println!("knew     {} shards, {} healthy, {} eligible{ages}", knew.shards, knew.healthy, knew.eligible);
-    println!(
-        "         {:.0} own requests out, {:.0} arrivals/s, answers in {}, failures {}",
-        knew.in_flight,
-        knew.arrivals_per_s,
-        knew.response_ms.map_or("no time yet".to_owned(), |ms| format!("{ms:.1} ms")),
-        knew.error_rate.map_or("unknown".to_owned(), |share| format!("{:.2} %", share * 100.0)),
-    );
+    say("knew", &format!("{} shards, {} healthy, {} eligible{ages}", knew.shards, knew.healthy, knew.eligible));
+    let answers = knew.response_ms.map_or("no time yet".to_owned(), |ms| format!("{ms:.1} ms"));
+    let failures = knew.error_rate.map_or("unknown".to_owned(), |share| format!("{:.2} %", share * 100.0));
+    let (out, rate) = (knew.in_flight, knew.arrivals_per_s);
+    say("", &format!("{out:.0} own requests out, {rate:.0} arrivals/s, answers in {answers}, failures {failures}"));
 }
 
-fn print_logged(account: &Account) {
+fn say_logged(account: &Account) {
     let logged = &account.logged;
     let expected = logged.predicted_ms.map_or(String::new(), |ms| format!(", {ms:.1} ms expected"));
-    println!(
-        "logged   {}{expected}, propensity {:.4}, by {}{}",
-        logged.shard,
-        logged.propensity,
-        logged.decided_by.as_str(),
-        logged.fallback_reason.map_or(String::new(), |reason| format!(" ({})", reason.as_str()))
-    );
-    match account.identical {
-        Some(true) => println!("again    the same, bit for bit"),
-        Some(false) => println!("again    not the same:"),
-        None => println!("again    cannot be made again"),
+    let fallback = logged.fallback_reason.map_or(String::new(), |reason| format!(" ({})", reason.as_str()));
+    let (shard, propensity, who) = (&logged.shard, logged.propensity, logged.decided_by.as_str());
+    say("logged", &format!("{shard}{expected}, propensity {propensity:.4}, by {who}{fallback}"));
+    let again = match account.identical {
+        Some(true) => "the same, bit for bit",
+        Some(false) => "not the same:",
+        None => "cannot be made again",
+    };
+    say("again", again);
+    for Difference { field, logged, again } in account.differences.iter().take(MOST_FEATURES) {
+        say("      ·", &format!("{field}: {logged} was logged, {again} is computed"));
     }
-    for difference in account.differences.iter().take(MOST_FEATURES) {
-        println!("         {}: {} was logged, {} is computed", difference.field, difference.logged, difference.again);
-    }
+}
+
+fn say_answer(answer: &Answer) {
+    let Answer { confidence, expected_ms, p50_ms, p90_ms, p99_ms, success_probability, .. } = answer;
+    let expected = format!("{expected_ms:.1} ms expected (p50 {p50_ms:.1}, p90 {p90_ms:.1}, p99 {p99_ms:.1})");
+    say("answer", &format!("confidence {confidence:.2}, {expected}, succeeds {success_probability:.3}"));
 }
 
 fn print_candidates(candidates: &[Candidate]) {
@@ -175,27 +182,25 @@ fn print_rivals(rivals: &[Rival]) {
     }
 }
 
-fn print_outcome(outcome: Option<&Outcome>) {
-    let Some(Outcome { response, known_at }) = outcome else {
-        println!("\noutcome  none is in the history");
-        return;
-    };
-    let ended = response.error.map_or("succeeded".to_owned(), |error| error.as_str().to_owned());
+fn say_outcome(outcome: Option<&Outcome>) {
+    println!();
+    let Some(Outcome { response, .. }) = outcome else { return say("outcome", "none is in the history") };
+    let ended = response.error.map_or("succeeded", ErrorClass::as_str);
     let cold = if response.cold { ", cold" } else { "" };
-    println!(
-        "\noutcome  {ended} in {:.1} ms: {:.1} on a core{cold}, {:.1} in the queue of {}; known at {known_at}",
-        response.total_ms, response.exec_ms, response.queue_ms, response.queue_len
-    );
+    let [total, exec, queue] = [response.total_ms, response.exec_ms, response.queue_ms];
+    let ahead = response.queue_len;
+    say("outcome", &format!("{ended} in {total:.1} ms: {exec:.1} on a core{cold}, {queue:.1} in the queue of {ahead}"));
 }
 
 fn print_what_if(what_if: &WhatIf) {
     let changes: Vec<String> =
         what_if.changes.iter().map(|change| format!("{} = {}", change.feature, change.value)).collect();
-    println!("\nwhat if  {}", changes.join(", "));
+    println!();
+    say("what if", &changes.join(", "));
     let (before, after) = (&what_if.before, &what_if.after);
     match what_if.choice_changes {
-        true => println!("         {} would be taken in the place of {}", after.shard, before.shard),
-        false => println!("         {} is taken all the same", after.shard),
+        true => say("", &format!("{} would be taken in the place of {}", after.shard, before.shard)),
+        false => say("", &format!("{} is taken all the same", after.shard)),
     }
     println!("\n   {:<SHARD_WIDTH$}{:>9}{:>9}{:>9}{:>9}{:>9}", "ms", "exec was", "is", "cost was", "is", "change");
     for candidate in what_if.candidates.iter().take(MOST_ROWS) {
