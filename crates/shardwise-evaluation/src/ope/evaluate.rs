@@ -33,9 +33,9 @@ pub struct OffPolicy {
 ///
 /// # Errors
 /// Those of `fit`.
-pub fn off_policy<M: CostModel, E>(
+pub fn off_policy<M: CostModel, E, F: FnMut(&[f32], &[f64]) -> Result<M, E>>(
     logs: &Logs,
-    fit: &mut dyn FnMut(&[f32], &[f64]) -> Result<M, E>,
+    fit: &mut F,
     limits: Limits,
     options: &OpeOptions,
 ) -> Result<OffPolicy, E> {
@@ -71,10 +71,10 @@ fn unforetold(logs: &Logs, logged: &Logged) -> Round {
 }
 
 /// Fills in what models say that were fitted on the other blocks of time.
-fn foretell<M: CostModel, E>(
+fn foretell<M: CostModel, E, F: FnMut(&[f32], &[f64]) -> Result<M, E>>(
     logs: &Logs,
     rounds: &mut [Round],
-    fit: &mut dyn FnMut(&[f32], &[f64]) -> Result<M, E>,
+    fit: &mut F,
 ) -> Result<(), E> {
     let n = rounds.len();
     for fold in 0..FOLDS {
