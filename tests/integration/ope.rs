@@ -9,10 +9,12 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use shardwise_datasets::Replay;
 use shardwise_evaluation::ope::{
-    CostModel, Estimator, Limits, LogReader, Logs, OpeOptions, Round, estimate, off_policy,
+    CostModel, Estimate, Estimator, Limits, LogReader, Logs, OpeOptions, Round, estimate, off_policy,
 };
 use shardwise_policies::{Policy, SedSoftmax};
-use shardwise_simulator::{FleetOptions, KeepAll, NoRecorder, Workload, WorkloadOptions, WorldSpec, simulate};
+use shardwise_simulator::{
+    ArrivalProcess, FleetOptions, KeepAll, NoRecorder, Workload, WorkloadOptions, WorldSpec, simulate,
+};
 use shardwise_training::{TrainingError, fit_cost_model};
 use shardwise_types::{HistoryRecord, Timestamp};
 
@@ -23,7 +25,7 @@ use crate::support::{json as run_json, night, refused, shardwise, skipped, text}
 const SEEDS: &str = "SHARDWISE_OPE_SEEDS";
 /// The limits were set on seeds below 200.
 const FIRST_SEED: u64 = 1_000;
-const DURATION_MS: f64 = 15_000.0;
+const DURATION_MS: f64 = 10_000.0;
 /// What the simulator does not measure.
 const WARM_UP: f64 = 0.1;
 
@@ -51,11 +53,12 @@ struct Judged {
 }
 
 impl Case {
-    fn new(load: f64, seed: u64) -> Self {
+    fn new(load: f64, process: ArrivalProcess, seed: u64) -> Self {
         let world = WorldSpec::generate(seed, &FleetOptions::default());
         let start = "2026-01-05T12:00:00Z".parse().expect("a time");
-        let workload = Workload::generate(&world, seed, &WorkloadOptions::new(start, DURATION_MS, load));
-        Self { seed, workload: workload.expect("traffic"), world }
+        let options = WorkloadOptions { process, ..WorkloadOptions::new(start, DURATION_MS, load) };
+        let workload = Workload::generate(&world, seed, &options).expect("traffic");
+        Self { seed, world, workload }
     }
 
     fn logging(&self) -> SedSoftmax {
@@ -99,7 +102,7 @@ impl Case {
         let logs = self.logs();
         let found = off_policy(&logs, fit, Limits::default(), &OpeOptions::default()).expect("models of costs");
         let truth_ms = self.mean_ms();
-        let doubly_robust = |estimates: Vec<shardwise_evaluation::ope::Estimate>| {
+        let doubly_robust = |estimates: Vec<Estimate>| {
             let it = estimates.into_iter().find(|it| it.estimator == Estimator::Dr).expect("all are there");
             [it.mean_ms, it.low_ms, it.high_ms].map(|ms| ms / truth_ms)
         };
@@ -112,9 +115,9 @@ impl Case {
 }
 
 /// Judges so many seeds at a load, on two threads.
-fn judge(load: f64) -> Vec<Judged> {
+fn judge(load: f64, process: ArrivalProcess) -> Vec<Judged> {
     let seeds: u64 = std::env::var(SEEDS).map_or(10, |seeds| seeds.parse().expect("a number of seeds"));
-    let half = |first: u64| (first..FIRST_SEED + seeds).step_by(2).map(|seed| Case::new(load, seed).judge());
+    let half = |first: u64| (first..FIRST_SEED + seeds).step_by(2).map(|seed| Case::new(load, process, seed).judge());
     thread::scope(|scope| {
         let other = scope.spawn(|| half(FIRST_SEED + 1).collect::<Vec<_>>());
         let own: Vec<Judged> = half(FIRST_SEED).collect();
@@ -124,8 +127,11 @@ fn judge(load: f64) -> Vec<Judged> {
 
 #[test]
 fn estimates_of_a_local_change_are_near_the_truth_or_are_refused() {
-    for (load, least_given) in [(0.5, 0.8), (0.7, 0.3)] {
-        let judged = judge(load);
+    // At .7 queues are often long, and that is refused: of 200 seeds of Poisson traffic 91 were given.
+    for (load, process, least_given) in
+        [(0.5, ArrivalProcess::Market, 0.8), (0.7, ArrivalProcess::Poisson, 0.3), (0.7, ArrivalProcess::Market, 0.1)]
+    {
+        let judged = judge(load, process);
         let given: Vec<([f64; 3], f64)> =
             judged.iter().filter_map(|judged| Some((judged.ratios?, judged.logged))).collect();
         let share = |holds: &dyn Fn([f64; 3]) -> bool| {
@@ -135,7 +141,7 @@ fn estimates_of_a_local_change_are_near_the_truth_or_are_refused() {
             [share(&|[_, low, high]| low <= 1.0 && 1.0 <= high), share(&|[mean, ..]| (mean - 1.0).abs() < 0.08)];
         let mean = |of: &dyn Fn(&([f64; 3], f64)) -> f64| given.iter().map(of).sum::<f64>() / given.len() as f64;
         println!(
-            "load {load}: {} of {} given; {covered:.3} cover the truth, {within:.3} within 8 %; worst {:.3}, mean error {:.4}, \
+            "load {load}, {process:?}: {} of {} given; {covered:.3} cover the truth, {within:.3} within 8 %; worst {:.3}, mean error {:.4}, \
              mean size of errors {:.4}, half the intervals' width {:.4}; the logged mean is off by {:.4}",
             given.len(),
             judged.len(),
@@ -149,7 +155,7 @@ fn estimates_of_a_local_change_are_near_the_truth_or_are_refused() {
         assert!(covered >= 0.93, "{covered} cover the truth at load {load}");
         assert!(within >= 0.93, "{within} within 8 % at load {load}");
     }
-    let judged = judge(0.85);
+    let judged = judge(0.85, ArrivalProcess::Market);
     let refused = judged.iter().filter(|judged| judged.ratios.is_none() && !judged.refusals.is_empty()).count();
     println!("load 0.85: {refused} of {} refused, such as: {}", judged.len(), judged[0].refusals.join("; "));
     assert_eq!(refused, judged.len());

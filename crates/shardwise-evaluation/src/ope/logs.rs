@@ -161,8 +161,12 @@ impl LogReader {
         let Some(place) = self.open.remove(&decision_id) else { return };
         let logged = &mut self.logs.decisions[place];
         logged.exec_ms = f64::from(response.exec_ms);
-        logged.queue_ms = f64::from(response.queue_ms);
         logged.cost_ms = if response.is_ok() { f64::from(response.total_ms) } else { self.timeout_ms };
+        // Where a request waited that was not answered in time nobody knows: a queue is what choices can change.
+        logged.queue_ms = match response.error {
+            Some(ErrorClass::Timeout) => logged.cost_ms,
+            _ => f64::from(response.queue_ms),
+        };
         logged.fate = match response.error {
             Some(ErrorClass::Cancelled) => Fate::Cancelled,
             _ => Fate::Settled,

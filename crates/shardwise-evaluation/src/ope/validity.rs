@@ -31,7 +31,7 @@ pub struct Shift {
     pub moved: f64,
     /// Core time of the target over that of the log, estimated by the weights.
     pub core_time: f64,
-    /// Share of the logged costs that was waiting for a core.
+    /// Share of the logged costs that was waiting for a core; all of a timeout counts as such.
     pub queueing: f64,
 }
 
@@ -46,7 +46,7 @@ pub struct Weighed<'a> {
     pub shard: &'a str,
     /// How long it ran there, in ms.
     pub exec_ms: f64,
-    /// How long it waited there, in ms.
+    /// How long it waited there, in ms; a timeout's whole cost.
     pub queue_ms: f64,
 }
 

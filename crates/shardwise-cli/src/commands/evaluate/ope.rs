@@ -135,9 +135,17 @@ fn read(history: &History, mut reader: LogReader) -> miette::Result<Logs> {
         let record = record.into_diagnostic()?;
         match &record {
             HistoryRecord::Decision(decision) => {
-                reader.decided(&replay.context(decision), decision).into_diagnostic()?;
+                let context = replay.context(decision);
+                reader.decided(&context, decision).into_diagnostic()?;
+                // A router that knows nothing of a shard cannot have learned anything by it.
+                if context.fleet.position(&decision.shard).is_none() {
+                    continue;
+                }
             }
-            HistoryRecord::Outcome(outcome) => reader.answered(outcome.decision_id, &outcome.response),
+            HistoryRecord::Outcome(outcome) if replay.is_open(outcome.decision_id) => {
+                reader.answered(outcome.decision_id, &outcome.response);
+            }
+            HistoryRecord::Outcome(_) => continue,
             HistoryRecord::Report(_) | HistoryRecord::Market(_) | HistoryRecord::Shadow(_) => {}
         }
         replay.apply(&record).into_diagnostic()?;
