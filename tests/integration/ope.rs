@@ -152,8 +152,10 @@ fn estimates_of_a_local_change_are_near_the_truth_or_are_refused() {
             mean(&|(_, logged)| logged - 1.0),
         );
         assert!(given.len() as f64 >= least_given * judged.len() as f64, "refused too often at load {load}");
-        assert!(covered >= 0.93, "{covered} cover the truth at load {load}");
-        assert!(within >= 0.93, "{within} within 8 % at load {load}");
+        // Seven in a hundred may miss; of few, one.
+        let least = 1.0 - 0.07_f64.max(1.0 / given.len() as f64) - 1e-9;
+        assert!(covered >= least, "{covered} cover the truth at load {load}");
+        assert!(within >= least, "{within} within 8 % at load {load}");
     }
     let judged = judge(0.85, ArrivalProcess::Market);
     let refused = judged.iter().filter(|judged| judged.ratios.is_none() && !judged.refusals.is_empty()).count();
