@@ -21,10 +21,12 @@ const REGRET_EVERY: usize = 16;
 /// What a placer said last, for the one that plays it; one for all routers of a run, which decide one after the other.
 pub type Said = Arc<Mutex<Option<ShardPrediction>>>;
 
+type MakeSpeaker = dyn Fn(&Said) -> Box<dyn Policy> + Send + Sync;
+
 /// The model under test: a policy that leaves each of its predictions where it is told.
 pub struct Speaker {
     /// Makes one policy object; it is called once per router and run.
-    pub make: Box<dyn Fn(&Said) -> Box<dyn Policy> + Send + Sync>,
+    pub make: Box<MakeSpeaker>,
 }
 
 /// Plays the model and the rival on all paths and says what became of the choices, and how many requests went to each shard.
