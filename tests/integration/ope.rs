@@ -139,17 +139,17 @@ fn estimates_of_a_local_change_are_near_the_truth_or_are_refused() {
         };
         let [covered, within] =
             [share(&|[_, low, high]| low <= 1.0 && 1.0 <= high), share(&|[mean, ..]| (mean - 1.0).abs() < 0.08)];
-        let mean = |of: &dyn Fn(&([f64; 3], f64)) -> f64| given.iter().map(of).sum::<f64>() / given.len() as f64;
+        let mean = |of: fn(&([f64; 3], f64)) -> f64| given.iter().map(of).sum::<f64>() / given.len() as f64;
         println!(
             "load {load}, {process:?}: {} of {} given; {covered:.3} cover the truth, {within:.3} within 8 %; worst {:.3}, mean error {:.4}, \
              mean size of errors {:.4}, half the intervals' width {:.4}; the logged mean is off by {:.4}",
             given.len(),
             judged.len(),
             given.iter().map(|([mean, ..], _)| (mean - 1.0).abs()).fold(0.0, f64::max),
-            mean(&|([mean, ..], _)| mean - 1.0),
-            mean(&|([mean, ..], _)| (mean - 1.0).abs()),
-            mean(&|([_, low, high], _)| (high - low) / 2.0),
-            mean(&|(_, logged)| logged - 1.0),
+            mean(|([mean, ..], _)| mean - 1.0),
+            mean(|([mean, ..], _)| (mean - 1.0).abs()),
+            mean(|([_, low, high], _)| (high - low) / 2.0),
+            mean(|(_, logged)| logged - 1.0),
         );
         assert!(given.len() as f64 >= least_given * judged.len() as f64, "refused too often at load {load}");
         // Seven in a hundred may miss; of few, one.
