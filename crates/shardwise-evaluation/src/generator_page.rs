@@ -196,7 +196,7 @@ mod tests {
         let html = render(&check()).unwrap();
         assert!(html.contains("1 of 2 statistics leave their bands."));
         assert!(html.contains("24.0 – 60.0") && html.contains("30.0 – 40.0") && html.contains("35.0"));
-        assert!(html.contains("two &#60;series&#62;") && html.trim_end().ends_with("</html>"));
+        assert!(html.contains("two &lt;series&gt;") && html.trim_end().ends_with("</html>"));
         assert!(!html.contains("://"), "it loads nothing");
     }
 
