@@ -240,13 +240,14 @@ for path in target.glob("*.json"):
 for path in target.rglob("*.parquet"):
     table = pq.read_table(path, partitioning=None)
     for place, field in enumerate(table.schema):
-        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
-            texts = [swap(text) for text in table.column(place).to_pylist()]
-        elif pa.types.is_list(field.type) or pa.types.is_large_list(field.type):
-            texts = [texts and [swap(text) for text in texts] for texts in table.column(place).to_pylist()]
-        else:
+        if "string" not in str(field.type):
             continue
-        table = table.set_column(place, field, pa.array(texts, type=field.type))
+        if "list" in str(field.type):
+            texts = [texts and [swap(text) for text in texts] for texts in table.column(place).to_pylist()]
+            column = pa.array(texts, type=pa.large_list(pa.large_string()))
+        else:
+            column = pa.array([swap(text) for text in table.column(place).to_pylist()], type=pa.large_string())
+        table = table.set_column(place, field.name, column)
     pq.write_table(table, path, compression="zstd")
 "#;
 

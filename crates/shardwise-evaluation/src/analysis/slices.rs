@@ -16,8 +16,7 @@ const MOST_SLICES: usize = 12;
 /// Stretches of time of each path that the jackknife leaves out one by one: requests that share a queue are not independent.
 const STRETCHES: usize = 10;
 /// Bands of load: fifths of the seconds, by how many requests arrived in them.
-pub(super) const LOADS: [&str; 5] =
-    ["quietest fifth of the seconds", "second fifth", "middle fifth", "fourth fifth", "busiest fifth of the seconds"];
+pub(super) const LOADS: [&str; 5] = ["quietest fifth", "second fifth", "middle fifth", "fourth fifth", "busiest fifth"];
 /// Names of the bands of the amount in USD, by powers of ten.
 const AMOUNTS: [&str; 6] = [
     "none or unknown",
