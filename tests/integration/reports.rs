@@ -7,7 +7,6 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::nights::reference;
 use crate::python::python;
 use crate::support::{json, night, root, shardwise, text};
 
@@ -188,7 +187,12 @@ fn every_number_of_the_page_is_in_the_json_and_the_json_is_what_its_schema_says(
 fn a_good_model_a_strange_one_and_none_are_told_apart_at_the_top() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let history = night().path("history");
-    let (none, strange) = (folder.path().join("none"), reference().work().join("models"));
+    let none = folder.path().join("none");
+    // Of another fleet with the same names of shards: what it learned is wrong here.
+    let [elsewhere, dataset, strange] = ["elsewhere", "dataset", "models"].map(|name| folder.path().join(name));
+    json(&["history", "simulate", "--fleet-seed", "8", "--seed", "1", "--hours", "0.016", "--out", text(&elsewhere)]);
+    json(&["dataset", "build", "--history", text(&elsewhere), "--out", text(&dataset)]);
+    json(&["train", "--dataset", text(&dataset), "--models", text(&strange)]);
     let evaluate = |models: &Path, name: &str| {
         let out = folder.path().join(name);
         let arguments =
