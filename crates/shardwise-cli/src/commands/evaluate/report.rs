@@ -43,6 +43,10 @@ fn evaluate(options: &EvaluateReportArguments, json: bool) -> NightResult<()> {
     if options.replicates == 0 {
         return Err(miette!(help = "eight tell something", "--replicates 0 judges nothing").into());
     }
+    // Before minutes of work, not after.
+    std::fs::create_dir_all(out).map_err(|error| {
+        miette!(help = "name a folder that can be made and written with --out", "{}: {error}", out.display())
+    })?;
     let history = History::open(history)?;
     let subject = Subject::find(options)?;
     let whole = period_of(&history)?;
