@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use rayon::prelude::*;
 use shardwise_policies::Policy;
 use shardwise_simulator::{
-    LatencyHistogram, NoRecorder, RunSummary, SimulateOptions, Workload, WorldSpec, simulate_with,
+    LatencyHistogram, NoRecorder, Recorder, RunSummary, SimulateOptions, Workload, WorldSpec, simulate_with,
 };
 
 use crate::numbers::{grouped, millis, percent};
@@ -135,19 +135,28 @@ pub(crate) fn run_once(
     options: &SimulateOptions,
     interrupted: &AtomicBool,
 ) -> Result<RunSummary, EvaluationError> {
+    run_path(paths, seed, (&contender.name, &*contender.make), options, &mut NoRecorder, interrupted)
+}
+
+/// Runs a policy, given by its name and how it is made, on one path.
+pub(crate) fn run_path(
+    paths: &SamplePaths<'_>,
+    seed: u64,
+    (name, make): (&str, &dyn Fn() -> Box<dyn Policy>),
+    options: &SimulateOptions,
+    recorder: &mut dyn Recorder,
+    interrupted: &AtomicBool,
+) -> Result<RunSummary, EvaluationError> {
     if interrupted.load(Ordering::Relaxed) {
         return Err(EvaluationError::Interrupted);
     }
-    let policies: Vec<Box<dyn Policy>> = paths.world.routers.iter().map(|_| (contender.make)()).collect();
-    let run = simulate_with(paths.world, paths.workload, seed, policies, &mut NoRecorder, options);
-    let summary = run.map_err(|error| EvaluationError::Simulation {
-        policy: contender.name.clone(),
-        seed,
-        problem: error.to_string(),
-    })?;
+    let policies: Vec<Box<dyn Policy>> = paths.world.routers.iter().map(|_| make()).collect();
+    let run = simulate_with(paths.world, paths.workload, seed, policies, recorder, options);
+    let summary =
+        run.map_err(|error| EvaluationError::Simulation { policy: name.to_owned(), seed, problem: error.to_string() })?;
     match summary.requests > 0 && summary.mean_ms > 0.0 {
         true => Ok(summary),
-        false => Err(EvaluationError::NothingMeasured { policy: contender.name.clone(), seed }),
+        false => Err(EvaluationError::NothingMeasured { policy: name.to_owned(), seed }),
     }
 }
 

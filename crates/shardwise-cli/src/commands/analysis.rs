@@ -11,13 +11,14 @@ use shardwise_evaluation::{
     importance, play,
 };
 use shardwise_features::{DecisionContext, DecisionFeatures, FEATURE_COUNT, FeatureVector, ServiceTable};
-use shardwise_inference::{Placer, PlacerConfig};
+use shardwise_inference::Placer;
 use shardwise_models::{ExecHead, ModelBundle};
 use shardwise_policies::{Decision, Observed, Policy, Sed, by_name};
 use shardwise_simulator::validate;
 use shardwise_types::{HistoryRecord, NoEligibleShard, ShardId, ShardReport};
 
 use super::nightly::{EndOfHistory, Period};
+use super::placers::placer;
 use crate::output::{self, Stage};
 
 /// Paths on which single choices are looked at.
@@ -46,12 +47,10 @@ pub(crate) fn analyse(
 
     let mut stage = Stage::start("looking at single choices".to_owned());
     let runtime = end.world.timing.runtime();
-    let config = PlacerConfig::for_runtime(runtime);
     let model = bundle.cloned();
     let speaker = Speaker {
         make: Box::new(move |said: &Said| {
-            let placer = model.clone().map_or_else(Placer::without_model, Placer::with_model).with_config(config);
-            Box::new(Speaking { placer, said: Arc::clone(said) })
+            Box::new(Speaking { placer: placer(model.as_ref(), runtime), said: Arc::clone(said) })
         }),
     };
     let rival = match bundle.map(|bundle| bundle.service_table()) {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use shardwise_evaluation::{CANDIDATE, CHAMPION, Contender, STANDARD};
-use shardwise_inference::{Placer, PlacerConfig};
 use shardwise_models::ModelBundle;
 use shardwise_policies::{Runtime, Sed, by_name};
+
+use super::placers::placer;
 
 /// A model, the champion if there is one, the model's service table alone, and policies that need neither.
 pub(crate) fn contenders(
@@ -14,14 +15,13 @@ pub(crate) fn contenders(
     rivals: &[&'static str],
     runtime: Runtime,
 ) -> Vec<Contender> {
-    let placer = |name, bundle: &Arc<ModelBundle>| {
+    let with = |name, bundle: &Arc<ModelBundle>| {
         let bundle = Arc::clone(bundle);
-        let make = move || Placer::with_model(Arc::clone(&bundle)).with_config(PlacerConfig::for_runtime(runtime));
-        Contender::new(name, move || Box::new(make()))
+        Contender::new(name, move || Box::new(placer(Some(&bundle), runtime)))
     };
     let table = model.service_table();
-    let mut contenders = vec![placer(CANDIDATE, model)];
-    contenders.extend(champion.map(|champion| placer(CHAMPION, champion)));
+    let mut contenders = vec![with(CANDIDATE, model)];
+    contenders.extend(champion.map(|champion| with(CHAMPION, champion)));
     contenders.push(Contender::new(STANDARD, move || Box::new(Sed::offline(Arc::clone(&table), runtime))));
     contenders.extend(known(rivals, runtime));
     contenders
@@ -29,8 +29,7 @@ pub(crate) fn contenders(
 
 /// A router without a model, and policies that need none.
 pub(crate) fn without_model(rivals: &[&'static str], runtime: Runtime) -> Vec<Contender> {
-    let make = move || Placer::without_model().with_config(PlacerConfig::for_runtime(runtime));
-    let mut contenders = vec![Contender::new(CANDIDATE, move || Box::new(make()))];
+    let mut contenders = vec![Contender::new(CANDIDATE, move || Box::new(placer(None, runtime)))];
     contenders.extend(known(rivals, runtime));
     contenders
 }

@@ -1,19 +1,20 @@
 //! Plays a model and a rival, and gathers what became of each choice while it is made.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use shardwise_features::Answer;
 use shardwise_policies::Policy;
-use shardwise_simulator::{AnswerRecord, Choice, Foreseen, Recorder, RunSummary, SimulateOptions, simulate_with};
+use shardwise_simulator::{AnswerRecord, Choice, Foreseen, Recorder, SimulateOptions};
 use shardwise_types::{HistoryRecord, RiskLevel, ShardId, ShardPrediction};
 
 use super::Played;
 use super::figures::{ConfidenceFigures, ConfidencePoint, CoverageFigures, DeciderFigures, Regret, RegretParts};
 use super::slices::{Bands, LOADS, Outcomes, slices};
 use super::worst::{Worst, differences};
-use crate::{Contender, EvaluationError, SamplePaths};
+use crate::closed_loop::run_path;
+use crate::{CANDIDATE, Contender, EvaluationError, SamplePaths};
 
 /// Every so many choices one is held against the truth, which costs a look at every shard's queue.
 const REGRET_EVERY: usize = 16;
@@ -42,6 +43,7 @@ pub fn play(
     interrupted: &AtomicBool,
 ) -> Result<(Played, BTreeMap<ShardId, f64>), EvaluationError> {
     let bands = Bands::new(paths);
+    let options = SimulateOptions { warm_up: paths.warm_up, regret_every: REGRET_EVERY, ..SimulateOptions::default() };
     let runs = 2 * paths.seeds.len() as u64;
     let mut worst = Worst::default();
     let (mut regrets, mut rival_regret) = (Regrets::default(), Mean::default());
@@ -53,10 +55,10 @@ pub fn play(
         let said = Said::default();
         let mut watch = Watch::new(paths, Some(&said), Some((&mut worst, seed)));
         let make = || (model.make)(&said);
-        let summary = run(paths, seed, "the model", &make, &mut watch, interrupted)?;
+        let summary = run_path(paths, seed, (CANDIDATE, &make), &options, &mut watch, interrupted)?;
         progress(2 * done as u64 + 1, runs);
         let mut other = Watch::new(paths, None, None);
-        let rival_summary = run(paths, seed, &rival.name, &*rival.make, &mut other, interrupted)?;
+        let rival_summary = run_path(paths, seed, (&rival.name, &*rival.make), &options, &mut other, interrupted)?;
         progress(2 * done as u64 + 2, runs);
         if let Some(of_run) = &summary.answers {
             answers.add(of_run);
@@ -84,27 +86,6 @@ pub fn play(
         worst: worst.decisions,
     };
     Ok((played, traffic))
-}
-
-fn run(
-    paths: &SamplePaths<'_>,
-    seed: u64,
-    name: &str,
-    make: &dyn Fn() -> Box<dyn Policy>,
-    watch: &mut Watch<'_>,
-    interrupted: &AtomicBool,
-) -> Result<RunSummary, EvaluationError> {
-    if interrupted.load(Ordering::Relaxed) {
-        return Err(EvaluationError::Interrupted);
-    }
-    let policies: Vec<Box<dyn Policy>> = paths.world.routers.iter().map(|_| make()).collect();
-    let options = SimulateOptions { warm_up: paths.warm_up, regret_every: REGRET_EVERY, ..SimulateOptions::default() };
-    let summary = simulate_with(paths.world, paths.workload, seed, policies, watch, &options)
-        .map_err(|error| EvaluationError::Simulation { policy: name.to_owned(), seed, problem: error.to_string() })?;
-    match summary.requests > 0 {
-        true => Ok(summary),
-        false => Err(EvaluationError::NothingMeasured { policy: name.to_owned(), seed }),
-    }
 }
 
 /// What became of one arrival.

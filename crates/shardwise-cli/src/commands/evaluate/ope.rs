@@ -8,7 +8,6 @@ use shardwise_datasets::{History, Replay};
 use shardwise_evaluation::ope::{
     CostModel, Limits, LogReader, Logs, OffPolicy, OpeOptions, Shift, Support, off_policy,
 };
-use shardwise_inference::{Placer, PlacerConfig};
 use shardwise_models::{CHAMPION, Registry};
 use shardwise_policies::{NAMES, Policy, Runtime, by_name};
 use shardwise_simulator::WorldSpec;
@@ -17,6 +16,7 @@ use shardwise_types::{HistoryRecord, Timestamp};
 
 use crate::arguments::EvaluateOpeArguments;
 use crate::commands::history::in_range;
+use crate::commands::placers::placer;
 use crate::output::{self, Stage};
 
 /// Logged decisions that are looked at, about.
@@ -96,7 +96,7 @@ impl Target {
         let registry = Registry::open(models, &options.name).into_diagnostic()?;
         let version = registry.resolve(options.version.as_deref().unwrap_or(CHAMPION)).into_diagnostic()?;
         let bundle = Arc::new(registry.load(&version).into_diagnostic()?);
-        let placer = Placer::with_model(bundle).with_config(PlacerConfig::for_runtime(runtime));
+        let placer = placer(Some(&bundle), runtime);
         let skip = options.skip.unwrap_or(SKIP_WITH_MODEL);
         Ok(Self { name: options.name.clone(), version: Some(version), policy: Box::new(placer), skip })
     }

@@ -6,13 +6,13 @@ use std::sync::atomic::AtomicBool;
 use miette::IntoDiagnostic;
 use shardwise_datasets::DatasetCard;
 use shardwise_evaluation::{CANDIDATE, Contender, SamplePaths, calibrate};
-use shardwise_inference::{Placer, PlacerConfig};
 use shardwise_models::BundleDraft;
 use shardwise_simulator::{Workload, WorldSpec};
 use shardwise_types::{HistoryRecord, Timestamp};
 
 use super::Night;
 use super::failure::{NightResult, history_is_broken};
+use crate::commands::placers::placer;
 use crate::output::{Stage, note};
 
 /// Seeds of the runs; the last is measured on. Those from 11 on judge models.
@@ -30,8 +30,7 @@ impl Night<'_> {
             workload.arrivals.len()
         ));
         let (bundle, runtime) = (Arc::new(draft.bundle().into_diagnostic()?), world.timing.runtime());
-        let make = move || Placer::with_model(Arc::clone(&bundle)).with_config(PlacerConfig::for_runtime(runtime));
-        let contender = Contender::new(CANDIDATE, move || Box::new(make()));
+        let contender = Contender::new(CANDIDATE, move || Box::new(placer(Some(&bundle), runtime)));
         let paths = SamplePaths { world: &world, workload: &workload, warm_up, seeds: &SEEDS };
         // It is part of a stage, and a stage that is at work is finished; a second signal does not wait for it.
         draft.calibration = calibrate(&paths, &contender, &AtomicBool::new(false))?;
