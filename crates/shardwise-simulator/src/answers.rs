@@ -29,9 +29,10 @@ impl Coverage {
         self.within.iter_mut().zip(other.within).for_each(|(sum, within)| *sum += within);
     }
 
-    fn count(&mut self, answer: &Answer, measured_ms: f32) {
+    /// Counts a request that took so long, for which these latencies were named.
+    pub fn count(&mut self, quantiles_ms: [f32; 3], measured_ms: f32) {
         self.requests += 1;
-        for (within, quantile_ms) in self.within.iter_mut().zip(answer.quantiles_ms) {
+        for (within, quantile_ms) in self.within.iter_mut().zip(quantiles_ms) {
             *within += u64::from(measured_ms <= quantile_ms);
         }
     }
@@ -66,10 +67,10 @@ pub struct AnswerRecord {
 impl AnswerRecord {
     /// Counts what became of a request; a failure took the timeout.
     pub(crate) fn count(&mut self, answer: &Answer, risk: RiskLevel, measured_ms: f32) {
-        self.all.count(answer, measured_ms);
-        self.by_risk[usize::from(risk.rank())].count(answer, measured_ms);
+        self.all.count(answer.quantiles_ms, measured_ms);
+        self.by_risk[usize::from(risk.rank())].count(answer.quantiles_ms, measured_ms);
         if answer.congested {
-            self.congested.count(answer, measured_ms);
+            self.congested.count(answer.quantiles_ms, measured_ms);
         }
     }
 

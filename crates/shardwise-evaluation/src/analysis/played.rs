@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use shardwise_features::Answer;
 use shardwise_policies::Policy;
-use shardwise_simulator::{AnswerRecord, Choice, Foreseen, Recorder, SimulateOptions};
+use shardwise_simulator::{AnswerRecord, Choice, Coverage, Foreseen, Recorder, SimulateOptions};
 use shardwise_types::{HistoryRecord, RiskLevel, ShardId, ShardPrediction};
 
 use super::Played;
@@ -255,60 +255,41 @@ impl Regrets {
     }
 }
 
-/// Requests and those within the three latencies that were named.
-#[derive(Debug, Clone, Copy, Default)]
-struct Within {
-    requests: u64,
-    within: [u64; 3],
-}
-
-impl Within {
-    fn count(&mut self, seen: &Seen) {
-        self.requests += 1;
-        for (within, quantile_ms) in self.within.iter_mut().zip(seen.quantiles_ms) {
-            *within += u64::from(seen.latency_ms <= quantile_ms);
-        }
-    }
-}
-
-/// The same by what requests have in common.
+/// Coverage of the latencies that were named, by what requests have in common.
 #[derive(Default)]
 struct CoverageBy {
-    all: Within,
-    risk: [Within; RiskLevel::ALL.len()],
-    load: [Within; LOADS.len()],
-    shard: BTreeMap<ShardId, Within>,
+    all: Coverage,
+    risk: [Coverage; RiskLevel::ALL.len()],
+    load: [Coverage; LOADS.len()],
+    shard: BTreeMap<ShardId, Coverage>,
 }
 
 impl CoverageBy {
     fn add(&mut self, paths: &SamplePaths<'_>, bands: &Bands, watch: &Watch<'_>) {
-        let mut by_shard = vec![Within::default(); watch.shards.len()];
+        let mut by_shard = vec![Coverage::default(); watch.shards.len()];
         let answered = |seen: &Seen| !seen.latency_ms.is_nan() && !seen.quantiles_ms[0].is_nan();
         for (arrival, seen) in watch.seen.iter().enumerate().filter(|(_, seen)| answered(seen)) {
             let risk = paths.workload.arrivals[arrival].request.risk;
-            self.all.count(seen);
-            self.risk[usize::from(risk.rank())].count(seen);
-            self.load[usize::from(bands.load[arrival])].count(seen);
-            by_shard[usize::from(seen.shard)].count(seen);
+            self.all.count(seen.quantiles_ms, seen.latency_ms);
+            self.risk[usize::from(risk.rank())].count(seen.quantiles_ms, seen.latency_ms);
+            self.load[usize::from(bands.load[arrival])].count(seen.quantiles_ms, seen.latency_ms);
+            by_shard[usize::from(seen.shard)].count(seen.quantiles_ms, seen.latency_ms);
         }
-        for (shard, within) in watch.shards.iter().zip(by_shard) {
-            let sum = self.shard.entry(shard.clone()).or_default();
-            sum.requests += within.requests;
-            sum.within.iter_mut().zip(within.within).for_each(|(sum, within)| *sum += within);
+        for (shard, coverage) in watch.shards.iter().zip(&by_shard) {
+            self.shard.entry(shard.clone()).or_default().add(coverage);
         }
     }
 
     fn figures(&self) -> Vec<CoverageFigures> {
-        let risks = RiskLevel::ALL.iter().zip(&self.risk).map(|(risk, within)| ("risk", risk.as_str(), within));
-        let loads = LOADS.iter().zip(&self.load).map(|(load, within)| ("load", *load, within));
-        let shards = self.shard.iter().map(|(shard, within)| ("shard", shard.as_str(), within));
+        let risks = RiskLevel::ALL.iter().zip(&self.risk).map(|(risk, coverage)| ("risk", risk.as_str(), coverage));
+        let loads = LOADS.iter().zip(&self.load).map(|(load, coverage)| ("load", *load, coverage));
+        let shards = self.shard.iter().map(|(shard, coverage)| ("shard", shard.as_str(), coverage));
         let all = std::iter::once(("all", "all requests", &self.all)).chain(risks).chain(loads).chain(shards);
-        all.filter(|(.., within)| within.requests > 0)
-            .map(|(by, of, Within { requests, within })| {
-                let [p50, p90, p99] = within.map(|within| within as f64 / *requests as f64);
-                CoverageFigures { by: by.to_owned(), of: of.to_owned(), requests: *requests, p50, p90, p99 }
-            })
-            .collect()
+        all.filter_map(|(by, of, coverage)| {
+            let ([p50, p90, p99], requests) = (coverage.shares()?, coverage.requests);
+            Some(CoverageFigures { by: by.to_owned(), of: of.to_owned(), requests, p50, p90, p99 })
+        })
+        .collect()
     }
 }
 
