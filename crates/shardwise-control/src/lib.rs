@@ -1,0 +1,1 @@
+//! Traffic splits and shard limits, changed everywhere or nowhere.

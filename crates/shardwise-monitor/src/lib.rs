@@ -1,0 +1,1 @@
+//! What shards measure and publish, and what routers make of it.

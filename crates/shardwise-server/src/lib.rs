@@ -1,0 +1,1 @@
+//! The sidecar that answers over HTTP, its dashboard, and the reference shard.
