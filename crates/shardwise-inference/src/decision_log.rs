@@ -158,8 +158,8 @@ impl DecisionLog {
         self.push(HistoryRecord::Decision(record));
     }
 
-    /// Logs an outcome, or drops and counts it when there is no room.
-    pub fn record_outcome(&self, logged: &LoggedOutcome<'_>) {
+    /// Logs an outcome, or drops and counts it when there is no room. Returns whether it was taken in.
+    pub fn record_outcome(&self, logged: &LoggedOutcome<'_>) -> bool {
         let LoggedOutcome { decision_id, sequence, event_at, known_at, response } = *logged;
         let router = self.config.router.clone();
         self.push(HistoryRecord::Outcome(OutcomeRecord {
@@ -169,7 +169,7 @@ impl DecisionLog {
             known_at,
             router,
             response: *response,
-        }));
+        }))
     }
 
     /// Hands at most `max` records to the writer, in the order in which they came, and returns how many. Records of one
@@ -197,12 +197,16 @@ impl DecisionLog {
         wide
     }
 
-    fn push(&self, record: HistoryRecord) {
+    fn push(&self, record: HistoryRecord) -> bool {
         match self.waiting.push(record) {
-            Ok(()) => _ = self.written.fetch_add(1, Relaxed),
+            Ok(()) => {
+                self.written.fetch_add(1, Relaxed);
+                true
+            }
             Err(record) => {
                 self.recycle(record);
                 self.count_dropped();
+                false
             }
         }
     }

@@ -23,7 +23,7 @@ const TABLE_CREDIT: f64 = 1.15;
 
 /// What a decision may lean on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Trust {
+pub enum Trust {
     /// Only what this router measured itself.
     Online,
     /// The service table too.

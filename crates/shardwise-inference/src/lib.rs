@@ -33,6 +33,7 @@ mod watcher;
 pub use config::{Admission, Budget, Cap, Exploration, Guards, PlacerConfig};
 pub use counts::DecisionCounts;
 pub use decision_log::{DecisionLog, LogConfig, LoggedDecision, LoggedOutcome};
+pub use gate::Trust;
 pub use model_slot::ModelSlot;
 pub use placer::{Placement, Placer};
 pub use revisit::{Revisited, Weighed};

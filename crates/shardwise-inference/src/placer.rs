@@ -147,6 +147,16 @@ impl Placer {
         self.loaded.swap(bundle.map(Loaded::new)).map(|before| Arc::clone(&before.bundle))
     }
 
+    /// The bundle that decides.
+    pub fn bundle(&self) -> Option<Arc<ModelBundle>> {
+        self.loaded.load().as_ref().map(|loaded| Arc::clone(&loaded.bundle))
+    }
+
+    /// Whose forecasts the gate trusts at present.
+    pub fn trust(&self) -> Trust {
+        self.config.guards.gate.map_or(Trust::Model, |factor| self.gate.trust(factor))
+    }
+
     /// Its configuration.
     pub fn config(&self) -> &PlacerConfig {
         &self.config
@@ -281,7 +291,7 @@ impl Placer {
         loaded: Option<&Loaded>,
         changes: &[(usize, f32)],
     ) -> (DecidedBy, Option<FallbackReason>) {
-        let trust = self.config.guards.gate.map_or(Trust::Model, |factor| self.gate.trust(factor));
+        let trust = self.trust();
         // A table that errs more than this router's own measurements is as good as none.
         let table = if trust == Trust::Online { None } else { context.service_table };
         let promising = self.config.model_candidates.max(MOST_ALTERNATIVES + 1);

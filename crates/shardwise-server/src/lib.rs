@@ -1,1 +1,24 @@
 //! The sidecar that answers over HTTP, its dashboard, and the reference shard.
+
+mod accepted;
+mod clock;
+mod config;
+mod decider;
+mod figures;
+mod files;
+mod http;
+mod journal;
+mod keeper;
+mod live;
+mod memory;
+mod metrics;
+mod model_log;
+mod pending;
+mod recent;
+mod sidecar;
+
+pub use clock::Clock;
+pub use config::{Access, Address, ConfigError, Limits, PREFIX, ServeConfig};
+pub use decider::PLACER;
+pub use journal::{Journal, JournalLimits, Recovered, journal_files};
+pub use sidecar::{Started, StartError, Summary, serve};

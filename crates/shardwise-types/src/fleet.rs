@@ -285,7 +285,11 @@ pub struct MarketSnapshot {
 }
 
 impl MarketSnapshot {
-    pub(crate) fn check(&self) -> Result<(), InvalidInput> {
+    /// Checks the values that it has.
+    ///
+    /// # Errors
+    /// Names the field that is out of range.
+    pub fn check(&self) -> Result<(), InvalidInput> {
         if self.volatility.is_some_and(|v| !(v.is_finite() && v >= 0.0)) {
             return Err(InvalidInput::new(
                 "marketConditions.volatility",

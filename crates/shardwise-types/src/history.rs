@@ -11,7 +11,8 @@ use crate::{
 };
 
 /// A decision, known the moment it is made.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DecisionRecord {
     /// Unique within a history.
     pub decision_id: u64,
@@ -44,7 +45,22 @@ pub struct DecisionRecord {
     /// For a share of the decisions: the eligible shards, whose features follow.
     pub logged_shards: Vec<ShardId>,
     /// Their feature vectors, row by row, in the order of the feature table.
+    #[serde(with = "null_for_missing")]
     pub logged_features: Vec<f32>,
+}
+
+/// JSON has no NaN, which is how a feature is missing.
+mod null_for_missing {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(values: &[f32], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(values.iter().map(|value| (!value.is_nan()).then_some(value)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f32>, D::Error> {
+        let values = Vec::<Option<f32>>::deserialize(deserializer)?;
+        Ok(values.into_iter().map(|value| value.unwrap_or(f32::NAN)).collect())
+    }
 }
 
 /// What a challenger, which decides nothing, says of a decision; it belongs to the decision and the outcome of the same id.
@@ -81,7 +97,8 @@ pub struct ShadowRecord {
 }
 
 /// What became of a decision, known when the response (or the timeout) reaches the router.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct OutcomeRecord {
     /// The decision.
     pub decision_id: u64,
@@ -98,7 +115,8 @@ pub struct OutcomeRecord {
 }
 
 /// A shard's report as it reached the routers.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ReportRecord {
     /// Total order among records that are known at the same instant.
     pub sequence: u64,
@@ -111,7 +129,8 @@ pub struct ReportRecord {
 }
 
 /// One minute of the market.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct MarketRecord {
     /// Total order among records that are known at the same instant.
     pub sequence: u64,
@@ -132,7 +151,8 @@ pub struct MarketRecord {
 }
 
 /// A record of any of the five tables.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "table", rename_all = "snake_case")]
 pub enum HistoryRecord {
     /// A row of `decisions`.
     Decision(Box<DecisionRecord>),

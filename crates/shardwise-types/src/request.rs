@@ -88,8 +88,8 @@ levels! {
 }
 
 /// One request to place: a pure function to run for an event.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", try_from = "RawRequest")]
 pub struct PlacementRequest {
     /// The function to run.
     pub function: FunctionId,
@@ -155,13 +155,10 @@ struct RawRequest {
     market_conditions: Option<MarketSnapshot>,
 }
 
-impl PlacementRequest {
-    /// Reads a request from JSON with the specification's names (`type`, `tradingPair`, `riskLevel`, `amountUsd` …).
-    ///
-    /// # Errors
-    /// Names the field that is missing, unknown or out of range, and what it may hold.
-    pub fn from_json(json: &str) -> Result<Self, InvalidInput> {
-        let raw: RawRequest = serde_json::from_str(json).map_err(|e| InvalidInput::new("request", e.to_string()))?;
+impl TryFrom<RawRequest> for PlacementRequest {
+    type Error = InvalidInput;
+
+    fn try_from(raw: RawRequest) -> Result<Self, InvalidInput> {
         let level = |text: Option<String>, default: &str| text.unwrap_or_else(|| default.to_owned());
         Self {
             function: raw.function.into(),
@@ -182,6 +179,17 @@ impl PlacementRequest {
             market: raw.market_conditions,
         }
         .check()
+    }
+}
+
+impl PlacementRequest {
+    /// Reads a request from JSON with the specification's names (`type`, `tradingPair`, `riskLevel`, `amountUsd` …).
+    ///
+    /// # Errors
+    /// Names the field that is missing, unknown or out of range, and what it may hold.
+    pub fn from_json(json: &str) -> Result<Self, InvalidInput> {
+        let raw: RawRequest = serde_json::from_str(json).map_err(|e| InvalidInput::new("request", e.to_string()))?;
+        raw.try_into()
     }
 
     /// Checks the fields whose types allow more than their meaning; every border calls it once.

@@ -1,0 +1,363 @@
+//! What `serve` can be told: a TOML file, over it variables of the environment, over them options of the command line.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use shardwise_policies::StrategiesConfig;
+use toml::{Table, Value};
+
+/// Variables of the environment begin with this; two underscores part a section from its field, as in
+/// `SHARDWISE_SERVE_LIMITS__BODY_BYTES`.
+pub const PREFIX: &str = "SHARDWISE_SERVE_";
+
+/// All settings of a sidecar. What a file does not say is the default.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServeConfig {
+    /// Where requests are answered: `host:port`, or `unix:/path`.
+    pub listen: String,
+    /// Where operators look and act: dashboard, metrics, configuration. With the requests when left out.
+    pub admin: Option<String>,
+    /// The registry; without one the router decides by what it measures itself.
+    pub models: Option<PathBuf>,
+    /// The model's name in the registry.
+    pub name: String,
+    /// The alias that decides.
+    pub alias: String,
+    /// The alias that only says what it would have done.
+    pub challenger: Option<String>,
+    /// `shardwise`, or a policy to compare it with, which needs no model.
+    pub policy: String,
+    /// The router's own name, in the history.
+    pub router: String,
+    /// Fleet file (`shards`, `network`, `routerRegion`) to begin with; shards that report join it.
+    pub fleet: PathBuf,
+    /// Where the journal, the audit and what is remembered lie.
+    pub data: PathBuf,
+    /// NATS server such as `nats://127.0.0.1:4222`; without one shards report by HTTP.
+    pub nats: Option<String>,
+    /// Threads that answer.
+    pub workers: usize,
+    /// Seconds between two looks at the registry.
+    pub watch_s: f64,
+    /// Share of the decisions whose candidates' features are logged, in [0, 1].
+    pub log_share: f64,
+    /// Age at which a report no longer counts, in ms, for what the fleet's view shows as stale.
+    pub stale_after_ms: f64,
+    /// Milliseconds after which an outcome that has not come is given up.
+    pub outcome_wait_ms: f64,
+    /// Limits of requests and of load.
+    pub limits: Limits,
+    /// Who may ask, and over what.
+    pub access: Access,
+    /// The specification's strategies: constraints and fallbacks.
+    pub strategies: StrategiesConfig,
+}
+
+impl Default for ServeConfig {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:7070".to_owned(),
+            admin: None,
+            models: None,
+            name: "default".to_owned(),
+            alias: "champion".to_owned(),
+            challenger: None,
+            policy: "shardwise".to_owned(),
+            router: "router-1".to_owned(),
+            fleet: PathBuf::from("data/sample-fleet.json"),
+            data: PathBuf::from("shardwise-data"),
+            nats: None,
+            workers: 2,
+            watch_s: 5.0,
+            log_share: 0.02,
+            stale_after_ms: 10_000.0,
+            outcome_wait_ms: 60_000.0,
+            limits: Limits::default(),
+            access: Access::default(),
+            strategies: StrategiesConfig::default(),
+        }
+    }
+}
+
+/// Limits of requests and of load.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Largest body, in bytes.
+    pub body_bytes: usize,
+    /// Milliseconds in which the head of a request must have come.
+    pub head_ms: u64,
+    /// Milliseconds in which its body must have come.
+    pub body_ms: u64,
+    /// Connections at once; further ones are told 503 and closed.
+    pub connections: usize,
+    /// Requests of one batch.
+    pub batch: usize,
+    /// Milliseconds that work may wait for a thread before new work is refused with 503.
+    pub shed_above_ms: f64,
+    /// Decisions without an outcome that are remembered.
+    pub pending: usize,
+    /// Milliseconds that a stop may take.
+    pub drain_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 1 << 20,
+            head_ms: 5_000,
+            body_ms: 5_000,
+            connections: 4_096,
+            batch: 1_024,
+            shed_above_ms: 5.0,
+            pending: 200_000,
+            drain_ms: 10_000,
+        }
+    }
+}
+
+/// Who may ask, and over what.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Access {
+    /// File whose first line is the bearer token that all requests but those for health must carry.
+    pub token_file: Option<PathBuf>,
+    /// Certificate chain in PEM; TLS is on when both files are named.
+    pub tls_certificate: Option<PathBuf>,
+    /// Private key in PEM.
+    pub tls_key: Option<PathBuf>,
+}
+
+/// A configuration that is refused: where it was said, and what would be right.
+#[derive(Debug, thiserror::Error)]
+#[error("{place}: {problem}")]
+pub struct ConfigError {
+    /// A file, a variable, or a field.
+    pub place: String,
+    /// What is wrong, and what to do.
+    pub problem: String,
+}
+
+impl ConfigError {
+    pub(crate) fn new(place: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { place: place.into(), problem: problem.into() }
+    }
+}
+
+impl ServeConfig {
+    /// Reads a file, then variables of the environment, then `options`, pairs of a field such as `limits.body_bytes` and its
+    /// value; later ones win. Everything is checked.
+    ///
+    /// # Errors
+    /// Names the file, variable or field, and what it may hold.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        options: &[(&str, String)],
+    ) -> Result<Self, ConfigError> {
+        let mut table = file.map_or_else(|| Ok(Table::new()), read)?;
+        let variables: BTreeMap<String, String> = environment.into_iter().collect();
+        for (name, value) in &variables {
+            if let Some(field) = name.strip_prefix(PREFIX) {
+                put(&mut table, &field.to_lowercase().replace("__", "."), value, name)?;
+            }
+        }
+        for (field, value) in options {
+            put(&mut table, field, value, &format!("--{}", field.replace(['_', '.'], "-")))?;
+        }
+        let place = || file.map_or_else(|| "the configuration".to_owned(), |file| file.display().to_string());
+        let config: Self = table.try_into().map_err(|error| ConfigError::new(place(), told(&error)))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// All fields as TOML that [`load`](Self::load) reads.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("the configuration is plain data")
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |field: &str, problem: &str| Err(ConfigError::new(field, problem));
+        for (field, address) in [("listen", Some(&self.listen)), ("admin", self.admin.as_ref())] {
+            if let Some(address) = address {
+                Address::parse(address).map_err(|problem| ConfigError::new(field, problem))?;
+            }
+        }
+        for (field, text) in [("name", &self.name), ("alias", &self.alias), ("router", &self.router)] {
+            if text.is_empty() {
+                return wrong(field, "is empty; name it");
+            }
+        }
+        if self.policy != crate::PLACER && !shardwise_policies::NAMES.contains(&self.policy.as_str()) {
+            let all = shardwise_policies::NAMES.join(", ");
+            return Err(ConfigError::new(
+                "policy",
+                format!("'{}' is none; choose {} or one of {all}", self.policy, crate::PLACER),
+            ));
+        }
+        if !(0.0..=1.0).contains(&self.log_share) {
+            return wrong("log_share", "must be a share between 0 and 1");
+        }
+        if !(1..=1_024).contains(&self.workers) {
+            return wrong("workers", "must be between 1 and 1024");
+        }
+        for (field, value) in [
+            ("watch_s", self.watch_s),
+            ("stale_after_ms", self.stale_after_ms),
+            ("outcome_wait_ms", self.outcome_wait_ms),
+            ("limits.shed_above_ms", self.limits.shed_above_ms),
+        ] {
+            if !(value.is_finite() && value > 0.0) {
+                return wrong(field, "must be a finite number above 0");
+            }
+        }
+        let limits = &self.limits;
+        for (field, value) in [
+            ("limits.body_bytes", limits.body_bytes),
+            ("limits.connections", limits.connections),
+            ("limits.batch", limits.batch),
+            ("limits.pending", limits.pending),
+        ] {
+            if value == 0 {
+                return wrong(field, "must be at least 1");
+            }
+        }
+        if self.access.tls_certificate.is_some() != self.access.tls_key.is_some() {
+            return wrong("access", "names only one of tls_certificate and tls_key; TLS needs both");
+        }
+        self.strategies.check().map_err(|error| ConfigError::new(format!("strategies.{}", error.field), error.problem))
+    }
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// `host:port`; port 0 is any that is free.
+    Tcp(String),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// Reads `host:port` or `unix:/path`.
+    ///
+    /// # Errors
+    /// Says what an address looks like.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return match path.is_empty() {
+                true => Err("names no path; write unix:/run/shardwise.sock".to_owned()),
+                false => Ok(Self::Unix(PathBuf::from(path))),
+            };
+        }
+        let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+        match port {
+            Some(Ok(_)) => Ok(Self::Tcp(text.to_owned())),
+            _ => Err(format!("'{text}' is no address; write host:port such as 127.0.0.1:7070, or unix:/path")),
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<Table, ConfigError> {
+    let place = || file.display().to_string();
+    let text = std::fs::read_to_string(file).map_err(|error| ConfigError::new(place(), format!("cannot read: {error}")))?;
+    text.parse::<Table>().map_err(|error| ConfigError::new(place(), told(&error)))
+}
+
+/// One line of what the parser says; it draws the place over several.
+fn told(error: &toml::de::Error) -> String {
+    error.to_string().trim().replace('\n', "; ")
+}
+
+/// Puts a value at `section.field`.
+fn put(table: &mut Table, field: &str, text: &str, place: &str) -> Result<(), ConfigError> {
+    let mut sections: Vec<&str> = field.split('.').collect();
+    let last = sections.pop().unwrap_or_default();
+    let mut at = table;
+    for section in sections {
+        let below = at.entry(section.to_owned()).or_insert_with(|| Value::Table(Table::new()));
+        at = below.as_table_mut().ok_or_else(|| ConfigError::new(place, format!("'{section}' is no section")))?;
+    }
+    at.insert(last.to_owned(), value_of(field, text));
+    Ok(())
+}
+
+/// Reads text as what the field is by default, for nobody quotes in a shell; fields without a default are text.
+fn value_of(field: &str, text: &str) -> Value {
+    let defaults = Table::try_from(ServeConfig::default()).expect("the configuration is plain data");
+    let default = field.split('.').try_fold(Value::Table(defaults), |at, part| at.get(part).cloned());
+    if matches!(default, None | Some(Value::String(_))) {
+        return Value::String(text.to_owned());
+    }
+    let parsed = format!("value = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
+    match (parsed, default) {
+        (Some(Value::Integer(whole)), Some(Value::Float(_))) => Value::Float(whole as f64),
+        (Some(value), _) => value,
+        (None, _) => Value::String(text.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(file: &str, environment: &[(&str, &str)], options: &[(&str, &str)]) -> Result<ServeConfig, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("serve.toml");
+        std::fs::write(&path, file).unwrap();
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let options: Vec<_> = options.iter().map(|(field, value)| (*field, (*value).to_owned())).collect();
+        ServeConfig::load(Some(&path), environment, &options)
+    }
+
+    #[test]
+    fn options_win_over_variables_and_these_over_the_file() {
+        let file = "listen = '127.0.0.1:1'\nname = 'file'\nrouter = 'file'\n[limits]\nbatch = 1\nconnections = 1\n";
+        let environment = [
+            ("SHARDWISE_SERVE_NAME", "environment"),
+            ("SHARDWISE_SERVE_ROUTER", "environment"),
+            ("SHARDWISE_SERVE_ALIAS", "2024"),
+            ("SHARDWISE_SERVE_WATCH_S", "3"),
+            ("SHARDWISE_SERVE_LIMITS__BATCH", "2"),
+            ("OTHER", "x"),
+        ];
+        let config = load(file, &environment, &[("router", "option")]).unwrap();
+        let names = [&config.listen, &config.name, &config.router].map(String::as_str);
+        assert_eq!(names, ["127.0.0.1:1", "environment", "option"]);
+        assert_eq!((config.alias.as_str(), config.watch_s), ("2024", 3.0));
+        assert_eq!((config.limits.batch, config.limits.connections), (2, 1));
+        assert_eq!(config.limits.body_bytes, Limits::default().body_bytes);
+    }
+
+    #[test]
+    fn what_it_writes_it_reads() {
+        let config = ServeConfig { admin: Some("unix:/tmp/x".to_owned()), ..ServeConfig::default() };
+        assert_eq!(load(&config.to_toml(), &[], &[]).unwrap(), config);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_what_would_be_right() {
+        for (file, told) in [
+            ("listen = 'here'", "host:port"),
+            ("admin = 'unix:'", "unix:/run"),
+            ("listne = 'x'", "listne"),
+            ("log_share = 2.0", "between 0 and 1"),
+            ("workers = 0", "workers"),
+            ("policy = 'best'", "p2c_in_flight"),
+            ("name = ''", "name"),
+            ("[limits]\nbody_bytes = 0", "limits.body_bytes"),
+            ("[limits]\nshed_above_ms = -1.0", "above 0"),
+            ("[access]\ntls_key = 'k'", "needs both"),
+            ("[strategies]\norder = ['luck']", "luck"),
+            ("listen = ", "serve.toml"),
+        ] {
+            let error = load(file, &[], &[]).unwrap_err().to_string();
+            assert!(error.contains(told), "{file}: {error}");
+        }
+        let error = load("", &[("SHARDWISE_SERVE_WORKERS", "many")], &[]).unwrap_err().to_string();
+        assert!(error.contains("workers"), "{error}");
+        assert!(ServeConfig::load(Some(Path::new("/no/file")), [], &[]).unwrap_err().to_string().contains("cannot read"));
+    }
+}

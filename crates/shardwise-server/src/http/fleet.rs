@@ -1,0 +1,161 @@
+//! What is known of the shards, and what they and the market report by HTTP.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::IntoResponse;
+use axum::{Json, http::StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use shardwise_features::BreakerState;
+use shardwise_monitor::{Distrust, Envelope, Ingested, ShardStatus};
+use shardwise_types::{HistoryRecord, MarketRecord, MarketSnapshot, ShardId, ShardReport, ShardShape, ShardSnapshot, Timestamp};
+
+use super::problem::Problem;
+use super::{App, body};
+use crate::live::Live;
+
+/// A shard as it is shown.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ShownShard {
+    id: ShardId,
+    address: Option<String>,
+    shape: ShardShape,
+    report: Option<ShardReport>,
+    load: Option<f32>,
+    /// Since the report came, in ms.
+    age_ms: Option<f64>,
+    is_stale: bool,
+    /// Why what it says of itself is not believed at present.
+    distrust: Option<Distrust>,
+    breaker: &'static str,
+    /// Requests of this router that are there.
+    in_flight: f64,
+    /// Share of this router's requests that failed there of late.
+    error_rate: f64,
+}
+
+/// All shards, in the order of their names.
+pub(crate) fn shown(live: &Live) -> Vec<ShownShard> {
+    let now = live.clock.now();
+    let fleet = live.view.snapshot();
+    let mut statuses: BTreeMap<ShardId, ShardStatus> =
+        live.view.status(now).shards.into_iter().map(|status| (status.shard.clone(), status)).collect();
+    fleet.shards.iter().map(|shard| shown_shard(live, shard, statuses.remove(&shard.id), now)).collect()
+}
+
+fn shown_shard(live: &Live, shard: &ShardSnapshot, status: Option<ShardStatus>, now: Timestamp) -> ShownShard {
+    let local = live.router.shard(&shard.id, now);
+    ShownShard {
+        id: shard.id.clone(),
+        address: status.as_ref().and_then(|status| status.address.clone()),
+        shape: shard.shape.clone(),
+        report: shard.report.clone(),
+        load: shard.load(),
+        age_ms: status.as_ref().and_then(|status| status.age_ms),
+        is_stale: status.as_ref().is_none_or(|status| status.stale),
+        distrust: status.and_then(|status| status.distrust),
+        breaker: match live.router.breaker(&shard.id, now) {
+            BreakerState::Closed => "closed",
+            BreakerState::HalfOpen => "half_open",
+            BreakerState::Open => "open",
+        },
+        in_flight: local.in_flight,
+        error_rate: local.error_rate,
+    }
+}
+
+/// `GET /v1/fleet`
+pub(super) async fn show(State(app): State<Arc<App>>) -> Json<Value> {
+    let fleet = app.live.view.snapshot();
+    Json(json!({
+        "at": app.live.clock.now(),
+        "routerRegion": fleet.router_region,
+        "shards": shown(&app.live),
+        "network": fleet.network,
+        "market": **app.live.market.load(),
+    }))
+}
+
+/// `POST /v1/reports`: a shard's envelope, as it would be published on a bus. Answered when it is in the journal.
+pub(super) async fn report(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<impl IntoResponse, Problem> {
+    let bytes = body::read(&headers, body, &app.config.limits).await?;
+    let envelope: Envelope = body::parse(&bytes)?;
+    let received_at = app.live.clock.now();
+    let record = match app.live.view.ingest(&envelope, received_at) {
+        Ingested::New(record) => {
+            app.live.hear(&record);
+            record
+        }
+        Ingested::Late(record) => record,
+        Ingested::Duplicate => return Ok(Json(json!({ "taken": false, "reason": "duplicate" }))),
+        Ingested::Distrusted(problem) => {
+            let detail = format!("the report is not believed: {problem}");
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "distrusted", detail));
+        }
+    };
+    keep(&app, HistoryRecord::Report(Box::new(record))).await?;
+    app.live.view.saved(&envelope.id());
+    Ok(Json(json!({ "taken": true })))
+}
+
+/// Returns when a record is on disk.
+async fn keep(app: &App, record: HistoryRecord) -> Result<(), Problem> {
+    let keep = app.keep.clone();
+    let kept = tokio::task::spawn_blocking(move || keep.durably(record)).await.map_err(|error| error.to_string());
+    kept.and_then(|kept| kept)
+        .map_err(|problem| Problem::unavailable("journal", format!("it is used, but could not be kept: {problem}")))
+}
+
+/// A minute of the market, as it is told.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Minute {
+    instrument: String,
+    price_usd: f64,
+    #[serde(default)]
+    volume: f64,
+    volatility_bp: Option<f32>,
+    trend_bp: Option<f32>,
+    event_at: Option<Timestamp>,
+}
+
+/// `POST /v1/market`
+pub(super) async fn market(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<impl IntoResponse, Problem> {
+    let bytes = body::read(&headers, body, &app.config.limits).await?;
+    let minute: Minute = body::parse(&bytes)?;
+    let known_at = app.live.clock.now();
+    if minute.instrument.is_empty() || !(minute.price_usd.is_finite() && minute.price_usd > 0.0) {
+        return Err(Problem::bad_request("instrument must be named, and priceUsd be a finite number above 0"));
+    }
+    if !(minute.volume.is_finite() && minute.volume >= 0.0) {
+        return Err(Problem::bad_request("volume must be a finite number, 0 or more"));
+    }
+    let snapshot = MarketSnapshot { volatility: minute.volatility_bp, trend: minute.trend_bp };
+    snapshot.check().map_err(|error| Problem::bad_request(error.to_string()))?;
+    app.live.market.store(Arc::new(snapshot));
+    let record = HistoryRecord::Market(MarketRecord {
+        sequence: app.live.ids.sequence(),
+        event_at: minute.event_at.unwrap_or(known_at),
+        known_at,
+        instrument: minute.instrument,
+        price_usd: minute.price_usd,
+        volume: minute.volume,
+        volatility_bp: minute.volatility_bp,
+        trend_bp: minute.trend_bp,
+    });
+    keep(&app, record).await?;
+    Ok(Json(json!({ "taken": true })))
+}

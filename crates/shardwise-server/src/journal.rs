@@ -1,0 +1,227 @@
+//! The journal: what a router decided and learned, one JSON object a line, in files that only ever grow.
+//!
+//! `shardwise history import --from journal` makes a history of it. What was written survives the death of the process; what
+//! was synced, that of the machine. A full or slow disk never holds up a decision: lines wait in a bounded buffer, then the
+//! log before it fills, drops and counts.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use shardwise_types::HistoryRecord;
+
+/// The end of the name of a file that is still written to.
+const OPEN: &str = "ndjson.open";
+/// The end of the name of a file that is complete.
+const CLOSED: &str = "ndjson";
+/// How the line of a decision begins; the tag comes first.
+const DECISION: &[u8] = br#"{"table":"decision","#;
+
+/// Limits of a journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JournalLimits {
+    /// Bytes after which a new file is begun.
+    pub file_bytes: u64,
+    /// Bytes that may wait for a disk that does not take them.
+    pub waiting_bytes: usize,
+}
+
+impl Default for JournalLimits {
+    /// 64 MiB a file, 8 MiB waiting.
+    fn default() -> Self {
+        Self { file_bytes: 64 << 20, waiting_bytes: 8 << 20 }
+    }
+}
+
+/// What an earlier process left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Recovered {
+    /// Files that it had not closed.
+    pub files: u64,
+    /// Bytes of lines that were cut short, and are cut off.
+    pub torn_bytes: u64,
+    /// Decisions in the files that it had not closed.
+    pub decisions: u64,
+}
+
+/// The writing end of a journal; one thread has it.
+pub struct Journal {
+    dir: PathBuf,
+    boot: String,
+    limits: JournalLimits,
+    file: Option<OpenFile>,
+    files: u64,
+    waiting: Vec<u8>,
+    /// Decisions among the waiting lines, and those that were written.
+    waiting_decisions: u64,
+    decisions: u64,
+}
+
+struct OpenFile {
+    file: File,
+    path: PathBuf,
+    /// Bytes of whole lines.
+    bytes: u64,
+    is_synced: bool,
+}
+
+impl Journal {
+    /// Opens the folder for a process that calls itself `boot`, and closes what earlier ones left open.
+    ///
+    /// # Errors
+    /// The folder cannot be made, read or written.
+    pub fn open(dir: &Path, boot: &str, limits: JournalLimits) -> io::Result<(Self, Recovered)> {
+        fs::create_dir_all(dir)?;
+        let mut recovered = Recovered::default();
+        for path in files_of(dir, OPEN)? {
+            close_left_over(&path, &mut recovered)?;
+        }
+        let journal = Self {
+            dir: dir.to_owned(),
+            boot: boot.to_owned(),
+            limits,
+            file: None,
+            files: 0,
+            waiting: Vec::new(),
+            waiting_decisions: 0,
+            decisions: 0,
+        };
+        Ok((journal, recovered))
+    }
+
+    /// Whether another record may be added before a flush.
+    pub fn has_room(&self) -> bool {
+        self.waiting.len() < self.limits.waiting_bytes
+    }
+
+    /// Decisions that were written so far.
+    pub fn decisions(&self) -> u64 {
+        self.decisions
+    }
+
+    /// Bytes that wait to be written.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Adds a record to what waits. Look for [room](Self::has_room) first.
+    pub fn add(&mut self, record: &HistoryRecord) {
+        serde_json::to_writer(&mut self.waiting, record).expect("memory takes what is written, and a record is JSON");
+        self.waiting.push(b'\n');
+        self.waiting_decisions += u64::from(matches!(record, HistoryRecord::Decision(_)));
+    }
+
+    /// Writes what waits; from then on it survives this process.
+    ///
+    /// # Errors
+    /// The disk does not take it: it goes on waiting, and what was written of it is taken back.
+    pub fn flush(&mut self) -> io::Result<()> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        if self.file.as_ref().is_some_and(|open| open.bytes >= self.limits.file_bytes) {
+            self.close()?;
+        }
+        if self.file.is_none() {
+            let path = self.dir.join(format!("{}-{:06}.{OPEN}", self.boot, self.files));
+            let file = OpenOptions::new().create_new(true).write(true).open(&path)?;
+            self.file = Some(OpenFile { file, path, bytes: 0, is_synced: true });
+            self.files += 1;
+        }
+        let open = self.file.as_mut().expect("it was opened above");
+        // After an error the place to write may be anywhere.
+        open.file.seek(SeekFrom::Start(open.bytes))?;
+        if let Err(error) = open.file.write_all(&self.waiting) {
+            // Should that fail as well, the next flush writes over it.
+            _ = open.file.set_len(open.bytes);
+            return Err(error);
+        }
+        open.bytes += self.waiting.len() as u64;
+        open.is_synced = false;
+        self.waiting.clear();
+        self.decisions += std::mem::take(&mut self.waiting_decisions);
+        Ok(())
+    }
+
+    /// Forgets what waits, for whoever says so to those that wait.
+    pub fn give_up_waiting(&mut self) {
+        self.waiting.clear();
+        self.waiting_decisions = 0;
+    }
+
+    /// Has the disk keep what was written; from then on it survives the machine.
+    ///
+    /// # Errors
+    /// The disk says no.
+    pub fn sync(&mut self) -> io::Result<()> {
+        match self.file.as_mut() {
+            Some(open) if !open.is_synced => {
+                open.file.sync_data()?;
+                open.is_synced = true;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Completes the file that is written to; the next flush begins another.
+    ///
+    /// # Errors
+    /// The disk says no.
+    pub fn close(&mut self) -> io::Result<()> {
+        self.sync()?;
+        let Some(open) = self.file.take() else { return Ok(()) };
+        fs::rename(&open.path, open.path.with_extension("")).inspect_err(|_| self.file = Some(open))
+    }
+}
+
+/// The files of a journal in the order in which they were begun: names begin with the time of the start.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn journal_files(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = files_of(dir, CLOSED)?;
+    files.extend(files_of(dir, OPEN)?);
+    files.sort();
+    Ok(files)
+}
+
+fn files_of(dir: &Path, end: &str) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if name.split_once('.').is_some_and(|(_, rest)| rest == end) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Cuts off a line that was cut short, counts, and completes the file.
+fn close_left_over(path: &Path, recovered: &mut Recovered) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut reader = BufReader::new(&file);
+    let (mut whole, mut line) = (0_u64, Vec::new());
+    loop {
+        line.clear();
+        let read = reader.by_ref().read_until(b'\n', &mut line)?;
+        if read == 0 {
+            break;
+        }
+        if line.last() != Some(&b'\n') {
+            recovered.torn_bytes += read as u64;
+            break;
+        }
+        whole += read as u64;
+        recovered.decisions += u64::from(line.starts_with(DECISION));
+    }
+    file.set_len(whole)?;
+    file.sync_all()?;
+    recovered.files += 1;
+    fs::rename(path, path.with_extension(""))
+}
+
+#[cfg(test)]
+mod tests;

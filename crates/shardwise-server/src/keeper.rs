@@ -1,0 +1,210 @@
+//! The thread that writes the journal: decisions and outcomes when they have come, reports before they are acknowledged.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use shardwise_types::HistoryRecord;
+
+use crate::clock::instant;
+use crate::journal::Journal;
+use crate::live::Live;
+
+/// Time between two writes.
+const WRITE_EVERY: Duration = Duration::from_millis(100);
+/// Time between two syncs, when nobody waits for one.
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// Records that may wait to be kept durably.
+const DURABLE_WAITING: usize = 1_024;
+/// Shadows that are asked between two writes.
+const SHADOWS_PER_WRITE: usize = 2_000;
+
+/// How keeping goes; read by the metrics.
+#[derive(Debug, Default)]
+pub(crate) struct Keeping {
+    pub(crate) decisions: AtomicU64,
+    pub(crate) errors: AtomicU64,
+    pub(crate) waiting_bytes: AtomicU64,
+    /// Whether the last write failed.
+    pub(crate) is_failing: AtomicBool,
+    last_error: Mutex<Option<String>>,
+}
+
+impl Keeping {
+    fn failed(&self, error: &io::Error) {
+        self.errors.fetch_add(1, Relaxed);
+        if !self.is_failing.swap(true, Relaxed) {
+            tracing::warn!(%error, "the journal cannot be written; what comes waits, then is dropped and counted");
+        }
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+    }
+
+    fn succeeded(&self) {
+        if self.is_failing.swap(false, Relaxed) {
+            tracing::info!("the journal is written again");
+        }
+    }
+
+    /// What the disk said last, while it says no.
+    pub(crate) fn problem(&self) -> Option<String> {
+        self.is_failing
+            .load(Relaxed)
+            .then(|| self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone())
+            .flatten()
+    }
+}
+
+/// A record that somebody waits for.
+struct Durable {
+    record: HistoryRecord,
+    done: SyncSender<Result<(), String>>,
+}
+
+/// Hands records to the thread and waits until they are on disk.
+#[derive(Clone)]
+pub(crate) struct Keep(SyncSender<Durable>);
+
+impl Keep {
+    /// Returns when the record survives the machine; it blocks.
+    ///
+    /// # Errors
+    /// The disk does not take it, or the server ends: it is not kept.
+    pub(crate) fn durably(&self, record: HistoryRecord) -> Result<(), String> {
+        let ended = |_| "the server is about to end".to_owned();
+        let (done, result) = sync_channel(1);
+        self.0.send(Durable { record, done }).map_err(|_| ended(()))?;
+        result.recv().map_err(|_| ended(()))?
+    }
+}
+
+/// The thread; it ends when it is asked to and everything is written, or cannot be.
+pub(crate) struct Keeper {
+    until: Arc<AtomicBool>,
+    thread: JoinHandle<Journal>,
+}
+
+/// A channel for records that must be durable.
+pub(crate) fn channel() -> (Keep, DurableRecords) {
+    let (sender, receiver) = sync_channel(DURABLE_WAITING);
+    (Keep(sender), DurableRecords(receiver))
+}
+
+pub(crate) struct DurableRecords(Receiver<Durable>);
+
+impl Keeper {
+    pub(crate) fn start(
+        live: Arc<Live>,
+        journal: Journal,
+        records: DurableRecords,
+        keeping: Arc<Keeping>,
+    ) -> io::Result<Self> {
+        let until = Arc::new(AtomicBool::new(false));
+        let is_over = Arc::clone(&until);
+        let thread = thread::Builder::new().name("journal".to_owned()).spawn(move || {
+            let mut work = Work { live, journal, records: records.0, keeping, synced_at: instant() };
+            work.run(&is_over);
+            work.journal
+        })?;
+        Ok(Self { until, thread })
+    }
+
+    /// Writes what is left and returns the journal, completed as far as the disk allows.
+    pub(crate) fn stop(self) -> Option<Journal> {
+        self.until.store(true, Relaxed);
+        self.thread.join().ok()
+    }
+}
+
+struct Work {
+    live: Arc<Live>,
+    journal: Journal,
+    records: Receiver<Durable>,
+    keeping: Arc<Keeping>,
+    synced_at: Instant,
+}
+
+impl Work {
+    fn run(&mut self, is_over: &AtomicBool) {
+        loop {
+            let is_last = is_over.load(Relaxed);
+            let first = match self.records.recv_timeout(if is_last { Duration::ZERO } else { WRITE_EVERY }) {
+                Ok(durable) => Some(durable),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => {
+                    thread::sleep(if is_last { Duration::ZERO } else { WRITE_EVERY });
+                    None
+                }
+            };
+            self.write_log();
+            if let Some(first) = first {
+                self.write_durably(first);
+            }
+            if self.synced_at.elapsed() >= SYNC_EVERY || is_last {
+                self.sync();
+            }
+            if is_last {
+                _ = self.journal.close();
+                return;
+            }
+        }
+    }
+
+    /// What is logged, as long as the disk takes it.
+    fn write_log(&mut self) {
+        loop {
+            let mut drained = 0;
+            while self.journal.has_room() && self.live.log.drain(1, |record| self.journal.add(record)) == 1 {
+                drained += 1;
+            }
+            if let Some(shadow) = self.live.shadow.as_deref().filter(|_| self.journal.has_room()) {
+                shadow.score(SHADOWS_PER_WRITE, |said| {
+                    if said.agrees {
+                        self.live.figures.shadow_agree();
+                    }
+                    self.journal.add(&HistoryRecord::Shadow(Box::new(said)));
+                });
+            }
+            let written = self.journal.flush();
+            self.note(&written);
+            if written.is_err() || drained == 0 || self.journal.has_room() {
+                return;
+            }
+        }
+    }
+
+    /// This record and those that came meanwhile, each on disk before it is said to be.
+    fn write_durably(&mut self, first: Durable) {
+        let batch: Vec<Durable> = std::iter::once(first).chain(self.records.try_iter().take(DURABLE_WAITING)).collect();
+        // Behind lines that the disk does not take nothing is promised.
+        let mut kept = self.journal.flush();
+        if kept.is_ok() {
+            batch.iter().for_each(|durable| self.journal.add(&durable.record));
+            kept = self.journal.flush().inspect_err(|_| self.journal.give_up_waiting());
+        }
+        let kept = kept.and_then(|()| self.journal.sync());
+        self.note(&kept);
+        let told = kept.map_err(|error| error.to_string());
+        for durable in batch {
+            // Whoever has gone will send it again.
+            _ = durable.done.send(told.clone());
+        }
+    }
+
+    fn sync(&mut self) {
+        let synced = self.journal.sync();
+        self.note(&synced);
+        self.synced_at = instant();
+    }
+
+    fn note(&self, result: &io::Result<()>) {
+        match result {
+            Ok(()) => self.keeping.succeeded(),
+            Err(error) => self.keeping.failed(error),
+        }
+        self.keeping.decisions.store(self.journal.decisions(), Relaxed);
+        self.keeping.waiting_bytes.store(self.journal.waiting_bytes() as u64, Relaxed);
+    }
+}

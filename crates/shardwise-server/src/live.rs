@@ -1,0 +1,275 @@
+//! One router at work: decides, remembers what waits for its outcome, logs, and learns from what comes back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
+use shardwise_features::{DecisionContext, RouterState};
+use shardwise_inference::{DecisionLog, LoggedDecision, LoggedOutcome, Shadow};
+use shardwise_monitor::FleetView;
+use shardwise_policies::{Observed, Rules, eligible};
+use shardwise_types::{
+    DecidedBy, ErrorClass, FallbackReason, InvalidInput, MarketSnapshot, NoEligibleShard, PlacementRequest, ReportRecord, Response,
+    ShardId, ShardPrediction, Timestamp, combine_keys, key_of,
+};
+
+use crate::accepted::Accepted;
+use crate::clock::Clock;
+use crate::decider::{Decided, Decider};
+use crate::figures::Figures;
+use crate::pending::{Claim, Pending, Waiting};
+use crate::recent::Recent;
+
+/// What a router is at any time.
+pub(crate) struct Live {
+    pub(crate) clock: Clock,
+    pub(crate) decider: Decider,
+    pub(crate) shadow: Option<Arc<Shadow>>,
+    pub(crate) router: RouterState,
+    pub(crate) view: FleetView,
+    pub(crate) market: ArcSwap<MarketSnapshot>,
+    pub(crate) log: DecisionLog,
+    pub(crate) pending: Pending,
+    pub(crate) ids: Ids,
+    pub(crate) accepted: Accepted,
+    pub(crate) figures: Figures,
+    pub(crate) recent: Recent,
+}
+
+/// Numbers for decisions and for the order of records.
+#[derive(Debug)]
+pub(crate) struct Ids {
+    first: u64,
+    decisions: AtomicU64,
+    sequence: AtomicU64,
+}
+
+impl Ids {
+    /// Ids that no other router's and no other start's run into, but by a chance of one in billions.
+    pub(crate) fn of(router: &str, started_at: Timestamp) -> Self {
+        let first = combine_keys(key_of(router), started_at.nanos().cast_unsigned());
+        Self { first, decisions: AtomicU64::new(0), sequence: AtomicU64::new(0) }
+    }
+
+    fn decision(&self) -> u64 {
+        // A history holds them in 63 bits.
+        self.first.wrapping_add(self.decisions.fetch_add(1, Relaxed)) & (u64::MAX >> 1)
+    }
+
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence.fetch_add(1, Relaxed)
+    }
+}
+
+/// What a client is told.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Answer {
+    /// To be sent back with the outcome.
+    pub(crate) decision_id: String,
+    #[serde(flatten)]
+    pub(crate) said: Said,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Said {
+    Prediction(Box<ShardPrediction>),
+    /// A rival names a shard, and some foretell a latency.
+    #[serde(rename_all = "camelCase")]
+    Plain {
+        recommended_shard: ShardId,
+        expected_latency: Option<f64>,
+        eligible: u32,
+        propensity: f64,
+        decided_by: DecidedBy,
+        fallback_reason: Option<FallbackReason>,
+    },
+}
+
+/// The answer when no shard is eligible and the router's own machine may run the request.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Locally {
+    pub(crate) recommended_shard: &'static str,
+    pub(crate) decided_by: DecidedBy,
+    pub(crate) degraded: bool,
+    pub(crate) reasoning: Vec<String>,
+}
+
+/// What became of a decision, as a client tells it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Outcome {
+    pub(crate) decision_id: String,
+    /// From dispatch to response, in ms.
+    pub(crate) total_ms: f32,
+    /// On a core, loading included, in ms.
+    #[serde(default)]
+    pub(crate) exec_ms: f32,
+    /// In the shard's queue, in ms.
+    #[serde(default)]
+    pub(crate) queue_ms: f32,
+    /// Queued and running when it answered.
+    #[serde(default)]
+    pub(crate) queue_len: u32,
+    #[serde(default)]
+    pub(crate) cold: bool,
+    #[serde(default)]
+    pub(crate) error: Option<ErrorClass>,
+    /// When the shard finished; now when left out.
+    #[serde(default)]
+    pub(crate) event_at: Option<Timestamp>,
+}
+
+impl Outcome {
+    /// The decision's id and the response.
+    fn check(&self) -> Result<(u64, Response), InvalidInput> {
+        let id = self.decision_id.parse::<u64>().ok().filter(|id| *id <= u64::MAX >> 1);
+        let id = id.ok_or_else(|| {
+            InvalidInput::new("decisionId", "is not one; send back the decisionId of the answer, as text")
+        })?;
+        for (field, ms) in [("totalMs", self.total_ms), ("execMs", self.exec_ms), ("queueMs", self.queue_ms)] {
+            if !(ms.is_finite() && ms >= 0.0) {
+                return Err(InvalidInput::new(field, format!("{ms} must be a finite number of milliseconds, 0 or more")));
+            }
+        }
+        let Self { error, total_ms, exec_ms, queue_ms, queue_len, cold, .. } = *self;
+        Ok((id, Response { error, total_ms, exec_ms, queue_ms, queue_len, cold }))
+    }
+}
+
+/// What was done with an outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// Learned and logged.
+    Taken,
+    /// Logged only: this process does not know the decision, an earlier one may.
+    Unmatched,
+    /// It came before; nothing was done.
+    Duplicate,
+    /// The log is full; it may be sent again.
+    NoRoom,
+}
+
+impl Live {
+    /// Decides a request.
+    pub(crate) fn place(&self, request: PlacementRequest) -> Result<Answer, NoEligibleShard> {
+        let (fleet, market) = (self.view.snapshot(), self.market.load());
+        let decided_at = self.clock.now();
+        let context = DecisionContext {
+            request: &request,
+            decided_at,
+            fleet: &fleet,
+            router: &self.router,
+            market: &market,
+            service_table: None,
+        };
+        let Decided { decision, prediction, service_table } =
+            self.decider.decide(&context).inspect_err(|refusal| self.figures.refuse(refusal))?;
+        let context = DecisionContext { service_table: service_table.as_deref(), ..context };
+        let decision_id = self.ids.decision();
+        let mut candidates = Vec::new();
+        if self.log.logs_candidates(decision_id) || self.shadow.is_some() {
+            // It was decided, so some are eligible; what constraints leave out is no candidate of the log either.
+            _ = match self.decider.placer() {
+                Some(placer) => placer.strategies().candidates(&context, &mut candidates).map(drop),
+                None => eligible(&context, &Rules::default(), &mut candidates),
+            };
+        }
+        let logged = LoggedDecision {
+            decision_id,
+            sequence: self.ids.sequence(),
+            context: &context,
+            decision: &decision,
+            policy: self.decider.name(),
+            model_version: prediction.as_ref().and_then(|prediction| prediction.model_version.as_deref()),
+            candidates: &candidates,
+        };
+        self.log.record(&logged);
+        if let Some(shadow) = &self.shadow {
+            shadow.observe(&logged);
+        }
+        let shard = fleet.shards[decision.chosen].id.clone();
+        if self.pending.has_room() {
+            let mut ticket = self.router.on_dispatch(&context, decision.chosen);
+            ticket.forecast = decision.forecast;
+            let waiting = Waiting { request: request.clone(), shard: shard.clone(), ticket, decided_at };
+            self.pending.insert(decision_id, waiting);
+        }
+        self.accepted.count();
+        self.figures.decide(decision.decided_by, decision.fallback_reason);
+        self.recent.note(decided_at, decision_id, &request, &shard, &decision, prediction.as_ref());
+        let said = prediction.map_or_else(
+            || Said::Plain {
+                recommended_shard: shard,
+                expected_latency: decision.predicted_ms,
+                eligible: decision.eligible,
+                propensity: decision.propensity,
+                decided_by: decision.decided_by,
+                fallback_reason: decision.fallback_reason,
+            },
+            |prediction| Said::Prediction(Box::new(prediction)),
+        );
+        Ok(Answer { decision_id: decision_id.to_string(), said })
+    }
+
+    /// Learns from an outcome and logs it, each once.
+    ///
+    /// # Errors
+    /// Names the field that is out of range.
+    pub(crate) fn settle(&self, outcome: &Outcome) -> Result<Settled, InvalidInput> {
+        let (decision_id, response) = outcome.check()?;
+        let known_at = self.clock.now();
+        let event_at = outcome.event_at.unwrap_or(known_at);
+        let sequence = self.ids.sequence();
+        let logged = LoggedOutcome { decision_id, sequence, event_at, known_at, response: &response };
+        match self.pending.claim(decision_id) {
+            Claim::Settled => {
+                self.figures.duplicate();
+                Ok(Settled::Duplicate)
+            }
+            Claim::Unknown => {
+                let is_taken = self.log.record_outcome(&logged);
+                if is_taken {
+                    self.figures.unmatched();
+                }
+                Ok(if is_taken { Settled::Unmatched } else { Settled::NoRoom })
+            }
+            Claim::Waiting(waiting) => {
+                if !self.log.record_outcome(&logged) {
+                    self.pending.put_back(decision_id, waiting);
+                    return Ok(Settled::NoRoom);
+                }
+                let Waiting { request, shard, ticket, .. } = &*waiting;
+                self.router.on_response(ticket, &response, known_at);
+                self.decider.learn(&Observed { request, shard, ticket, response: &response, known_at });
+                self.figures.settle(ticket.forecast.answer.as_ref(), &response);
+                Ok(Settled::Taken)
+            }
+        }
+    }
+
+    /// Learns from a report that the view has taken in.
+    pub(crate) fn hear(&self, record: &ReportRecord) {
+        self.router.on_report(&record.shard, record.report.known_at);
+        self.decider.hear(&record.shard, &record.report);
+    }
+
+    /// What is done every second, away from the requests.
+    pub(crate) fn tick(&self, outcome_wait_ms: f64) {
+        self.figures.wall_ahead(self.clock.look_at_the_wall());
+        self.pending.give_up(self.clock.now().plus_millis(-outcome_wait_ms));
+    }
+}
+
+/// The answer that has the caller run the request itself.
+pub(crate) fn locally(refusal: &NoEligibleShard) -> Locally {
+    Locally {
+        recommended_shard: "local",
+        decided_by: DecidedBy::Local,
+        degraded: true,
+        reasoning: vec![format!("{}: {refusal}", DecidedBy::Local.meaning())],
+    }
+}

@@ -1,0 +1,361 @@
+//! Starting a sidecar, running it until it is told to stop, and stopping it so that nothing accepted is lost.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use serde::Serialize;
+use shardwise_features::RouterState;
+use shardwise_inference::{
+    DecisionLog, LogConfig, ModelSlot, Placer, PlacerConfig, Shadow, ShadowConfig, WatchConfig, Watcher,
+};
+use shardwise_models::{Registry, RegistryError};
+use shardwise_monitor::{FleetImage, FleetView, FleetViewConfig};
+use shardwise_policies::{Runtime, Strategies, by_name};
+use shardwise_types::{
+    FleetSnapshot, InvalidInput, MarketSnapshot, ReportRecord, RouterId, ShardSnapshot, Timestamp, key_of,
+};
+use tokio::sync::watch;
+
+use crate::accepted::Accepted;
+use crate::clock::Clock;
+use crate::config::{Address, ConfigError, ServeConfig};
+use crate::decider::{Decider, PLACER};
+use crate::figures::Figures;
+use crate::http::{self, App, Listener, Pressure, Token};
+use crate::journal::{Journal, JournalLimits, Recovered};
+use crate::keeper::{self, Keeper, Keeping};
+use crate::live::{Ids, Live};
+use crate::memory;
+use crate::model_log::ModelLog;
+use crate::pending::Pending;
+use crate::recent::Recent;
+
+/// Records that may wait for the journal.
+const LOG_CAPACITY: usize = 65_536;
+/// Decisions that may wait for a challenger.
+const SHADOW_CAPACITY: usize = 8_192;
+/// Time between two looks at the signal to stop.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Seconds between two times that the memory is saved, and between two turns of settled decisions.
+const SAVE_EVERY_S: u64 = 10;
+const TURN_EVERY_S: u64 = 30;
+
+/// Why a sidecar does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration, or a file that it names.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The registry is not there.
+    #[error("{0}")]
+    Registry(#[from] RegistryError),
+    /// Something that the system refuses.
+    #[error("{what}: {error}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// What the system says.
+        error: io::Error,
+    },
+}
+
+fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
+    let what = what.into();
+    move |error| StartError::System { what, error }
+}
+
+/// A sidecar that answers.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Started {
+    /// Where requests are answered.
+    pub listen: String,
+    /// Where operators look, if apart.
+    pub admin: Option<String>,
+    /// What the process before left unfinished in the journal.
+    pub recovered_files: u64,
+    /// Decisions that the process before answered and did not write.
+    pub lost_before: u64,
+}
+
+/// What a sidecar did in its life.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    /// Decisions.
+    pub decisions: u64,
+    /// Requests that found no shard.
+    pub refused: u64,
+    /// Outcomes that were learned from.
+    pub outcomes: u64,
+    /// Decisions in the journal.
+    pub journaled: u64,
+    /// Decisions and outcomes that were dropped.
+    pub dropped: u64,
+}
+
+/// Runs a sidecar until `stop` is set. `started` hears where it listens, once it does.
+///
+/// # Errors
+/// Nothing is served: what is wrong, and what to do.
+pub fn serve(
+    config: ServeConfig,
+    stop: &'static AtomicBool,
+    started: impl FnOnce(&Started),
+) -> Result<Summary, StartError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.workers)
+        .enable_all()
+        .build()
+        .map_err(system("the threads that answer cannot be started"))?;
+    runtime.block_on(run(config, stop, started))
+}
+
+/// What is made of a configuration.
+struct Made {
+    app: Arc<App>,
+    journal: Journal,
+    records: keeper::DurableRecords,
+    recovered: Recovered,
+    placer: Option<Arc<Placer>>,
+    memory: PathBuf,
+}
+
+async fn run(
+    config: ServeConfig,
+    stop: &'static AtomicBool,
+    started: impl FnOnce(&Started),
+) -> Result<Summary, StartError> {
+    let Made { app, journal, records, recovered, placer, memory } = make(config)?;
+    let config = &app.config;
+    let tls = http::acceptor(&config.access)?;
+    let listen = bind("listen", &config.listen).await?;
+    let admin = match &config.admin {
+        Some(address) => Some(bind("admin", address).await?),
+        None => None,
+    };
+    let told = Started {
+        listen: listen.told(),
+        admin: admin.as_ref().map(Listener::told),
+        recovered_files: recovered.files,
+        lost_before: app.lost_before,
+    };
+    let watchers = follow(&app, placer)?;
+    let keeper = Keeper::start(Arc::clone(&app.live), journal, records, Arc::clone(&app.keeping))
+        .map_err(system("the thread of the journal cannot be started"))?;
+    let (end, ended) = watch::channel(false);
+    let beside = [
+        tokio::spawn(app.pressure.clone().watch()),
+        tokio::spawn(http::publish(Arc::clone(&app))),
+        tokio::spawn(attend(Arc::clone(&app), memory.clone())),
+    ];
+    let router = if admin.is_some() { http::requests(&app) } else { http::everything(&app) };
+    let mut servers = vec![tokio::spawn(http::serve(listen, tls.clone(), router, Arc::clone(&app), ended.clone()))];
+    if let Some(admin) = admin {
+        let router = http::administration(&app);
+        servers.push(tokio::spawn(http::serve(admin, tls, router, Arc::clone(&app), ended)));
+    }
+    started(&told);
+
+    while !stop.load(Relaxed) {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    app.is_draining.store(true, Relaxed);
+    tracing::info!("ending: what was accepted is answered and written");
+    // It fails only when no server listens any more.
+    _ = end.send(true);
+    for server in servers {
+        if let Err(error) = server.await {
+            tracing::error!(%error, "a server ended before its time");
+        }
+    }
+    beside.into_iter().for_each(|task| task.abort());
+    drop(watchers);
+    finish(&app, keeper, &memory).await
+}
+
+async fn bind(field: &str, address: &str) -> Result<Listener, StartError> {
+    let parsed = Address::parse(address).map_err(|problem| ConfigError::new(field, problem))?;
+    Listener::bind(&parsed).await.map_err(system(format!("cannot listen at {address}")))
+}
+
+/// Writes what is left, and what is to be remembered.
+async fn finish(app: &Arc<App>, keeper: Keeper, memory: &Path) -> Result<Summary, StartError> {
+    let journal = tokio::task::spawn_blocking(|| keeper.stop()).await.ok().flatten();
+    let is_whole = journal.as_ref().is_some_and(|journal| journal.waiting_bytes() == 0);
+    let counted = if is_whole { app.live.accepted.clear() } else { Ok(()) };
+    if let Err(error) = counted.and_then(|()| memory::save(memory, &app.live)) {
+        tracing::warn!(%error, "what was learned could not be saved; the next start begins without it");
+    }
+    let live = &app.live;
+    Ok(Summary {
+        decisions: live.figures.decisions().iter().map(|(_, _, count)| count).sum(),
+        refused: live.figures.refused(),
+        outcomes: live.figures.outcomes().map(|(_, count)| count).sum(),
+        journaled: journal.map_or(0, |journal| journal.decisions()),
+        dropped: live.log.dropped(),
+    })
+}
+
+fn make(config: ServeConfig) -> Result<Made, StartError> {
+    let clock = Clock::new();
+    let now = clock.now();
+    let data = &config.data;
+    std::fs::create_dir_all(data).map_err(system(format!("cannot make the folder {}", data.display())))?;
+    let boot = format!("{:016x}", now.nanos());
+    let folder = data.join("journal");
+    let (journal, recovered) = Journal::open(&folder, &boot, JournalLimits::default())
+        .map_err(system(format!("cannot open the journal in {}", folder.display())))?;
+    let counts = data.join("accepted");
+    let (accepted, answered) =
+        Accepted::open(&counts).map_err(system(format!("cannot open {}", counts.display())))?;
+    let memory = data.join("memory.json");
+    let (router, image) = memory::restore(&memory, now).unwrap_or_else(|| (RouterState::new(), FleetImage::default()));
+    let view = view(&config, image, now)?;
+    let (decider, placer) = decider(&config)?;
+    let network = serde_json::to_vec_pretty(&view.snapshot().network).expect("a network is plain data");
+    crate::files::replace(&folder.join("topology.json"), &network)
+        .map_err(system(format!("cannot write into {}", folder.display())))?;
+    let token = config.access.token_file.as_deref().map(|path| {
+        Token::read(path).map_err(|error| ConfigError::new(path.display().to_string(), error.to_string()))
+    });
+    let shadow = config.challenger.is_some().then(|| {
+        Arc::new(Shadow::new(ShadowConfig { capacity: SHADOW_CAPACITY, share: 1.0, placer: PlacerConfig::default() }))
+    });
+    let log = DecisionLog::new(LogConfig {
+        capacity: LOG_CAPACITY,
+        router: RouterId::new(&config.router),
+        router_region: view.snapshot().router_region.clone(),
+        candidate_share: config.log_share,
+    });
+    let live = Arc::new(Live {
+        decider,
+        shadow,
+        router,
+        view,
+        market: ArcSwap::from_pointee(MarketSnapshot::default()),
+        log,
+        pending: Pending::new(config.limits.pending),
+        ids: Ids::of(&config.router, now),
+        accepted,
+        figures: Figures::default(),
+        recent: Recent::default(),
+        clock,
+    });
+    let (keep, records) = keeper::channel();
+    let app = Arc::new(App {
+        pressure: Pressure::new(config.limits.shed_above_ms),
+        token: token.transpose()?,
+        models: ModelLog::default(),
+        moments: watch::Sender::new(String::new()),
+        is_draining: AtomicBool::new(false),
+        lost_before: answered.saturating_sub(recovered.journaled),
+        keeping: Arc::new(Keeping::default()),
+        keep,
+        live,
+        config,
+    });
+    Ok(Made { app, journal, records, recovered, placer, memory })
+}
+
+/// The fleet as it was remembered, or as the file says, until the shards themselves report.
+fn view(config: &ServeConfig, image: FleetImage, now: Timestamp) -> Result<FleetView, StartError> {
+    let path = &config.fleet;
+    let wrong = |problem: String| ConfigError::new(path.display().to_string(), problem);
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot read the fleet: {error}")))?;
+    let fleet = FleetSnapshot::from_json(&text).map_err(|error| wrong(error.to_string()))?;
+    let settings = FleetViewConfig {
+        stale_after_ms: config.stale_after_ms.max(FleetViewConfig::default().report_period_ms),
+        ..FleetViewConfig::default()
+    };
+    let is_new = image == FleetImage::default();
+    let view = FleetView::restore(image, settings, fleet.network, fleet.router_region)
+        .map_err(|error: InvalidInput| wrong(error.to_string()))?;
+    if is_new {
+        fleet.shards.into_iter().for_each(|shard| stand_in(&view, shard, now));
+    }
+    Ok(view)
+}
+
+/// Until a shard reports, what the file says of it is taken for a report of now.
+fn stand_in(view: &FleetView, shard: ShardSnapshot, now: Timestamp) {
+    let ShardSnapshot { id, shape, report } = shard;
+    match report {
+        Some(mut report) => {
+            (report.event_at, report.known_at) = (now, now);
+            view.recover(&ReportRecord { sequence: 0, shard: id, shape, report });
+        }
+        None => tracing::warn!(shard = id.as_str(), "the fleet file has no report of it; it is known when it reports"),
+    }
+}
+
+fn decider(config: &ServeConfig) -> Result<(Decider, Option<Arc<Placer>>), StartError> {
+    if config.policy != PLACER {
+        let policy = by_name(&config.policy, Runtime::default())
+            .ok_or_else(|| ConfigError::new("policy", format!("there is no policy '{}'", config.policy)))?;
+        return Ok((Decider::rival(policy, key_of(&config.router)), None));
+    }
+    let strategies = Strategies::new(config.strategies.clone())
+        .map_err(|error| ConfigError::new(format!("strategies.{}", error.field), error.problem))?;
+    let seed = key_of(&config.router);
+    let placer = Placer::without_model()
+        .with_config(PlacerConfig { seed, ..PlacerConfig::default() })
+        .with_strategies(strategies);
+    let placer = Arc::new(placer);
+    Ok((Decider::Placer(Arc::clone(&placer)), Some(placer)))
+}
+
+/// Follows the aliases; a registry that is not there yet is looked for until it is.
+fn follow(app: &Arc<App>, placer: Option<Arc<Placer>>) -> Result<Vec<Watcher>, StartError> {
+    let config = &app.config;
+    let Some(models) = &config.models else { return Ok(Vec::new()) };
+    let registry = Registry::open(models, &config.name)?;
+    let mut watchers = Vec::new();
+    if let Some(placer) = placer {
+        watchers.push(watcher(app, placer, &registry, &config.alias, true)?);
+    }
+    if let (Some(alias), Some(shadow)) = (&config.challenger, &app.live.shadow) {
+        watchers.push(watcher(app, Arc::clone(shadow), &registry, alias, false)?);
+    }
+    Ok(watchers)
+}
+
+fn watcher(
+    app: &Arc<App>,
+    slot: Arc<impl ModelSlot + 'static>,
+    registry: &Registry,
+    alias: &str,
+    serves: bool,
+) -> Result<Watcher, StartError> {
+    let watched = WatchConfig { every: Duration::from_secs_f64(app.config.watch_s), ..WatchConfig::of(alias) };
+    let (app, name) = (Arc::clone(app), alias.to_owned());
+    let on_event = move |event| app.models.note(app.live.clock.now(), &name, serves, &event);
+    Watcher::start(slot, registry.clone(), watched, on_event)
+        .map_err(system(format!("the thread that follows '{alias}' cannot be started")))
+}
+
+/// What is done every second beside the requests, until it is aborted.
+async fn attend(app: Arc<App>, memory: PathBuf) {
+    for second in 1_u64.. {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let live = &app.live;
+        live.tick(app.config.outcome_wait_ms);
+        for shard in live.view.tick(live.clock.now()) {
+            tracing::warn!(shard = shard.as_str(), "was not heard for long and is removed");
+        }
+        if second.is_multiple_of(TURN_EVERY_S) {
+            live.pending.turn();
+        }
+        if second.is_multiple_of(SAVE_EVERY_S) {
+            let (live, memory) = (Arc::clone(live), memory.clone());
+            let saved = tokio::task::spawn_blocking(move || memory::save(&memory, &live)).await;
+            if let Ok(Err(error)) = saved {
+                tracing::warn!(%error, "what was learned could not be saved; it is tried again");
+            }
+        }
+    }
+}
