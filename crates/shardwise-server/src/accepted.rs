@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-/// Threads that may count, each in a place of its own.
+/// Places: one for each thread that counts, and the last for the journal.
 const PLACES: usize = 1_024;
 /// Bytes of a count.
 const WIDTH: usize = 8;
@@ -25,17 +25,20 @@ thread_local! {
 }
 
 impl Accepted {
-    /// Reads what the process before left, and begins at nothing. Returns how many decisions that one answered.
-    pub(crate) fn open(path: &Path) -> io::Result<(Self, u64)> {
+    /// Reads what the process before left, and begins at nothing. Returns how many decisions that one answered, and how many of
+    /// them are in files of the journal that it completed.
+    pub(crate) fn open(path: &Path) -> io::Result<(Self, u64, u64)> {
         let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
         let mut before = vec![0; PLACES * WIDTH];
         let length = usize::try_from(file.metadata()?.len()).unwrap_or(0).min(before.len());
         file.read_exact_at(&mut before[..length], 0)?;
         let count = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("chunks have this width"));
-        let answered = before.chunks_exact(WIDTH).map(count).fold(0, u64::saturating_add);
+        let mut counts = before.chunks_exact(WIDTH).map(count);
+        let completed = counts.next_back().unwrap_or(0);
+        let answered = counts.fold(0, u64::saturating_add);
         file.set_len(0)?;
         file.set_len((PLACES * WIDTH) as u64)?;
-        Ok((Self { file, threads: AtomicUsize::new(0), failures: AtomicU64::new(0) }, answered))
+        Ok((Self { file, threads: AtomicUsize::new(0), failures: AtomicU64::new(0) }, answered, completed))
     }
 
     /// Counts one decision of this thread.
@@ -43,8 +46,16 @@ impl Accepted {
         let (place, count) = PLACE.get().unwrap_or_else(|| (self.threads.fetch_add(1, Relaxed), 0));
         PLACE.set(Some((place, count + 1)));
         // More threads than places share the last one, and then some are not counted; there are two by default.
-        let offset = (place.min(PLACES - 1) * WIDTH) as u64;
-        if self.file.write_all_at(&(count + 1).to_le_bytes(), offset).is_err() {
+        self.write(place.min(PLACES - 2), count + 1);
+    }
+
+    /// Notes how many decisions are in completed files of the journal.
+    pub(crate) fn complete(&self, decisions: u64) {
+        self.write(PLACES - 1, decisions);
+    }
+
+    fn write(&self, place: usize, count: u64) {
+        if self.file.write_all_at(&count.to_le_bytes(), (place * WIDTH) as u64).is_err() {
             self.failures.fetch_add(1, Relaxed);
         }
     }

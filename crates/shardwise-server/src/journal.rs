@@ -55,6 +55,8 @@ pub struct Journal {
     /// Decisions among the waiting lines, and those that were written.
     waiting_decisions: u64,
     decisions: u64,
+    /// Of these, those in completed files.
+    completed: u64,
 }
 
 struct OpenFile {
@@ -85,6 +87,7 @@ impl Journal {
             waiting: Vec::new(),
             waiting_decisions: 0,
             decisions: 0,
+            completed: 0,
         };
         Ok((journal, recovered))
     }
@@ -97,6 +100,11 @@ impl Journal {
     /// Decisions that were written so far.
     pub fn decisions(&self) -> u64 {
         self.decisions
+    }
+
+    /// Of these, those in completed files.
+    pub fn completed(&self) -> u64 {
+        self.completed
     }
 
     /// Bytes that wait to be written.
@@ -171,7 +179,12 @@ impl Journal {
     pub fn close(&mut self) -> io::Result<()> {
         self.sync()?;
         let Some(open) = self.file.take() else { return Ok(()) };
-        fs::rename(&open.path, open.path.with_extension("")).inspect_err(|_| self.file = Some(open))
+        if let Err(error) = fs::rename(&open.path, open.path.with_extension("")) {
+            self.file = Some(open);
+            return Err(error);
+        }
+        self.completed = self.decisions;
+        Ok(())
     }
 }
 

@@ -26,6 +26,7 @@ const SHADOWS_PER_WRITE: usize = 2_000;
 #[derive(Debug, Default)]
 pub(crate) struct Keeping {
     pub(crate) decisions: AtomicU64,
+    completed: AtomicU64,
     pub(crate) errors: AtomicU64,
     pub(crate) waiting_bytes: AtomicU64,
     /// Whether the last write failed.
@@ -203,6 +204,9 @@ impl Work {
         match result {
             Ok(()) => self.keeping.succeeded(),
             Err(error) => self.keeping.failed(error),
+        }
+        if self.keeping.completed.swap(self.journal.completed(), Relaxed) != self.journal.completed() {
+            self.live.accepted.complete(self.journal.completed());
         }
         self.keeping.decisions.store(self.journal.decisions(), Relaxed);
         self.keeping.waiting_bytes.store(self.journal.waiting_bytes() as u64, Relaxed);

@@ -211,7 +211,7 @@ fn make(config: ServeConfig) -> Result<Made, StartError> {
     let (journal, recovered) = Journal::open(&folder, &boot, JournalLimits::default())
         .map_err(system(format!("cannot open the journal in {}", folder.display())))?;
     let counts = data.join("accepted");
-    let (accepted, answered) =
+    let (accepted, answered, completed) =
         Accepted::open(&counts).map_err(system(format!("cannot open {}", counts.display())))?;
     let memory = data.join("memory.json");
     let (router, image) = memory::restore(&memory, now).unwrap_or_else(|| (RouterState::new(), FleetImage::default()));
@@ -253,7 +253,7 @@ fn make(config: ServeConfig) -> Result<Made, StartError> {
         models: ModelLog::default(),
         moments: watch::Sender::new(String::new()),
         is_draining: AtomicBool::new(false),
-        lost_before: answered.saturating_sub(recovered.journaled),
+        lost_before: answered.saturating_sub(completed + recovered.decisions),
         keeping: Arc::new(Keeping::default()),
         keep,
         live,
