@@ -235,6 +235,3 @@ fn close_left_over(path: &Path, recovered: &mut Recovered) -> io::Result<()> {
     recovered.files += 1;
     fs::rename(path, path.with_extension(""))
 }
-
-#[cfg(test)]
-mod tests;

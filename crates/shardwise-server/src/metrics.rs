@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use shardwise_features::BreakerState;
@@ -92,7 +92,7 @@ fn counts<'a>(
 ) -> fmt::Result {
     let samples = samples.into_iter().collect();
     let metric = Metric { name, help, unit: None, kind: MetricType::Counter, label, samples };
-    write(encoder, metric, |encoder, count| encoder.encode_counter::<(), _, u64>(&count, None))
+    write(encoder, metric, |encoder, count| encoder.encode_counter::<NoLabelSet, _, u64>(&count, None))
 }
 
 fn count(encoder: &mut DescriptorEncoder<'_>, name: &'static str, help: &'static str, count: u64) -> fmt::Result {
@@ -143,7 +143,7 @@ impl Figures {
         for (decider, reason, count) in live.figures.decisions() {
             let reason = reason.map_or("none", FallbackReason::as_str);
             let labels = [("decided_by", DecidedBy::as_str(decider)), ("reason", reason)];
-            family.encode_family(&labels)?.encode_counter::<(), _, u64>(&count, None)?;
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
         count(encoder, "decisions_refused", "Requests for which no shard was eligible", live.figures.refused())?;
         let help = "Requests that were turned away before anything was decided, by reason";
@@ -179,7 +179,7 @@ impl Figures {
         let all = buckets.iter().map(|(_, count)| count).sum();
         let help = "Time from the head of a request to its answer";
         let mut histogram = encoder.encode_descriptor("answer", help, Some(&Unit::Seconds), MetricType::Histogram)?;
-        histogram.encode_histogram::<()>(sum, all, &buckets, None)?;
+        histogram.encode_histogram::<NoLabelSet>(sum, all, &buckets, None)?;
         let help = "How long work waits for a thread; above the limit new work is turned away";
         gauge(encoder, "pressure", help, Some(Unit::Seconds), self.0.pressure.seconds())
     }
@@ -224,6 +224,8 @@ impl Figures {
         gauge(encoder, "journal_failing", "Whether the last write failed: 1 or 0", None, failing)?;
         let waiting = keeping.waiting_bytes.load(Relaxed) as f64;
         gauge(encoder, "journal_waiting", "What waits to be written", Some(Unit::Bytes), waiting)?;
+        let uncounted = live.accepted.failures();
+        count(encoder, "accepted_uncounted", "Decisions whose number could not be written down", uncounted)?;
         let help = "Decisions that the process before answered and did not write before it was killed";
         gauge(encoder, "journal_lost_before", help, None, self.0.lost_before as f64)?;
         count(encoder, "clock_jumps", "Jumps of the wall clock", live.clock.jumps())?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use axum::Json;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::header::{ACCEPT, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
@@ -109,8 +110,12 @@ pub(super) struct Most {
 }
 
 /// `GET /v1/decisions`: the last ones, a sample of at most twenty a second.
-pub(super) async fn decisions(State(app): State<Arc<App>>, Query(Most { limit }): Query<Most>) -> Json<Value> {
-    Json(json!({ "decisions": app.live.recent.latest(limit.unwrap_or(20)) }))
+pub(super) async fn decisions(
+    State(app): State<Arc<App>>,
+    query: Result<Query<Most>, QueryRejection>,
+) -> Result<Json<Value>, Problem> {
+    let Query(Most { limit }) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+    Ok(Json(json!({ "decisions": app.live.recent.latest(limit.unwrap_or(20)) })))
 }
 
 /// `GET /v1/models`: what is served, what happened here, and what was done to the registry.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::get;
@@ -43,16 +44,18 @@ async fn ready(State(app): State<Arc<App>>) -> Result<Json<Value>, Problem> {
     Ok(Json(json!({ "ready": true, "shards": shards })))
 }
 
-fn known(app: &App, name: &str) -> Result<(), Problem> {
+/// The name, if it is that of the model that is served here.
+fn known(app: &App, name: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+    let Path(name) = name.map_err(|error| Problem::bad_request(error.body_text()))?;
     if name == app.config.name {
-        return Ok(());
+        return Ok(name);
     }
     let detail = format!("there is no model '{name}' here; this server serves '{}'", app.config.name);
     Err(Problem::new(StatusCode::NOT_FOUND, "not_found", detail))
 }
 
-async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
-    known(&app, &name)?;
+async fn model(State(app): State<Arc<App>>, name: Result<Path<String>, PathRejection>) -> Result<Json<Value>, Problem> {
+    let name = known(&app, name)?;
     let versions: Vec<String> = app.models.serving().into_iter().collect();
     Ok(Json(json!({
         "name": name,
@@ -63,8 +66,8 @@ async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<
     })))
 }
 
-async fn model_ready(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
-    known(&app, &name)?;
+async fn model_ready(State(app): State<Arc<App>>, name: Result<Path<String>, PathRejection>) -> Result<Json<Value>, Problem> {
+    let name = known(&app, name)?;
     match app.models.serving() {
         Some(version) => Ok(Json(json!({ "name": name, "ready": true, "version": version }))),
         None => Err(Problem::unavailable("no_model", "no version is served; requests are placed without a model")),

@@ -1,0 +1,7 @@
+//! A sidecar on a real socket, asked by a real client.
+
+mod access;
+mod answers;
+mod history;
+mod limits;
+mod support;

@@ -1,0 +1,143 @@
+//! A sidecar that runs as long as a test looks at it.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::channel;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use shardwise_server::{ServeConfig, StartError, Started, Summary, serve};
+use tempfile::TempDir;
+
+pub(crate) struct Sidecar {
+    pub(crate) started: Started,
+    pub(crate) url: String,
+    agent: ureq::Agent,
+    stop: &'static AtomicBool,
+    thread: Option<JoinHandle<Result<Summary, StartError>>>,
+}
+
+pub(crate) fn root(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+}
+
+/// A configuration with the sample's fleet and no model, whose data lie in `folder`.
+pub(crate) fn config(folder: &TempDir) -> ServeConfig {
+    ServeConfig {
+        listen: "127.0.0.1:0".to_owned(),
+        fleet: root("data/sample-fleet.json"),
+        data: folder.path().join("data"),
+        watch_s: 0.05,
+        ..ServeConfig::default()
+    }
+}
+
+impl Sidecar {
+    pub(crate) fn start(config: ServeConfig) -> Self {
+        Self::try_start(config).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    pub(crate) fn try_start(config: ServeConfig) -> Result<Self, StartError> {
+        // It lives as long as the process, as the flag of a signal does.
+        let stop: &'static AtomicBool = Box::leak(Box::default());
+        let (sender, started) = channel();
+        let thread = std::thread::spawn(move || serve(config, stop, |started| sender.send(started.clone()).unwrap()));
+        let Ok(started) = started.recv() else {
+            return Err(thread.join().unwrap().expect_err("it never started"));
+        };
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .proxy(None)
+            .timeout_global(Some(Duration::from_secs(20)))
+            .build()
+            .new_agent();
+        let url = format!("http://{}", started.listen);
+        Ok(Self { started, url, agent, stop, thread: Some(thread) })
+    }
+
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
+        let mut response = self.agent.get(format!("{}{path}", self.url)).call().unwrap();
+        (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
+    }
+
+    pub(crate) fn json(&self, path: &str) -> Value {
+        let (status, text) = self.get(path);
+        assert_eq!(status, 200, "{text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    pub(crate) fn post_text(&self, path: &str, kind: &str, text: &str) -> (u16, Value) {
+        let mut response = self.agent.post(format!("{}{path}", self.url)).content_type(kind).send(text).unwrap();
+        let status = response.status().as_u16();
+        let text = response.body_mut().read_to_string().unwrap();
+        (status, serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")))
+    }
+
+    pub(crate) fn post(&self, path: &str, value: &Value) -> (u16, Value) {
+        self.post_text(path, "application/json", &value.to_string())
+    }
+
+    /// Places a request of the sample and returns the answer.
+    pub(crate) fn place(&self) -> Value {
+        let (status, answer) = self.post("/v1/predict-optimal-shard", &request());
+        assert_eq!(status, 200, "{answer}");
+        answer
+    }
+
+    /// Tells that a decision went well.
+    pub(crate) fn settle(&self, answer: &Value) -> (u16, Value) {
+        self.post("/v1/outcomes", &outcome(answer))
+    }
+
+    /// Looks again and again until something is so.
+    pub(crate) fn wait_until(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        for _ in 0..400 {
+            let status = self.json("/v1/status");
+            if is_so(&status) {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(25));
+        }
+        panic!("{what}: {}", self.json("/v1/status"));
+    }
+
+    pub(crate) fn stop(mut self) -> Summary {
+        self.stop.store(true, Relaxed);
+        self.thread.take().unwrap().join().unwrap().unwrap()
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        if let Some(thread) = self.thread.take() {
+            _ = thread.join();
+        }
+    }
+}
+
+pub(crate) fn request() -> Value {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Relaxed) % 40;
+    json!({
+        "function": format!("arbitrage-function-{number:03}"), "type": "PriceUpdated", "protocol": "arbitrage",
+        "riskLevel": "low", "eventAt": "2026-01-05T12:00:00Z",
+    })
+}
+
+pub(crate) fn outcome(answer: &Value) -> Value {
+    json!({
+        "decisionId": answer["decisionId"], "totalMs": 41.0, "execMs": 23.0, "queueMs": 2.0, "queueLen": 1, "cold": false,
+        "error": null,
+    })
+}
+
+/// The lines of a journal, by table.
+pub(crate) fn journal(folder: &TempDir, table: &str) -> Vec<Value> {
+    let files = shardwise_server::journal_files(&folder.path().join("data/journal")).unwrap();
+    let texts = files.iter().map(|file| std::fs::read_to_string(file).unwrap());
+    let lines: Vec<Value> =
+        texts.flat_map(|text| text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<_>>()).collect();
+    lines.into_iter().filter(|line| line["table"] == table).collect()
+}
