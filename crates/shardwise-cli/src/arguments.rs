@@ -3,6 +3,7 @@
 mod evaluate;
 mod explain;
 mod import;
+mod live;
 mod models;
 mod nightly;
 mod trials;
@@ -15,6 +16,7 @@ use shardwise_types::Timestamp;
 pub(crate) use self::evaluate::*;
 pub(crate) use self::explain::*;
 pub(crate) use self::import::*;
+pub(crate) use self::live::*;
 pub(crate) use self::models::*;
 pub(crate) use self::nightly::{MlflowArguments, NightlyArguments};
 pub(crate) use self::trials::*;
@@ -67,6 +69,10 @@ pub(crate) enum Command {
     Nightly(NightlyArguments),
     /// May a model go live, and why.
     Evaluate(EvaluateArguments),
+    /// Answer over HTTP where requests should run, learn from what becomes of them, and keep the history.
+    Serve(ServeArguments),
+    /// Check the settings of `serve`, and print them as TOML.
+    CheckConfig(CheckConfigArguments),
     /// Send a scenario's events to the simulated fleet or to a running server, each at its time, and measure.
     Loadtest(LoadtestArguments),
     /// Judge where a load test's events went; exit code 0 as expected, 1 not, 3 too few events to say.

@@ -1,5 +1,6 @@
 //! What the user sees: progress on standard error, results on standard output, JSON as its last line.
 
+pub(crate) mod log;
 pub(crate) mod progress;
 mod signals;
 

@@ -41,7 +41,9 @@ pub use card::{Blocks, DatasetCard, DayCard, FileSum, Splits, TimeRange, load_ca
 pub use columns::{ColumnSpec, Kind, Rule};
 pub use error::{DatasetError, Place};
 pub use history::{History, HistorySummary, HistoryWriter, Records};
-pub use import::{Format, ImportOptions, ImportProgress, ImportReport, RefusedRow, import};
+pub use import::{
+    Format, ImportOptions, ImportProgress, ImportReport, JournalImport, RefusedRow, import, import_journal,
+};
 pub use quality::{ColumnDrift, Profile, QualityCheck, QualityLimits, QualityReport, Spot, check_quality, rows_drift};
 pub use replay::{Answered, Replay, ReplayImage};
 pub use rows::dataset_columns;

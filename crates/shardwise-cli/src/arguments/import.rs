@@ -11,9 +11,10 @@ pub(crate) struct HistoryImportArguments {
     #[arg(long, value_enum)]
     pub(crate) from: ImportFormat,
     /// TOML file that says which column is which field, as described in crates/shardwise-datasets/IMPORT.md.
-    #[arg(long)]
-    pub(crate) map: PathBuf,
-    /// The file, or several; or the folder of the files that the mapping names; or a server as http://host:port.
+    #[arg(long, required_if_eq_any = [("from", "parquet"), ("from", "csv"), ("from", "ndjson"), ("from", "prometheus")])]
+    pub(crate) map: Option<PathBuf>,
+    /// The file, or several; or the folder of the files that the mapping names; or a server as http://host:port; or journals of
+    /// routers.
     #[arg(long, required = true, num_args = 1..)]
     pub(crate) input: Vec<String>,
     /// Folder to write; must not exist or be empty.
@@ -47,4 +48,6 @@ pub(crate) enum ImportFormat {
     Ndjson,
     /// A server's range queries.
     Prometheus,
+    /// Folders in which `serve` keeps its journal; they need no mapping.
+    Journal,
 }

@@ -23,6 +23,7 @@ mod onnx_compare;
 mod placers;
 mod predict;
 mod roster;
+mod serve;
 mod shadowed;
 mod train;
 mod validate;
@@ -60,6 +61,8 @@ pub(crate) fn run(arguments: &Arguments) -> miette::Result<ExitCode> {
         Command::Gate(GateCommand::Nights(options)) => nights::nights(options, json),
         Command::Evaluate(arguments) => evaluate::run(arguments, json),
         Command::Nightly(options) => return nightly::run(options, json),
+        Command::Serve(options) => return serve::run(options, json),
+        Command::CheckConfig(options) => return serve::check_config(options, json),
         Command::Arena(options) => arena::run(options, json),
         Command::Loadtest(options) => loadtest::run(options, json),
         Command::Bench(BenchCommand::Decide(options)) => bench::decide(options, json),

@@ -6,6 +6,7 @@
 mod admission;
 mod csv;
 mod fields;
+mod journal;
 mod mapping;
 mod ndjson;
 mod parquet;
@@ -24,6 +25,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use shardwise_types::Timestamp;
 
+pub use journal::{JournalImport, import_journal};
 pub use run::import;
 
 /// What a source is written in.

@@ -61,3 +61,9 @@ impl Quarantine {
         Ok(Some(at.to_owned()))
     }
 }
+
+/// Where a history's refused rows go when nobody says where.
+pub(super) fn beside(out: &Path) -> PathBuf {
+    let name = out.file_name().map_or_else(|| "history".to_owned(), |name| name.to_string_lossy().into_owned());
+    out.with_file_name(format!("{name}.refused.ndjson"))
+}

@@ -9,7 +9,7 @@ use super::admission::{Admission, Admitted};
 use super::fields::Target;
 use super::mapping::{Mapping, TableWords};
 use super::plan::Plan;
-use super::quarantine::Quarantine;
+use super::quarantine::{Quarantine, beside};
 use super::source::{Next, open};
 use super::value::{Refusal, Stored};
 use super::{Format, ImportOptions, ImportProgress, ImportReport, RefusedRow};
@@ -17,7 +17,7 @@ use crate::DatasetError;
 use crate::history::HistoryWriter;
 
 /// Rows between two looks at whether to go on.
-const ROWS_PER_LOOK: u64 = 5_000;
+pub(super) const ROWS_PER_LOOK: u64 = 5_000;
 /// Rows that a dry run shows.
 const SHOWN: usize = 5;
 
@@ -241,11 +241,6 @@ impl Run<'_> {
             first_refused: self.quarantine.first,
         })
     }
-}
-
-fn beside(out: &Path) -> PathBuf {
-    let name = out.file_name().map_or_else(|| "history".to_owned(), |name| name.to_string_lossy().into_owned());
-    out.with_file_name(format!("{name}.refused.ndjson"))
 }
 
 fn shown(spec: &crate::ColumnSpec, cell: &Stored) -> serde_json::Value {
