@@ -24,7 +24,7 @@ use crate::figures::TurnedAway;
 
 /// Told on a connection too many, whatever it asks.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
-connection: close\r\ncontent-length: 161\r\n\r\n\
+connection: close\r\ncontent-length: 164\r\n\r\n\
 {\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\"reason\":\"connections\",\
 \"detail\":\"too many connections; keep those you have, or ask another server\"}";
 /// Pause after the system refused a connection, as when files run out.

@@ -61,39 +61,46 @@ impl App {
 
 /// What clients of the router ask.
 pub(crate) fn requests(app: &Arc<App>) -> Router {
-    let guarded = Router::new()
-        .route("/v1/predict-optimal-shard", post(predict::one))
-        .route("/v1/predict-optimal-shard/batch", post(predict::batch))
-        .route("/v1/outcomes", post(predict::outcomes))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(app), admit));
-    let open = Router::new()
-        .route("/v1/fleet", get(fleet::show))
-        .route("/v1/reports", post(fleet::report))
-        .route("/v1/market", post(fleet::market));
-    finish(guarded.merge(open), app)
+    finish(request_routes(app), app)
 }
 
 /// What operators ask.
 pub(crate) fn administration(app: &Arc<App>) -> Router {
-    let router = Router::new()
+    finish(administration_routes(), app)
+}
+
+/// Both on one listener.
+pub(crate) fn everything(app: &Arc<App>) -> Router {
+    finish(request_routes(app).merge(administration_routes()), app)
+}
+
+fn request_routes(app: &Arc<App>) -> Router<Arc<App>> {
+    let admitted = Router::new()
+        .route("/v1/predict-optimal-shard", post(predict::one))
+        .route("/v1/predict-optimal-shard/batch", post(predict::batch))
+        .route("/v1/outcomes", post(predict::outcomes))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(app), admit));
+    let others = Router::new()
+        .route("/v1/fleet", get(fleet::show))
+        .route("/v1/reports", post(fleet::report))
+        .route("/v1/market", post(fleet::market));
+    admitted.merge(others)
+}
+
+fn administration_routes() -> Router<Arc<App>> {
+    Router::new()
         .route("/", get(admin::dashboard))
         .route("/metrics", get(admin::metrics))
         .route("/openapi.json", get(admin::openapi))
         .route("/v1/status", get(admin::status))
         .route("/v1/decisions", get(admin::decisions))
         .route("/v1/models", get(admin::models))
-        .route("/v1/events", get(events::stream));
-    finish(router, app)
-}
-
-/// Both on one listener.
-pub(crate) fn everything(app: &Arc<App>) -> Router {
-    requests(app).merge(administration(app).reset_fallback())
+        .route("/v1/events", get(events::stream))
 }
 
 /// Health is for everybody; all else asks for the token, where there is one.
-fn finish(router: Router<Arc<App>>, app: &Arc<App>) -> Router {
-    router
+fn finish(routes: Router<Arc<App>>, app: &Arc<App>) -> Router {
+    routes
         .route_layer(middleware::from_fn_with_state(Arc::clone(app), access::check))
         .merge(inference_protocol::routes())
         .fallback(nothing_here)

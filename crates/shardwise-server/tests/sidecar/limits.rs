@@ -52,7 +52,7 @@ fn what_is_wrong_is_named() {
         ("/v1/outcomes", json, "{\"decisionId\":\"1\"}", 400, "totalMs"),
         ("/v1/outcomes", json, "[{\"decisionId\":\"1\",\"totalMs\":-1}]", 400, "outcome 0"),
         ("/v1/outcomes", json, &outcome("error", "\"bored\""), 400, "timeout"),
-        ("/v1/outcomes", json, &outcome("execMs", "1e99"), 400, "execMs"),
+        ("/v1/outcomes", json, &outcome("execMs", "1e99"), 400, "range"),
         ("/v1/reports", json, "{}", 400, "schemaVersion"),
         ("/v1/market", json, "{\"instrument\":\"\",\"priceUsd\":1}", 400, "instrument"),
         ("/v1/nothing", json, "{}", 404, "/v1/nothing"),

@@ -1,7 +1,7 @@
 //! A sidecar that runs as long as a test looks at it.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -118,11 +118,9 @@ impl Drop for Sidecar {
 }
 
 pub(crate) fn request() -> Value {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let number = NEXT.fetch_add(1, Relaxed) % 40;
     json!({
-        "function": format!("arbitrage-function-{number:03}"), "type": "PriceUpdated", "protocol": "arbitrage",
-        "riskLevel": "low", "eventAt": "2026-01-05T12:00:00Z",
+        "function": "arbitrage-function-047", "type": "PriceUpdated", "protocol": "arbitrage", "riskLevel": "low",
+        "eventAt": "2026-01-05T12:00:00Z",
     })
 }
 
