@@ -205,6 +205,13 @@ impl FleetView {
         }
     }
 
+    /// Forgets that an envelope was seen, because its record was not stored: it is new when it comes again.
+    pub fn forget(&self, id: &EnvelopeId) {
+        if let Some(shard) = self.lock().shards.get_mut(&id.shard) {
+            shard.forget(&id.boot, id.sequence);
+        }
+    }
+
     /// Takes in a record that the history got after the image was taken: its envelope, should it come again, is a duplicate.
     pub fn recover(&self, record: &ReportRecord) {
         let mut inner = self.lock();
