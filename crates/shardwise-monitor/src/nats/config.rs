@@ -3,13 +3,11 @@
 use std::time::Duration;
 
 use async_nats::jetstream::{consumer, stream};
-use serde::{Deserialize, Serialize};
 
 use crate::bus::BusError;
 
 /// How to reach NATS, and the stream in which messages are stored.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NatsConfig {
     /// URLs of the brokers, such as `nats://127.0.0.1:4222`; they may hold user and password, `tls://` asks for TLS.
     pub servers: Vec<String>,
@@ -63,13 +61,13 @@ impl NatsConfig {
             (!is_name(&self.stream), "stream: write letters, digits, '-' and '_'"),
             (self.subjects.is_empty(), "subjects: name at least one"),
             (self.buffer == 0, "buffer: at least 1"),
-            (self.in_flight == 0, "inFlight: at least 1"),
-            (self.max_unacknowledged == 0, "maxUnacknowledged: at least 1"),
-            (self.max_bytes == 0, "maxBytes: at least 1"),
-            (i64::try_from(self.max_bytes).is_err(), "maxBytes: at most 2^63 - 1"),
-            (self.duplicate_window > self.max_age, "duplicateWindow: at most maxAge"),
-            (self.duplicate_window.is_zero(), "duplicateWindow: above 0"),
-            (self.ack_timeout.is_zero() || self.ack_wait.is_zero(), "ackTimeout and ackWait: above 0"),
+            (self.in_flight == 0, "in_flight: at least 1"),
+            (self.max_unacknowledged == 0, "max_unacknowledged: at least 1"),
+            (self.max_bytes == 0, "max_bytes: at least 1"),
+            (i64::try_from(self.max_bytes).is_err(), "max_bytes: at most 2^63 - 1"),
+            (self.duplicate_window > self.max_age, "duplicate_window: at most max_age"),
+            (self.duplicate_window.is_zero(), "duplicate_window: above 0"),
+            (self.ack_timeout.is_zero() || self.ack_wait.is_zero(), "ack_timeout and ack_wait: above 0"),
         ];
         match wrong.into_iter().find(|(is_wrong, _)| *is_wrong) {
             Some((_, problem)) => Err(BusError::Refused(problem.to_owned())),
@@ -129,11 +127,11 @@ mod tests {
             ("stream", NatsConfig { stream: "a.b".to_owned(), ..default() }),
             ("subjects", NatsConfig { subjects: Vec::new(), ..default() }),
             ("buffer", NatsConfig { buffer: 0, ..default() }),
-            ("inFlight", NatsConfig { in_flight: 0, ..default() }),
-            ("maxUnacknowledged", NatsConfig { max_unacknowledged: 0, ..default() }),
-            ("maxBytes", NatsConfig { max_bytes: u64::MAX, ..default() }),
-            ("duplicateWindow", NatsConfig { max_age: Duration::from_secs(1), ..default() }),
-            ("ackWait", NatsConfig { ack_wait: Duration::ZERO, ..default() }),
+            ("in_flight", NatsConfig { in_flight: 0, ..default() }),
+            ("max_unacknowledged", NatsConfig { max_unacknowledged: 0, ..default() }),
+            ("max_bytes", NatsConfig { max_bytes: u64::MAX, ..default() }),
+            ("duplicate_window", NatsConfig { max_age: Duration::from_secs(1), ..default() }),
+            ("ack_wait", NatsConfig { ack_wait: Duration::ZERO, ..default() }),
         ] {
             assert!(config.check().unwrap_err().to_string().contains(field), "{field}");
         }
