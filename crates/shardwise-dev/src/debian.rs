@@ -1,5 +1,5 @@
-//! Servers that tests run against, out of Debian's packages and without root: where there is no apt, or no network, their tests
-//! are skipped.
+//! Servers that tests run against, out of Debian's packages and without root: where there is no apt, or no network,
+//! their tests are skipped.
 
 use std::env;
 use std::fs;
@@ -29,7 +29,9 @@ const SERVERS: [Server; 2] = [
 /// The variables that name the servers to the tests; brings those that the machine does not have.
 pub(crate) fn variables(workspace: &Workspace) -> Variables {
     let folder = workspace.target.join("tools");
-    let is_there = |server: &&Server| env::var_os(server.variable).is_some() || is_on_path(server.name);
+    // A variable that an earlier `cargo dev env` set may name what was removed since.
+    let is_named = |server: &Server| env::var_os(server.variable).is_some_and(|path| Path::new(&path).is_file());
+    let is_there = |server: &&Server| is_named(server) || is_on_path(server.name);
     let mut variables = Variables::new();
     for server in SERVERS.iter().filter(|server| !is_there(server)) {
         match server.bring(workspace, &folder) {

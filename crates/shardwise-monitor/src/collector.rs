@@ -84,8 +84,8 @@ impl Collector {
         self
     }
 
-    /// Measures everything; `since_boot` is read from a clock that never jumps. The shard calls itself healthy when it `accepts`
-    /// requests and, of at least 20 calls since the envelope before, not more than half failed.
+    /// Measures everything; `since_boot` is read from a clock that never jumps. The shard calls itself healthy when it
+    /// `accepts` requests and, of at least 20 calls since the envelope before, not more than half failed.
     pub fn collect(&mut self, now: Timestamp, since_boot: Duration, accepts: bool) -> Envelope {
         let measured = self.probe.measure(since_boot);
         let activity = self.recorder.take(since_boot.saturating_sub(self.before));

@@ -10,8 +10,9 @@ use tokio::sync::Notify;
 use crate::bus::{Acknowledge, Bus, BusCounts, BusError, Delivery, Subscription};
 use crate::subject::subject_matches;
 
-/// A bus within the process. Each durable subscription has a buffer of so many messages; when it is full, the oldest message
-/// that waits gives way, and is counted. A delivery that is dropped without acknowledgement comes again at once.
+/// A bus within the process. Each durable subscription has a buffer of so many messages; when it is full, the oldest
+/// message that waits gives way, and is counted. A delivery that is dropped without acknowledgement comes again at
+/// once.
 #[derive(Clone)]
 pub struct EmbeddedBus {
     shared: Arc<Shared>,

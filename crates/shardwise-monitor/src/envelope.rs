@@ -85,7 +85,8 @@ pub struct Envelope {
     pub address: Option<String>,
     /// What does not change about the shard.
     pub shape: ShardShape,
-    /// What routers decide by. `eventAt` is the shard's wall clock; `knownAt` says the same, and routers put their own there.
+    /// What routers decide by. `eventAt` is the shard's wall clock; `knownAt` says the same, and routers put their own
+    /// there.
     pub report: ShardReport,
     /// Load, health and remaining capacity, as the shard sees them.
     pub standing: Standing,

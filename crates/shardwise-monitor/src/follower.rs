@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 use shardwise_types::{ReportRecord, Timestamp};
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use crate::backoff::Backoff;
 use crate::bus::{Bus, BusError, Delivery};
@@ -42,6 +43,8 @@ pub struct FollowerConfig {
     pub first_pause: Duration,
     /// Longest pause between two attempts.
     pub longest_pause: Duration,
+    /// How long records are still stored after a stop, as long as the sink takes them.
+    pub finish_within: Duration,
     /// Longest time that an acknowledgement may take; the message comes again if it does not get through.
     pub ack_timeout: Duration,
 }
@@ -53,6 +56,7 @@ impl Default for FollowerConfig {
             tick: Duration::from_secs(1),
             first_pause: Duration::from_millis(50),
             longest_pause: Duration::from_secs(5),
+            finish_within: Duration::from_secs(5),
             ack_timeout: Duration::from_secs(1),
         }
     }
@@ -109,8 +113,9 @@ impl Follower {
         }
     }
 
-    /// Follows under the durable name until `stop` is ready; then stores what waits, as far as the sink takes it at once. What
-    /// it does not take is not acknowledged, and the bus delivers it to whoever follows next under the same name.
+    /// Follows under the durable name until `stop` is ready; then stores what waits, as far as the sink takes it in
+    /// time. What it does not take is not acknowledged, and the bus delivers it to whoever follows next under the same
+    /// name.
     ///
     /// # Errors
     /// The bus refuses the subscription. A broker that goes away is no error.
@@ -122,6 +127,8 @@ impl Follower {
         let mut saving: Option<Saving> = None;
         let mut pause = Backoff::new(self.config.first_pause, self.config.longest_pause);
         let mut ticks = tokio::time::interval(self.config.tick);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut is_silent = false;
         tokio::pin!(stop);
         loop {
             if saving.is_none() {
@@ -130,7 +137,7 @@ impl Follower {
             tokio::select! {
                 biased;
                 () = &mut stop => break,
-                _ = ticks.tick() => drop(self.view.tick((self.clock)())),
+                _ = ticks.tick() => self.tick(&mut is_silent),
                 saved = join(&mut saving) => {
                     saving = None;
                     if self.settle(saved, &mut pause) {
@@ -145,6 +152,19 @@ impl Follower {
         }
         self.finish(saving, unsaved).await;
         Ok(())
+    }
+
+    /// Has the view age, and says when the bus falls silent or is heard again.
+    fn tick(&self, is_silent: &mut bool) {
+        for shard in self.view.tick((self.clock)()) {
+            tracing::warn!(%shard, "not heard for long: removed from the fleet");
+        }
+        let was_silent = std::mem::replace(is_silent, self.view.is_silent());
+        match (*is_silent, was_silent) {
+            (true, false) => tracing::warn!("no shard reports: decisions go on with what is known"),
+            (false, true) => tracing::info!("shards report again"),
+            _ => {}
+        }
     }
 
     /// Shows a delivery to the view, and keeps it if its record is to be stored.
@@ -218,15 +238,28 @@ impl Follower {
 
     async fn finish(&self, mut saving: Option<Saving>, mut unsaved: Unsaved<'_>) {
         let mut pause = Backoff::new(self.config.first_pause, self.config.longest_pause);
-        loop {
+        let deadline = tokio::time::sleep(self.config.finish_within);
+        tokio::pin!(deadline);
+        let mut is_over = false;
+        // What the sink is storing is waited for in any case: nobody could tell whether it was stored.
+        while saving.is_some() || !is_over {
             if saving.is_none() {
                 saving = unsaved.first().map(|record| self.save(record, Duration::ZERO));
             }
-            if saving.is_none() || !self.settle(join(&mut saving).await, &mut pause) {
+            if saving.is_none() {
                 break;
             }
-            saving = None;
-            self.forget_first(&mut unsaved).await;
+            tokio::select! {
+                biased;
+                saved = join(&mut saving) => {
+                    saving = None;
+                    if !self.settle(saved, &mut pause) {
+                        break;
+                    }
+                    self.forget_first(&mut unsaved).await;
+                }
+                () = &mut deadline, if !is_over => is_over = true,
+            }
         }
         self.counts.unsaved.store(unsaved.len() as u64, Relaxed);
     }
@@ -245,8 +278,8 @@ async fn join(saving: &mut Option<Saving>) -> Result<(), SinkError> {
 /// Copies of one message that are kept to be acknowledged with it.
 const MOST_COPIES: usize = 8;
 
-/// Records that wait for the sink, in the order in which they came. The view forgets what is left in the end, so that it does
-/// not pass for a duplicate when it comes again.
+/// Records that wait for the sink, in the order in which they came. The view forgets what is left in the end, so that
+/// it does not pass for a duplicate when it comes again.
 struct Unsaved<'a> {
     view: &'a FleetView,
     order: VecDeque<EnvelopeId>,

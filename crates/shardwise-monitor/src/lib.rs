@@ -1,9 +1,9 @@
 //! What shards measure and publish, and what routers make of it.
 //!
 //! A shard has a [`FunctionRecorder`] and a [`Collector`], whose [`Envelope`] it publishes once a period on a [`Bus`]:
-//! [`EmbeddedBus`] within one process, [`NatsBus`] between processes. A router has a [`FleetView`], which a [`Follower`] fills;
-//! the follower hands each report to a [`ReportSink`], and acknowledges it once it is stored there. No clock is read here:
-//! whoever calls says what time it is.
+//! [`EmbeddedBus`] within one process, [`NatsBus`] between processes. A router has a [`FleetView`], which a
+//! [`Follower`] fills; the follower hands each report to a [`ReportSink`], and acknowledges it once it is stored there.
+//! No clock is read here: whoever calls says what time it is.
 //!
 //! ```
 //! use std::sync::Arc;

@@ -25,15 +25,17 @@ pub use config::NatsConfig;
 
 const LONGEST_RECONNECT_PAUSE: Duration = Duration::from_secs(2);
 
-/// The bus over NATS JetStream. It makes the stream when that is missing, connects again for ever, and buffers what is published
-/// while the broker is away: `buffer` messages, after which the oldest gives way to the newest and is counted.
+/// The bus over NATS JetStream. It makes the stream when that is missing, connects again for ever, and buffers what is
+/// published while the broker is away: `buffer` messages, after which the oldest gives way to the newest and is
+/// counted.
 pub struct NatsBus {
     shared: Arc<Shared>,
     writer: JoinHandle<()>,
 }
 
 impl NatsBus {
-    /// Begins to connect; done at once, whether or not the broker is there. Must run within tokio, and its tasks live there.
+    /// Begins to connect; done at once, whether or not the broker is there. Must run within tokio, and its tasks live
+    /// there.
     ///
     /// # Errors
     /// A setting that makes no sense is refused.

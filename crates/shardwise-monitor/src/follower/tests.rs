@@ -8,15 +8,17 @@ use crate::embedded::EmbeddedBus;
 use crate::test_support::{at, envelope, network};
 use crate::view::FleetViewConfig;
 
-/// Keeps records, but for as many times as it is told to fail.
+/// Keeps records, as slowly as it is told, and fails as many times as it is told.
 #[derive(Default)]
 struct Sink {
     records: Mutex<Vec<ReportRecord>>,
     failures: AtomicU64,
+    slow_ms: AtomicU64,
 }
 
 impl ReportSink for Sink {
     fn append(&self, record: &ReportRecord) -> Result<(), SinkError> {
+        std::thread::sleep(Duration::from_millis(self.slow_ms.load(Relaxed)));
         if self.failures.load(Relaxed) > 0 {
             self.failures.fetch_sub(1, Relaxed);
             return Err("the disk is full".into());
@@ -35,14 +37,13 @@ struct Rig {
 
 impl Rig {
     fn new(most_unsaved: usize) -> Self {
+        let (first_pause, longest_pause) = (Duration::from_millis(1), Duration::from_millis(5));
+        Self::with(FollowerConfig { most_unsaved, first_pause, longest_pause, ..FollowerConfig::default() })
+    }
+
+    fn with(config: FollowerConfig) -> Self {
         let view = FleetView::new(FleetViewConfig::default(), network(), "us-east".into()).unwrap();
         let sink = Arc::new(Sink::default());
-        let config = FollowerConfig {
-            most_unsaved,
-            first_pause: Duration::from_millis(1),
-            longest_pause: Duration::from_millis(5),
-            ..FollowerConfig::default()
-        };
         let follower = Follower::new(Arc::new(view), sink.clone(), Arc::new(|| at(100.0)), config);
         Self { bus: EmbeddedBus::default(), sink, follower: Arc::new(follower), stop: Arc::default() }
     }
@@ -158,4 +159,38 @@ async fn a_stop_stores_what_waits() {
     let (stored, unsaved) = (rig.stored().len() as u64, rig.follower.counts().unsaved);
     assert_eq!(stored + unsaved, 1);
     assert_eq!(rig.follower.counts().saved, stored);
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_slow_disk() {
+    let rig = Rig::with(FollowerConfig { finish_within: Duration::ZERO, ..FollowerConfig::default() });
+    rig.sink.slow_ms.store(50, Relaxed);
+    for number in 0..100 {
+        rig.publish(&number.to_string(), &envelope("a", number)).await;
+    }
+    let running = rig.start();
+    rig.until(|follower| follower.counts().delivered > 10).await;
+    rig.stop.notify_one();
+    running.await.unwrap().unwrap();
+    let counts = rig.follower.counts();
+    assert_eq!(rig.stored().len() as u64, counts.saved, "what the disk was storing is known to be stored");
+    assert!(counts.unsaved > 0);
+    assert_eq!(counts.saved + counts.unsaved, counts.delivered);
+}
+
+#[tokio::test]
+async fn silence_and_its_end_are_told() {
+    let rig = Rig::new(10);
+    let mut is_silent = false;
+    rig.follower.view.ingest(&envelope("a", 0), at(0.0));
+    let mut ticked = 0;
+    while !is_silent && ticked < 100 {
+        ticked += 1;
+        rig.follower.view.tick(at(f64::from(ticked)));
+        is_silent = rig.follower.view.is_silent();
+    }
+    assert_eq!(ticked, 6);
+    rig.follower.view.ingest(&envelope("a", 1), at(7.0));
+    rig.follower.tick(&mut is_silent);
+    assert!(!is_silent);
 }

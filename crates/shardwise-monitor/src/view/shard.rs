@@ -89,8 +89,8 @@ impl Shard {
         }
     }
 
-    /// Whether an envelope is older than what is followed. Within a boot the numbers say so, whatever the clocks do; between
-    /// boots the clocks do, as long as the followed boot is heard of.
+    /// Whether an envelope is older than what is followed. Within a boot the numbers say so, whatever the clocks do;
+    /// between boots the clocks do, as long as the followed boot is heard of.
     pub(super) fn is_late(&self, envelope: &Envelope, received_at: Timestamp, stale_after_ms: f64) -> bool {
         let Some(followed) = &self.followed else { return false };
         if followed.boot.as_ref() == Some(&envelope.boot_id) {

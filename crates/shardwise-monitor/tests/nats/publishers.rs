@@ -32,6 +32,8 @@ enum Kind {
 pub(crate) struct Published {
     /// Good reports that were acknowledged, each once.
     pub(crate) good: BTreeSet<(ShardId, Timestamp)>,
+    /// Messages that were acknowledged, each once.
+    pub(crate) messages: BTreeSet<String>,
     pub(crate) calls: u64,
     pub(crate) acknowledged: u64,
     pub(crate) dropped: u64,
@@ -43,11 +45,11 @@ pub(crate) struct Published {
 
 impl Published {
     pub(crate) fn summary(&self) -> String {
-        let Self { calls, acknowledged, dropped, copies, impossible, nonsense, good } = self;
-        let good = good.len();
+        let Self { calls, acknowledged, dropped, copies, impossible, nonsense, good, messages } = self;
+        let (good, messages) = (good.len(), messages.len());
         format!(
-            "{calls} calls: {acknowledged} acknowledged, {dropped} dropped; {good} good reports, {copies} copies, \
-             {impossible} impossible, {nonsense} nonsense"
+            "{calls} calls: {acknowledged} acknowledged, {dropped} dropped; {messages} messages: {good} good reports, \
+             {copies} copies, {impossible} impossible, {nonsense} nonsense"
         )
     }
 
@@ -61,6 +63,7 @@ impl Published {
             }
             ref other => panic!("{other:?}"),
         }
+        self.messages.insert(sent.message_id.clone());
         match sent.kind {
             Kind::Good => drop(self.good.insert(sent.report.clone())),
             // The first message of it may have been dropped: then this is no copy.
@@ -74,6 +77,7 @@ impl Published {
 
 struct Sent {
     kind: Kind,
+    message_id: String,
     report: (ShardId, Timestamp),
     result: Result<(), BusError>,
 }
@@ -153,7 +157,8 @@ async fn send(bus: Arc<NatsBus>, envelope: Envelope, kind: Kind, delay: Duration
         }
         Kind::Nonsense => (format!("nonsense-{id}"), Bytes::from_static(b"{\"schemaVersion\":1")),
     };
-    Sent { kind, report, result: bus.publish(&subject, &id, payload).await }
+    let result = bus.publish(&subject, &id, payload).await;
+    Sent { kind, message_id: id, report, result }
 }
 
 fn json(envelope: &Envelope) -> Bytes {
