@@ -193,9 +193,11 @@ impl FleetView {
         let mut inner = self.lock();
         inner.hear(received_at, &self.config);
         inner.counts.refuse(refused.kind);
+        let heard_ms = inner.lively_ms;
         if let Some(id) = &refused.shard
             && let Some(shard) = inner.shards.get_mut(id)
         {
+            shard.heard_ms = heard_ms;
             shard.distrust(&InvalidInput::new("envelope", &refused.problem), received_at);
         }
     }

@@ -141,9 +141,8 @@ fn reconcile(published: &Published, buses: &[BusCounts], view: &FleetCounts, fol
     assert_eq!(sum(|bus| bus.dropped), published.dropped, "every drop is counted");
     assert_eq!(sum(|bus| bus.waiting) + sum(|bus| bus.refused), 0);
     assert_eq!(sum(|bus| bus.stored + bus.duplicates), published.acknowledged);
-    let of_kinds = published.good.len() as u64 + published.copies + published.impossible + published.nonsense;
-    assert_eq!(published.messages.len() as u64, of_kinds, "every stored message is one of these");
-    assert!(sum(|bus| bus.stored) <= of_kinds, "an answer that was lost makes a message stored look like a duplicate");
+    // An answer that is lost makes a message that was stored look like a duplicate.
+    assert!(sum(|bus| bus.stored) <= published.messages());
 
     let stored = sink.reports();
     assert_eq!(stored.len(), sink.len(), "none is stored twice");
@@ -152,9 +151,9 @@ fn reconcile(published: &Published, buses: &[BusCounts], view: &FleetCounts, fol
     assert_eq!(view.new + view.late, followed.saved);
     assert_eq!(followed.saved, sink.len() as u64);
     assert_eq!(view.deliveries(), followed.delivered, "every delivery became something");
-    assert!(view.deliveries() >= of_kinds, "and each message was delivered");
+    assert!(view.deliveries() >= published.messages(), "and each message was delivered");
     assert_eq!(view.unsaved, 0);
-    assert!(view.late > 0 && view.duplicates >= published.copies, "disturbed as it should be");
+    assert!(view.late > 0 && view.duplicates >= published.copies(), "disturbed as it should be");
     assert!(view.distrusted >= published.impossible && view.refused_malformed >= published.nonsense);
     assert!(view.missing <= published.dropped, "gaps are what was dropped");
     assert!(followed.sink_errors > 0 && sum(|bus| bus.disconnects) > 0);

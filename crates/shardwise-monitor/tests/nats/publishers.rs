@@ -32,21 +32,29 @@ enum Kind {
 pub(crate) struct Published {
     /// Good reports that were acknowledged, each once.
     pub(crate) good: BTreeSet<(ShardId, Timestamp)>,
-    /// Messages that were acknowledged, each once.
-    pub(crate) messages: BTreeSet<String>,
+    /// Messages of good reports that were acknowledged, each once.
+    good_messages: BTreeSet<String>,
     pub(crate) calls: u64,
     pub(crate) acknowledged: u64,
     pub(crate) dropped: u64,
-    /// Second messages of good reports that were acknowledged.
-    pub(crate) copies: u64,
     pub(crate) impossible: u64,
     pub(crate) nonsense: u64,
 }
 
 impl Published {
+    /// Second messages of good reports that were acknowledged.
+    pub(crate) fn copies(&self) -> u64 {
+        (self.good_messages.len() - self.good.len()) as u64
+    }
+
+    /// Messages that were acknowledged, each once.
+    pub(crate) fn messages(&self) -> u64 {
+        self.good_messages.len() as u64 + self.impossible + self.nonsense
+    }
+
     pub(crate) fn summary(&self) -> String {
-        let Self { calls, acknowledged, dropped, copies, impossible, nonsense, good, messages } = self;
-        let (good, messages) = (good.len(), messages.len());
+        let Self { calls, acknowledged, dropped, impossible, nonsense, .. } = self;
+        let (good, copies, messages) = (self.good.len(), self.copies(), self.messages());
         format!(
             "{calls} calls: {acknowledged} acknowledged, {dropped} dropped; {messages} messages: {good} good reports, \
              {copies} copies, {impossible} impossible, {nonsense} nonsense"
@@ -63,12 +71,12 @@ impl Published {
             }
             ref other => panic!("{other:?}"),
         }
-        self.messages.insert(sent.message_id.clone());
         match sent.kind {
-            Kind::Good => drop(self.good.insert(sent.report.clone())),
-            // The first message of it may have been dropped: then this is no copy.
-            Kind::Copy if self.good.insert(sent.report.clone()) => {}
-            Kind::Copy => self.copies += 1,
+            // The first message of a report may have been dropped, and its copy not.
+            Kind::Good | Kind::Copy => {
+                self.good.insert(sent.report.clone());
+                self.good_messages.insert(sent.message_id.clone());
+            }
             Kind::Impossible => self.impossible += 1,
             Kind::Nonsense => self.nonsense += 1,
         }
