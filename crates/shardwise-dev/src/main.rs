@@ -4,6 +4,7 @@
 
 mod arguments;
 mod build_env;
+mod debian;
 mod failure;
 mod feature_page;
 mod neural;

@@ -5,6 +5,7 @@
 
 use crate::arguments::{self, Task};
 use crate::build_env;
+use crate::debian;
 use crate::failure::Failure;
 use crate::feature_page;
 use crate::neural;
@@ -43,7 +44,7 @@ pub(crate) fn perform(task: Task) -> Result<(), Failure> {
 
 fn perform_in(workspace: &Workspace, task: Task) -> Result<(), Failure> {
     match task {
-        Task::Setup => set_up(workspace).map(|_| eprintln!("setup: the environment is up to date")),
+        Task::Setup => set_up_for_tests(workspace).map(|_| eprintln!("setup: the environment is up to date")),
         Task::Env => print_env(workspace),
         Task::Demo => demo(workspace),
         Task::Check => check(workspace, &set_up(workspace)?),
@@ -68,8 +69,15 @@ fn set_up(workspace: &Workspace) -> Result<Variables, Failure> {
     build_env::variables(&python)
 }
 
+/// As [`set_up`], and brings the servers that tests run against.
+fn set_up_for_tests(workspace: &Workspace) -> Result<Variables, Failure> {
+    let mut variables = set_up(workspace)?;
+    variables.extend(debian::variables(workspace));
+    Ok(variables)
+}
+
 fn print_env(workspace: &Workspace) -> Result<(), Failure> {
-    for (name, value) in set_up(workspace)? {
+    for (name, value) in set_up_for_tests(workspace)? {
         println!("export {name}={}", quoted(&value.to_string_lossy()));
     }
     Ok(())
@@ -86,7 +94,7 @@ fn check(workspace: &Workspace, variables: &Variables) -> Result<(), Failure> {
 
 fn test(workspace: &Workspace) -> Result<(), Failure> {
     let steps = Steps::of("test");
-    let variables = set_up(workspace)?;
+    let variables = set_up_for_tests(workspace)?;
     check(workspace, &variables)?;
     for (step, call) in [("build", &BUILD), ("tests", &TEST), ("benchmark", &BENCHMARK), ("documentation", &DOCUMENT)] {
         steps.run(step, &with_variables(workspace, call), || workspace.cargo(call, &variables))?;

@@ -50,15 +50,16 @@ pub struct BusCounts {
 pub trait Bus: Send + Sync {
     /// Publishes a message; done when the bus has stored it.
     ///
-    /// The message is in the bus' bounded buffer once this was polled for the first time: whoever does not want to wait gives up
-    /// by a timeout, and the message goes on. A second message of the same id, within the bus' window, is stored once.
+    /// The message is in the bus' bounded buffer once this was polled for the first time: whoever does not want to wait
+    /// gives up by a timeout, and the message goes on. A second message of the same id, within the bus' window, is
+    /// stored once.
     ///
     /// # Errors
     /// Tells why the message is not stored; a message that was dropped is counted, too.
     async fn publish(&self, subject: &str, message_id: &str, payload: Bytes) -> Result<(), BusError>;
 
-    /// Takes part in the durable subscription of that name, from where it stopped: each message that the filter (`*` one token,
-    /// `>` the rest) takes is delivered to one of those who take part.
+    /// Takes part in the durable subscription of that name, from where it stopped: each message that the filter (`*`
+    /// one token, `>` the rest) takes is delivered to one of those who take part.
     ///
     /// # Errors
     /// An illegal name or filter is refused. A broker that is away is none: deliveries begin when it is back.
@@ -71,7 +72,8 @@ pub trait Bus: Send + Sync {
 /// A stream of deliveries.
 #[async_trait]
 pub trait Subscription: Send {
-    /// Waits for the next delivery, however long that takes and whatever becomes of the broker meanwhile. May be cancelled.
+    /// Waits for the next delivery, however long that takes and whatever becomes of the broker meanwhile. May be
+    /// cancelled.
     async fn next(&mut self) -> Delivery;
 }
 

@@ -85,7 +85,8 @@ pub struct Envelope {
     pub address: Option<String>,
     /// What does not change about the shard.
     pub shape: ShardShape,
-    /// What routers decide by. `eventAt` is the shard's wall clock; `knownAt` says the same, and routers put their own there.
+    /// What routers decide by. `eventAt` is the shard's wall clock; `knownAt` says the same, and routers put their own
+    /// there.
     pub report: ShardReport,
     /// Load, health and remaining capacity, as the shard sees them.
     pub standing: Standing,
@@ -199,7 +200,8 @@ impl Envelope {
     /// Reads what was published on a subject. Values are not judged here; the fleet view does that.
     ///
     /// # Errors
-    /// Bytes that are no envelope of this version, or one of another shard than the subject's, are refused with the reason.
+    /// Bytes that are no envelope of this version, or one of another shard than the subject's, are refused with the
+    /// reason.
     pub fn from_json(subject: &str, json: &[u8]) -> Result<Self, Refused> {
         let refused = |kind, shard: Option<ShardId>, problem: String| Refused { kind, shard, problem };
         if json.len() > LARGEST_ENVELOPE {

@@ -7,7 +7,8 @@ use shardwise_types::ShardReport;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LoadFormula {
-    /// The fullest of CPU, memory and queue ([`ShardReport::load`]) and of disk and business: that one makes requests wait.
+    /// The fullest of CPU, memory and queue ([`ShardReport::load`]) and of disk and business: that one makes requests
+    /// wait.
     #[default]
     Bottleneck,
     /// The weighted sum of the specification, min(1, 0.6·(0.4·cpu + 0.3·memory + 0.1·disk) + 0.3·0.5·queue/1000 +
@@ -50,8 +51,8 @@ pub struct Standing {
     pub formula: LoadFormula,
     /// Overall load in [0, 1].
     pub load: f32,
-    /// 0 when the shard calls itself sick, else 1 less the worse of its error rate and its overload, which grows from 0 at a
-    /// load of 0.8 to 1 at a load of 1. In [0, 1].
+    /// 0 when the shard calls itself sick, else 1 less the worse of its error rate and its overload, which grows from 0
+    /// at a load of 0.8 to 1 at a load of 1. In [0, 1].
     pub health: f32,
     /// Cores' worth of work that it could take on: (1 − load) of its cores; 0 when it calls itself sick.
     pub remaining_cores: f32,

@@ -11,7 +11,8 @@ const LONGEST_ID: usize = 128;
 
 /// The subject on which a shard publishes, `lucent.metrics.shard.<id>`.
 ///
-/// Bytes that a token may not hold (dots, wildcards, blanks, all but ASCII letters, digits, `-` and `_`) are written as `%2E`.
+/// Bytes that a token may not hold (dots, wildcards, blanks, all but ASCII letters, digits, `-` and `_`) are written as
+/// `%2E`.
 ///
 /// # Errors
 /// An id that is empty or longer than 128 bytes is refused.

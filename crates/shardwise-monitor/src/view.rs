@@ -30,7 +30,8 @@ pub struct FleetViewConfig {
     pub stale_after_ms: f64,
     /// Periods without anything from anybody after which the subscription counts as silent, at least 1.
     pub silent_after_periods: f64,
-    /// Time in ms without anything from a shard, while others are heard, after which it is removed; at least `staleAfterMs`.
+    /// Time in ms without anything from a shard, while others are heard, after which it is removed; at least
+    /// `staleAfterMs`.
     pub remove_after_ms: f64,
     /// How far in ms a shard's clock may be ahead of the router's, 0 or more.
     pub most_clock_ahead_ms: f64,
@@ -80,7 +81,8 @@ impl FleetViewConfig {
 pub enum Ingested {
     /// The newest of its shard: the snapshot follows it. The record belongs in the history.
     New(ReportRecord),
-    /// Older than what is followed, and not seen before: the snapshot does not change. The record belongs in the history.
+    /// Older than what is followed, and not seen before: the snapshot does not change. The record belongs in the
+    /// history.
     Late(ReportRecord),
     /// Seen before.
     Duplicate,
@@ -191,9 +193,11 @@ impl FleetView {
         let mut inner = self.lock();
         inner.hear(received_at, &self.config);
         inner.counts.refuse(refused.kind);
+        let heard_ms = inner.lively_ms;
         if let Some(id) = &refused.shard
             && let Some(shard) = inner.shards.get_mut(id)
         {
+            shard.heard_ms = heard_ms;
             shard.distrust(&InvalidInput::new("envelope", &refused.problem), received_at);
         }
     }
@@ -205,7 +209,15 @@ impl FleetView {
         }
     }
 
-    /// Takes in a record that the history got after the image was taken: its envelope, should it come again, is a duplicate.
+    /// Forgets that an envelope was seen, because its record was not stored: it is new when it comes again.
+    pub fn forget(&self, id: &EnvelopeId) {
+        if let Some(shard) = self.lock().shards.get_mut(&id.shard) {
+            shard.forget(&id.boot, id.sequence);
+        }
+    }
+
+    /// Takes in a record that the history got after the image was taken: its envelope, should it come again, is a
+    /// duplicate.
     pub fn recover(&self, record: &ReportRecord) {
         let mut inner = self.lock();
         inner.sequence = inner.sequence.max(record.sequence.saturating_add(1));
@@ -229,6 +241,11 @@ impl FleetView {
             self.show(&inner, id);
         }
         gone
+    }
+
+    /// Whether nothing was heard from anybody for so long that the bus must be the reason, as far as ticks tell.
+    pub fn is_silent(&self) -> bool {
+        self.lock().is_silent(&self.config)
     }
 
     /// How the view and each shard stand; for people and metrics.

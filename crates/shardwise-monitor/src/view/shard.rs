@@ -81,8 +81,16 @@ impl Shard {
         }
     }
 
-    /// Whether an envelope is older than what is followed. Within a boot the numbers say so, whatever the clocks do; between
-    /// boots the clocks do, as long as the followed boot is heard of.
+    pub(super) fn forget(&mut self, boot: &BootId, sequence: u64) {
+        if let Some(boot) = self.boots.iter_mut().find(|known| known.id == *boot)
+            && boot.unsaved.remove(&sequence)
+        {
+            boot.seen.remove(sequence);
+        }
+    }
+
+    /// Whether an envelope is older than what is followed. Within a boot the numbers say so, whatever the clocks do;
+    /// between boots the clocks do, as long as the followed boot is heard of.
     pub(super) fn is_late(&self, envelope: &Envelope, received_at: Timestamp, stale_after_ms: f64) -> bool {
         let Some(followed) = &self.followed else { return false };
         if followed.boot.as_ref() == Some(&envelope.boot_id) {
