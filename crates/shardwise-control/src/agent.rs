@@ -225,8 +225,7 @@ impl Agent {
     }
 
     /// What to ask the coordinator now, if it is time.
-    pub fn tick(&mut self, now: Timestamp) -> Option<Ask> {
-        self.settle(now);
+    pub fn question(&mut self, now: Timestamp) -> Option<Ask> {
         let next = self.asked_at.map(|at| later(at, self.settings.ask_every_ms));
         // A clock that was set back must not silence it.
         let is_time = next.is_none_or(|next| next <= now || self.asked_at > Some(now));
@@ -241,7 +240,7 @@ impl Agent {
         self.asked_at = None;
     }
 
-    /// Takes what the coordinator answered to [`Self::tick`]'s question. Answers may come late, twice and in any order.
+    /// Takes what the coordinator answered to [`Self::question`]. Answers may come late, twice and in any order.
     pub fn learn(&mut self, now: Timestamp, truth: &Truth) {
         self.settle(now);
         // Before it was set back, the clock gave times that are still to come.

@@ -157,3 +157,110 @@ impl Summary {
         }
     }
 }
+
+/// One change and what became of it, for people and programs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// Who wants what, why, and when.
+    pub change: Change,
+    /// Who must agree.
+    pub members: Vec<Member>,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// When it was decided.
+    pub decided_at: Option<Timestamp>,
+    /// Why not, member by member.
+    pub reasons: Vec<String>,
+    /// What each member said before the decision.
+    pub acknowledgements: Vec<Acknowledgement>,
+    /// Who had not acknowledged the decision when the coordinator stopped telling it; `None` while it still does.
+    pub unacknowledged: Option<Vec<Member>>,
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Outcome {
+    /// Promises are being collected.
+    Undecided,
+    /// It holds from its instant on, everywhere.
+    Committed,
+    /// It holds nowhere, ever.
+    Withdrawn,
+}
+
+impl Outcome {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Undecided => "undecided",
+            Self::Committed => "committed",
+            Self::Withdrawn => "withdrawn",
+        }
+    }
+}
+
+impl Entry {
+    /// Whether there is nothing left to wait for.
+    pub(crate) fn is_finished(&self, its_instant_has_come: bool) -> bool {
+        match self.outcome {
+            Outcome::Undecided => false,
+            Outcome::Withdrawn => true,
+            Outcome::Committed => its_instant_has_come || self.unacknowledged.is_some(),
+        }
+    }
+}
+
+/// The changes of a history, oldest first.
+pub fn entries(records: &[Record]) -> Vec<Entry> {
+    let mut entries: BTreeMap<u64, Entry> = BTreeMap::new();
+    for record in records {
+        let version = record.version();
+        if let Record::Proposed { change, members } = record {
+            let entry = Entry {
+                change: change.clone(),
+                members: members.clone(),
+                outcome: Outcome::Undecided,
+                decided_at: None,
+                reasons: Vec::new(),
+                acknowledgements: Vec::new(),
+                unacknowledged: None,
+            };
+            entries.insert(version, entry);
+        } else if let Some(entry) = entries.get_mut(&version) {
+            entry.add(record);
+        }
+    }
+    entries.into_values().collect()
+}
+
+impl Entry {
+    fn add(&mut self, record: &Record) {
+        match record {
+            Record::Proposed { .. } => {}
+            Record::Committed { at, acknowledgements, .. } => {
+                (self.outcome, self.decided_at) = (Outcome::Committed, Some(*at));
+                self.acknowledgements.clone_from(acknowledgements);
+            }
+            Record::Withdrawn { at, reasons, acknowledgements, .. } => {
+                (self.outcome, self.decided_at) = (Outcome::Withdrawn, Some(*at));
+                self.reasons.clone_from(reasons);
+                self.acknowledgements.clone_from(acknowledgements);
+            }
+            Record::Settled { unacknowledged, .. } => self.unacknowledged = Some(unacknowledged.clone()),
+        }
+    }
+}
+
+impl Record {
+    /// The change that it is about.
+    pub fn version(&self) -> u64 {
+        match self {
+            Self::Proposed { change, .. } => change.version,
+            Self::Committed { version, .. } | Self::Withdrawn { version, .. } | Self::Settled { version, .. } => {
+                *version
+            }
+        }
+    }
+}

@@ -138,7 +138,10 @@ impl Round {
         let of = |(member, progress): (&Member, &Progress)| Acknowledgement {
             member: member.clone(),
             prepared_at: progress.prepared_at,
-            refused: progress.refused.clone().or_else(|| progress.odd.clone().filter(|_| progress.prepared_at.is_none())),
+            refused: progress
+                .refused
+                .clone()
+                .or_else(|| progress.odd.clone().filter(|_| progress.prepared_at.is_none())),
         };
         self.progress.iter().map(of).collect()
     }

@@ -342,7 +342,8 @@ impl World {
                 continue;
             }
             let now = self.clock(number);
-            if let Some(Some(ask)) = self.at_agent(number, |agent| agent.tick(now)) {
+            self.at_agent(number, |agent| agent.settle(now));
+            if let Some(Some(ask)) = self.at_agent(number, |agent| agent.question(now)) {
                 self.send(number, Message::Ask(ask));
             }
         }
@@ -390,7 +391,11 @@ impl World {
             match standing {
                 Standing::Certain => {
                     self.seen.certain += 1;
-                    assert!(right.contains(&version), "{} is certain of {version}, not {right:?}: {agent:?}", node.member);
+                    assert!(
+                        right.contains(&version),
+                        "{} is certain of {version}, not {right:?}: {agent:?}",
+                        node.member
+                    );
                 }
                 Standing::InDoubt { .. } => self.seen.in_doubt += 1,
                 Standing::Unconfirmed { .. } => self.seen.unconfirmed += 1,
