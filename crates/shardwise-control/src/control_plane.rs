@@ -242,7 +242,12 @@ impl Inner {
             core.machine = next;
             Ok((result, outputs))
         });
-        let (result, outputs) = stepping.await.expect("a step neither panics nor is cancelled")?;
+        let (result, outputs) = match stepping.await {
+            Ok(stepped) => stepped?,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime is being shut down, and this task with it.
+            Err(_) => std::future::pending().await,
+        };
         self.dispatch(outputs);
         self.stepped.send_replace(());
         Ok(result)

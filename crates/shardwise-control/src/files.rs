@@ -193,3 +193,90 @@ impl StateFile {
 fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use shardwise_types::{FunctionId, Timestamp};
+
+    use super::*;
+    use crate::{Change, Member, What};
+
+    fn records(version: u64, from_version: u64) -> [Record; 2] {
+        let (at, what) = (Timestamp::from_nanos(1), What::NoSplit { function: FunctionId::new("f") });
+        let (author, why) = ("ann".to_owned(), "a test".to_owned());
+        let change = Change { version, from_version, author, why, created_at: at, effective_at: at, what };
+        let members = vec![Member::shard("a")];
+        [Record::Proposed { change, members }, Record::Committed { version, at, acknowledgements: Vec::new() }]
+    }
+
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir().expect("a folder")
+    }
+
+    #[test]
+    fn a_history_is_read_as_it_was_written_by_one_writer_at_a_time() {
+        let folder = folder();
+        let mut history = History::open(folder.path()).expect("free");
+        history.append(&records(1, 0)).expect("room");
+        history.append(&records(4, 1)).expect("room");
+        let locked = History::open(folder.path()).expect_err("it is open").to_string();
+        assert!(locked.contains("another coordinator") && locked.contains("history.ndjson"), "{locked}");
+        assert_eq!(History::read(folder.path()).expect("reading is free"), history.records());
+        drop(history);
+        let history = History::open(folder.path()).expect("free again");
+        assert_eq!(history.records(), [records(1, 0), records(4, 1)].concat());
+        let known = [0, 1, 2, 4].map(|version| history.configuration(version).map(|it| it.version));
+        assert_eq!(known, [Some(0), Some(1), None, Some(4)]);
+    }
+
+    #[test]
+    fn a_torn_last_line_is_cut_off_wherever_it_was_torn() {
+        let folder = folder();
+        let path = folder.path().join(HISTORY_FILE);
+        History::open(folder.path()).expect("free").append(&records(1, 0)).expect("room");
+        let whole = fs::read(&path).expect("written");
+        let first = whole.iter().position(|byte| *byte == b'\n').expect("a line") + 1;
+        for torn in first..whole.len() {
+            fs::write(&path, &whole[..torn]).expect("room");
+            assert_eq!(History::read(folder.path()).expect("the first is whole"), records(1, 0)[..1]);
+            let mut history = History::open(folder.path()).expect("the first is whole");
+            history.append(&records(1, 0)[1..]).expect("room");
+            drop(history);
+            assert_eq!(fs::read(&path).expect("written"), whole, "torn at {torn}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_line_is_named_and_nothing_is_lost_of_it() {
+        let folder = folder();
+        let path = folder.path().join(HISTORY_FILE);
+        History::open(folder.path()).expect("free").append(&records(1, 0)).expect("room");
+        let whole = fs::read_to_string(&path).expect("written");
+        for (text, part) in [
+            (whole.replacen("\"version\":1", "\"version\":x", 1), "line 1 is damaged"),
+            (whole.lines().rev().map(|line| format!("{line}\n")).collect(), "record 1 of the history"),
+        ] {
+            fs::write(&path, &text).expect("room");
+            let error = History::open(folder.path()).expect_err(part).to_string();
+            assert!(error.contains(part), "{error}");
+            assert_eq!(fs::read_to_string(&path).expect("it is there"), text);
+        }
+    }
+
+    #[test]
+    fn an_agents_state_is_replaced_as_a_whole() {
+        let folder = folder();
+        let file = StateFile::new(&folder.path().join("agents/a.json"));
+        assert_eq!(file.load().expect("a new agent"), None);
+        for highest in [1, 2] {
+            let state = AgentState { highest, ..AgentState::default() };
+            file.save(&state).expect("room");
+            assert_eq!(file.load().expect("it was saved"), Some(state));
+        }
+        assert_eq!(fs::read_dir(folder.path().join("agents")).expect("a folder").count(), 1, "nothing is left over");
+        fs::write(folder.path().join("agents/a.json"), "{").expect("room");
+        assert!(file.load().expect_err("damaged").to_string().contains("remove it"));
+        let nowhere = StateFile::new(&folder.path().join("agents/a.json/b.json"));
+        assert!(nowhere.save(&AgentState::default()).expect_err("a file is no folder").to_string().contains("b.json"));
+    }
+}

@@ -3,6 +3,7 @@
 mod agent;
 mod agent_host;
 mod clock;
+pub mod commands;
 mod configuration;
 mod control_plane;
 mod coordinator;
@@ -10,6 +11,8 @@ mod files;
 mod history;
 mod limits;
 mod messages;
+#[cfg(feature = "nats")]
+mod nats;
 mod settings;
 mod split;
 mod splits;
@@ -25,6 +28,8 @@ pub use files::{FileError, History, StateFile};
 pub use history::{Acknowledgement, Entry, Inconsistent, Outcome, Record, entries};
 pub use limits::{ShardLimits, ShardUsage};
 pub use messages::{Answer, Ask, COORDINATOR, Command, Member, Pending, Prepare, Truth, Verdict};
+#[cfg(feature = "nats")]
+pub use nats::{EVENT_SUBJECT, Nats};
 pub use settings::Settings;
 pub use split::{MOST_SHARDS, MOST_STEPS, SplitStep, TrafficSplit, WEIGHT_TOLERANCE};
 pub use splits::{Pick, Splits};

@@ -11,7 +11,7 @@ use shardwise_control::{
 use shardwise_types::{FunctionId, ShardId, Timestamp};
 
 /// Shards, and the last one is a router.
-pub const MEMBERS: usize = 4;
+pub(crate) const MEMBERS: usize = 4;
 
 const SETTINGS: Settings = Settings {
     lead_ms: 2_000,
@@ -25,40 +25,40 @@ const STEP_MS: u64 = 10;
 const FAULTS_MS: u64 = 26_000;
 
 #[derive(Debug, Clone)]
-pub struct Crash {
+pub(crate) struct Crash {
     /// A member, or the coordinator when it is [`MEMBERS`].
-    pub node: usize,
-    pub at_ms: u64,
-    pub for_ms: u64,
+    pub(crate) node: usize,
+    pub(crate) at_ms: u64,
+    pub(crate) for_ms: u64,
 }
 
 #[derive(Debug, Clone)]
-pub struct Cut {
-    pub member: usize,
-    pub at_ms: u64,
-    pub for_ms: u64,
+pub(crate) struct Cut {
+    pub(crate) member: usize,
+    pub(crate) at_ms: u64,
+    pub(crate) for_ms: u64,
 }
 
 #[derive(Debug, Clone)]
-pub struct Schedule {
-    pub seed: u64,
-    pub loss: f64,
-    pub duplication: f64,
+pub(crate) struct Schedule {
+    pub(crate) seed: u64,
+    pub(crate) loss: f64,
+    pub(crate) duplication: f64,
     /// The longest delay of a message.
-    pub delay_ms: u64,
+    pub(crate) delay_ms: u64,
     /// How probable it is that an agent says no.
-    pub refusals: f64,
-    pub crashes: Vec<Crash>,
-    pub cuts: Vec<Cut>,
+    pub(crate) refusals: f64,
+    pub(crate) crashes: Vec<Crash>,
+    pub(crate) cuts: Vec<Cut>,
     /// When changes are proposed, and who is left out.
-    pub changes: Vec<(u64, Option<usize>)>,
+    pub(crate) changes: Vec<(u64, Option<usize>)>,
     /// Of the members and, last, the coordinator.
-    pub clock_errors_ms: Vec<i64>,
+    pub(crate) clock_errors_ms: Vec<i64>,
 }
 
 /// How often what happened.
 #[derive(Debug, Clone, Default)]
-pub struct Seen {
+pub(crate) struct Seen {
     committed: u32,
     withdrawn: u32,
     in_doubt: u32,
@@ -70,7 +70,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    pub fn all(&self) -> [(&'static str, u32); 8] {
+    pub(crate) fn all(&self) -> [(&'static str, u32); 8] {
         [
             ("a commit", self.committed),
             ("a withdrawal", self.withdrawn),
@@ -83,7 +83,7 @@ impl Seen {
         ]
     }
 
-    pub fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.committed += other.committed;
         self.withdrawn += other.withdrawn;
         self.in_doubt += other.in_doubt;
@@ -129,7 +129,7 @@ impl Surroundings for Around {
     }
 }
 
-pub struct World {
+pub(crate) struct World {
     schedule: Schedule,
     random: StdRng,
     now_ms: u64,
@@ -138,11 +138,11 @@ pub struct World {
     coordinator: Option<Coordinator>,
     history: Vec<Record>,
     network: Vec<InFlight>,
-    pub seen: Seen,
+    pub(crate) seen: Seen,
 }
 
 impl World {
-    pub fn new(schedule: Schedule) -> Self {
+    pub(crate) fn new(schedule: Schedule) -> Self {
         SETTINGS.check().expect("they hold");
         let node = |number: usize| {
             let name = format!("m{number}");
@@ -156,14 +156,14 @@ impl World {
     }
 
     /// Lives through the schedule.
-    pub fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         while self.now_ms < FAULTS_MS {
             self.step();
         }
     }
 
     /// Ends all faults, waits, and finds all members with the same configuration.
-    pub fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         self.healed = true;
         let until = self.now_ms + 3 * SETTINGS.lead_ms + 2 * self.schedule.delay_ms;
         while self.now_ms < until {
