@@ -254,7 +254,9 @@ impl Agent {
         }
         self.follow(truth);
         self.settle(now);
-        self.state.highest = self.state.highest.max(truth.highest);
+        // The command to prepare the one that is open may still be under way.
+        let decided = truth.highest.saturating_sub(u64::from(truth.undecided.is_some()));
+        self.state.highest = self.state.highest.max(decided);
         if self.confirmed_at <= Some(truth.asked_at) && truth.asked_at <= now {
             self.confirmed_at = Some(truth.asked_at);
             self.contradicted = None;

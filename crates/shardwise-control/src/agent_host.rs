@@ -1,7 +1,7 @@
 //! The agent of this process: listens to the coordinator, keeps its state on disk, and hands routers their snapshot.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -86,6 +86,7 @@ struct Inner {
     parts: AgentParts,
     splits: ArcSwap<Splits>,
     changed: Notify,
+    stopped: AtomicBool,
     write_failures: AtomicU64,
     unanswered: AtomicU64,
 }
@@ -100,14 +101,14 @@ impl AgentHost {
         let state = parts.file.load()?.unwrap_or_default();
         let splits = ArcSwap::from_pointee(Splits::of(&state));
         let agent = Mutex::new(Agent::new(parts.member.clone(), parts.settings, state));
-        let counts = (AtomicU64::new(0), AtomicU64::new(0));
         let inner = Arc::new(Inner {
             agent,
             parts,
             splits,
             changed: Notify::new(),
-            write_failures: counts.0,
-            unanswered: counts.1,
+            stopped: AtomicBool::new(false),
+            write_failures: AtomicU64::new(0),
+            unanswered: AtomicU64::new(0),
         });
         let endpoint = inner.parts.member.endpoint();
         let handler = Arc::new(Commands(Arc::clone(&inner)));
@@ -140,6 +141,9 @@ impl AgentHost {
 impl Drop for AgentHost {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
+        // Under the lock: what is under way must not write over a successor's state.
+        let _agent = self.inner.lock();
+        self.inner.stopped.store(true, Ordering::Relaxed);
     }
 }
 
@@ -152,6 +156,9 @@ impl Inner {
     /// Lets the agent act. What it must not forget is on the disk when this returns; if it cannot be, it has not acted.
     fn act<T>(&self, act: impl FnOnce(&mut Agent, Timestamp) -> T) -> Result<T, FileError> {
         let mut agent = self.lock();
+        if self.stopped.load(Ordering::Relaxed) {
+            return Err(self.parts.file.stopped());
+        }
         let mut next = agent.clone();
         let result = act(&mut next, (self.parts.clock)());
         if next.state() != agent.state() {

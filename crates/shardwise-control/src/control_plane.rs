@@ -180,6 +180,8 @@ impl ControlPlane {
 impl Drop for ControlPlane {
     fn drop(&mut self) {
         self.ticking.abort();
+        // What is under way holds on to the rest.
+        self.inner.lock().history.close();
     }
 }
 
@@ -231,6 +233,8 @@ impl Inner {
         let inner = Arc::clone(self);
         let stepping = tokio::task::spawn_blocking(move || {
             let mut core = inner.lock();
+            // A coordinator that was stopped, or does not know what is on its disk, must not even answer questions.
+            core.history.check_open()?;
             let mut next = core.machine.clone();
             let (result, outputs) = act(&mut next, (inner.parts.clock)()).split();
             let records: Vec<Record> = outputs.iter().filter_map(Output::as_record).cloned().collect();

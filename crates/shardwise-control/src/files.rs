@@ -94,9 +94,7 @@ impl History {
     /// When the disk refuses. If it does not even let the rest of a line be removed, nothing can be added any more until the history
     /// is opened again: nobody knows then what is on the disk.
     pub fn append(&mut self, records: &[Record]) -> Result<(), FileError> {
-        if let Some(broken) = &self.broken {
-            return Err(FileError::new(&self.path, broken.clone()));
-        }
+        self.check_open()?;
         let mut text = Vec::new();
         for record in records {
             serde_json::to_writer(&mut text, record).expect("names and numbers are always JSON");
@@ -108,6 +106,22 @@ impl History {
         self.len += text.len() as u64;
         self.records.extend_from_slice(records);
         Ok(())
+    }
+
+    /// Lets go of the file, so that a successor can open it; nothing can be added any more.
+    pub(crate) fn close(&mut self) {
+        self.broken = Some("the coordinator was stopped".to_owned());
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, path = %self.path.display(), "the history cannot be unlocked");
+        }
+    }
+
+    /// Whether records can be added.
+    ///
+    /// # Errors
+    /// Says why not.
+    pub(crate) fn check_open(&self) -> Result<(), FileError> {
+        self.broken.as_ref().map_or(Ok(()), |broken| Err(FileError::new(&self.path, broken.clone())))
     }
 
     fn undo(&mut self, error: &io::Error) -> FileError {
@@ -149,6 +163,11 @@ impl StateFile {
     /// At a path; its folder is made when need be.
     pub fn new(path: &Path) -> Self {
         Self { path: path.to_owned() }
+    }
+
+    /// That it must not be written any more, for its agent was stopped.
+    pub(crate) fn stopped(&self) -> FileError {
+        FileError::new(&self.path, "the agent was stopped")
     }
 
     /// What was saved last; `None` for a new agent.

@@ -33,7 +33,18 @@ fn schedules() -> impl Strategy<Value = Schedule> {
         prop::collection::vec(-100_i64..=100, MEMBERS + 1),
     )
         .prop_map(|(seed, (loss, duplication, delay_ms, refusals), crashes, cuts, changes, clock_errors_ms)| {
-            Schedule { seed, loss, duplication, delay_ms, refusals, crashes, cuts, changes, clock_errors_ms }
+            Schedule {
+                seed,
+                loss,
+                duplication,
+                delay_ms,
+                refusals,
+                sudden_deaths: true,
+                crashes,
+                cuts,
+                changes,
+                clock_errors_ms,
+            }
         })
 }
 
@@ -45,6 +56,17 @@ proptest! {
         let mut world = World::new(schedule);
         world.run();
         world.heal();
+    }
+
+    /// Without it, a protocol that withdraws everything would do.
+    #[test]
+    fn without_faults_all_is_committed(schedule in schedules(), delay_ms in 1_u64..200) {
+        let (crashes, cuts) = (Vec::new(), Vec::new());
+        let mild = Schedule { loss: 0.0, delay_ms, refusals: 0.0, sudden_deaths: false, crashes, cuts, ..schedule };
+        let mut world = World::new(mild);
+        world.run();
+        world.heal();
+        prop_assert!(world.decided().0 > 0 && world.decided().1 == 0, "{:?}", world.decided());
     }
 }
 

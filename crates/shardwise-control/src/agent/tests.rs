@@ -187,6 +187,14 @@ fn it_catches_up_from_the_coordinators_answer_and_old_answers_do_no_harm() {
 }
 
 #[test]
+fn an_answer_that_overtakes_the_command_to_prepare_does_not_make_it_late() {
+    let mut agent = agent();
+    agent.learn(at(2), &Truth { undecided: Some(3), ..truth(1, 3, 0) });
+    assert!(refusal(&mut agent, 3, &prepare(2, 0)).contains("comes too late"));
+    assert_eq!(verdict(&mut agent, 3, &prepare(3, 0)), Verdict::Prepared);
+}
+
+#[test]
 fn a_coordinator_that_has_lost_its_history_is_contradicted() {
     let state =
         AgentState { applied: Configuration { version: 5, ..Configuration::default() }, ..AgentState::default() };

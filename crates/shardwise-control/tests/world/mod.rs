@@ -48,6 +48,8 @@ pub(crate) struct Schedule {
     pub(crate) delay_ms: u64,
     /// How probable it is that an agent says no.
     pub(crate) refusals: f64,
+    /// Whether nodes die between any two of their acts.
+    pub(crate) sudden_deaths: bool,
     pub(crate) crashes: Vec<Crash>,
     pub(crate) cuts: Vec<Cut>,
     /// When changes are proposed, and who is left out.
@@ -162,6 +164,11 @@ impl World {
         }
     }
 
+    /// Commits and withdrawals.
+    pub(crate) fn decided(&self) -> (u32, u32) {
+        (self.seen.committed, self.seen.withdrawn)
+    }
+
     /// Ends all faults, waits, and finds all members with the same configuration.
     pub(crate) fn heal(&mut self) {
         self.healed = true;
@@ -244,7 +251,7 @@ impl World {
 
     /// Does what the coordinator wants, unless it dies in between.
     fn carry_out(&mut self, outputs: Vec<Output>) {
-        let dies = !self.healed && self.random.random_bool(0.002);
+        let dies = self.schedule.sudden_deaths && !self.healed && self.random.random_bool(0.002);
         let done = if dies { self.random.random_range(0..=outputs.len()) } else { outputs.len() };
         for output in outputs.into_iter().take(done) {
             match output {
@@ -319,7 +326,7 @@ impl World {
 
     /// Lets an agent act and writes down its state before anything leaves it. Some die before that, some right after.
     fn at_agent<T>(&mut self, member: usize, act: impl FnOnce(&mut Agent) -> T) -> Option<T> {
-        let dies = !self.healed && self.random.random_bool(0.001);
+        let dies = self.schedule.sudden_deaths && !self.healed && self.random.random_bool(0.001);
         let before_writing = self.random.random_bool(0.5);
         let node = &mut self.nodes[member];
         let result = act(node.agent.as_mut()?);
