@@ -91,6 +91,7 @@ pub struct Coordinator {
     settings: Settings,
     highest: u64,
     current: Configuration,
+    current_from: Timestamp,
     pending: Option<Pending>,
     round: Option<Round>,
     heard: BTreeMap<Member, Heard>,
@@ -107,8 +108,15 @@ impl Coordinator {
         let round = summary.open.map(|open| resume(&settings, open));
         // The first step finds out whether the newest holds already.
         let pending = Some(Pending { effective_at: summary.newest_from, configuration: summary.newest });
-        let heard = BTreeMap::new();
-        Ok(Self { settings, highest: summary.highest, current: summary.before, pending, round, heard })
+        Ok(Self {
+            settings,
+            highest: summary.highest,
+            current: summary.before,
+            current_from: summary.newest_from,
+            pending,
+            round,
+            heard: BTreeMap::new(),
+        })
     }
 
     /// What holds at `now`.
@@ -193,6 +201,11 @@ impl Coordinator {
             let (version, until) = (pending.configuration.version, pending.effective_at);
             return Err(busy(version, "is committed and does not hold yet", until));
         }
+        // A member whose clock is behind still serves the version before, and would have to refuse.
+        let until = later(self.current_from, 2 * self.settings.clock_error_ms);
+        if now < until {
+            return Err(busy(self.current.version, "has just taken effect", until));
+        }
         Ok(self.round.take().map(|round| round.settled(now)).into_iter().collect())
     }
 
@@ -257,6 +270,7 @@ impl Coordinator {
     fn settle(&mut self, now: Timestamp) {
         if let Some(pending) = self.pending.take_if(|pending| pending.effective_at <= now) {
             self.current = pending.configuration;
+            self.current_from = pending.effective_at;
         }
     }
 }

@@ -120,6 +120,8 @@ impl Fleet {
             || self.agents.values().map(AgentHost::status).all(|it| it.serves == version && it.standing.is_certain());
         for _ in 0..600 {
             if all() {
+                // The next change may be proposed when the slowest clock has come to the instant, too.
+                tokio::time::sleep(Duration::from_millis(2 * SETTINGS.clock_error_ms)).await;
                 return;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

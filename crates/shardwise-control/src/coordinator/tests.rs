@@ -90,7 +90,9 @@ fn all_agree_and_it_is_committed_published_and_settled() {
     assert_eq!((rig.it.current(at(9_999)).version, rig.it.current(at(10_000)).version), (0, 1));
     let busy = rig.it.propose(at(9_999), proposal(), &members()).expect_err("1 does not hold yet");
     assert!(busy.to_string().contains("does not hold yet"), "{busy}");
-    let (version, _) = rig.it.propose(at(10_000), proposal(), &members()).expect("it holds");
+    let busy = rig.it.propose(at(10_499), proposal(), &members()).expect_err("some clocks are behind");
+    assert!(busy.to_string().contains("has just taken effect"), "{busy}");
+    let (version, _) = rig.it.propose(at(10_500), proposal(), &members()).expect("it holds");
     assert_eq!(version, 2);
 }
 
