@@ -181,12 +181,16 @@ impl Changed {
     pub fn table(&self) -> String {
         let Entry { change, outcome, members, reasons, unacknowledged, .. } = &self.0;
         let mut text = format!("version {} {}: {}\n", change.version, outcome.as_str(), change.what.summary());
-        if *outcome == Outcome::Committed {
-            // A `String` takes all that is written.
-            _ = writeln!(text, "holds from {} on, in {} members", change.effective_at, members.len());
-        } else {
-            _ = writeln!(text, "holds nowhere; version {} stays", change.from_version);
-        }
+        // A `String` takes all that is written.
+        _ = match outcome {
+            Outcome::Committed => writeln!(text, "holds from {} on, in {} members", change.effective_at, members.len()),
+            Outcome::Withdrawn => writeln!(text, "holds nowhere; version {} stays", change.from_version),
+            Outcome::Undecided => writeln!(
+                text,
+                "the decision could not be recorded, see the coordinator's log; version {} is served meanwhile",
+                change.from_version
+            ),
+        };
         for reason in reasons {
             _ = writeln!(text, "  {reason}");
         }

@@ -120,7 +120,7 @@ impl ControlPlane {
     }
 
     /// Makes a change in all members or in none, and says what became of it: as soon as it is withdrawn, or when all have
-    /// acknowledged the commit or its instant has come.
+    /// acknowledged the commit or its instant has come. What is not even decided then could not be recorded.
     ///
     /// # Errors
     /// When the change is wrong, another one is open, or the history cannot be written; then nobody was asked.

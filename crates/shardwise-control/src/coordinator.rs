@@ -18,6 +18,9 @@ mod tests;
 
 use round::{Phase, Round};
 
+/// Members of which it is kept what they said.
+const MOST_HEARD: usize = 4096;
+
 /// What a coordinator wants done.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
@@ -255,7 +258,10 @@ impl Coordinator {
     /// Answers the question of an agent.
     pub fn ask(&mut self, now: Timestamp, ask: &Ask) -> Truth {
         self.settle(now);
-        self.heard.insert(ask.member.clone(), Heard { at: now, serves: ask.serves, standing: ask.standing });
+        // Whoever can reach it can ask under any name.
+        if self.heard.len() < MOST_HEARD || self.heard.contains_key(&ask.member) {
+            self.heard.insert(ask.member.clone(), Heard { at: now, serves: ask.serves, standing: ask.standing });
+        }
         Truth {
             asked_at: ask.asked_at,
             asked_serving: ask.serves,

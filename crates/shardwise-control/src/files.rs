@@ -249,6 +249,21 @@ mod tests {
     }
 
     #[test]
+    fn after_a_write_that_cannot_be_undone_nothing_is_added() {
+        let folder = folder();
+        let mut history = History::open(folder.path()).expect("free");
+        history.append(&records(1, 0)).expect("room");
+        history.file = File::open(&history.path).expect("it is there");
+        let error = history.append(&records(2, 1)).expect_err("only for reading").to_string();
+        assert!(error.contains("cannot be written") && error.contains("restart the coordinator"), "{error}");
+        history.file = OpenOptions::new().append(true).open(&history.path).expect("it is there");
+        assert_eq!(history.append(&records(2, 1)).expect_err("nobody knows what is there").to_string(), error);
+        assert_eq!(history.records(), records(1, 0));
+        drop(history);
+        assert_eq!(History::open(folder.path()).expect("opened again").records(), records(1, 0));
+    }
+
+    #[test]
     fn a_torn_last_line_is_cut_off_wherever_it_was_torn() {
         let folder = folder();
         let path = folder.path().join(HISTORY_FILE);

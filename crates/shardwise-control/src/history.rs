@@ -205,7 +205,8 @@ impl Entry {
     /// Whether there is nothing left to wait for.
     pub(crate) fn is_finished(&self, its_instant_has_come: bool) -> bool {
         match self.outcome {
-            Outcome::Undecided => false,
+            // After its instant it cannot be committed any more; its withdrawal could not be recorded.
+            Outcome::Undecided => its_instant_has_come,
             Outcome::Withdrawn => true,
             Outcome::Committed => its_instant_has_come || self.unacknowledged.is_some(),
         }

@@ -222,6 +222,15 @@ async fn one_that_is_dead_or_slow_or_says_no_and_it_is_applied_nowhere() {
     assert!(changed.0.reasons[0].contains("3 cores in use, 2 allowed"), "{:?}", changed.0.reasons);
     assert!(changed.0.reasons[0].contains("migrate functions first"), "{:?}", changed.0.reasons);
     fleet.all_serve(0).await;
+    // A promise that cannot be kept is not given.
+    let file = fleet.folder.path().join(format!("{}.json", Member::shard(&shard_name(7)).endpoint()));
+    std::fs::remove_file(&file).and_then(|()| std::fs::create_dir(&file)).expect("the folder is ours");
+    let changed = fleet.split(&["shard-00=0.9,shard-07=0.1"]).await;
+    assert_eq!(changed.0.outcome, Outcome::Withdrawn);
+    assert!(changed.0.reasons[0].contains("shard-07 said no: its state cannot be kept"), "{:?}", changed.0.reasons);
+    std::fs::remove_dir(&file).expect("it is empty");
+    fleet.all_serve(0).await;
+    assert!(fleet.agents[&Member::shard(&shard_name(7))].status().write_failures > 0);
     assert!(fleet.noted.capacities.lock().expect("not poisoned").is_empty());
     assert!(fleet.noted.events.lock().expect("not poisoned").is_empty(), "nothing was committed");
 }
