@@ -1,6 +1,7 @@
 //! The side of a shard or router as a pure state machine: what it keeps, promises, serves, and how certain it is.
 //!
-//! No clock and no disk: time is an argument, and whoever drives it writes [`Agent::state`] down before an answer leaves.
+//! No clock and no disk: time is an argument, and whoever drives it writes [`Agent::state`] down before an answer
+//! leaves.
 
 use serde::{Deserialize, Serialize};
 use shardwise_types::{ShardId, Timestamp};
@@ -41,15 +42,16 @@ pub struct Prepared {
 pub enum Standing {
     /// What it serves is what holds.
     Certain,
-    /// It has promised a change, the instant has passed, and it was not told whether the change holds. It serves the version
-    /// before.
+    /// It has promised a change, the instant has passed, and it was not told whether the change holds. It serves the
+    /// version before.
     InDoubt {
         /// Which change.
         version: u64,
         /// The instant.
         since: Timestamp,
     },
-    /// The coordinator has not confirmed its version for longer than the lease: there may be another. It serves what it has.
+    /// The coordinator has not confirmed its version for longer than the lease: there may be another. It serves what it
+    /// has.
     Unconfirmed {
         /// When it was confirmed last; `None` is never since the start.
         last: Option<Timestamp>,
@@ -70,7 +72,8 @@ impl Standing {
 
 /// What an agent must know of the machine and the fleet around it.
 pub trait Surroundings {
-    /// What this shard uses now; `None` when it cannot be told. Only asked when limits of this very shard are to change.
+    /// What this shard uses now; `None` when it cannot be told. Only asked when limits of this very shard are to
+    /// change.
     fn usage(&self) -> Option<ShardUsage>;
 
     /// Whether the fleet has this shard.
@@ -157,8 +160,12 @@ impl Agent {
     fn prepare(&mut self, now: Timestamp, prepare: &Prepare, around: &dyn Surroundings) -> Result<Verdict, String> {
         let Prepare { change, decide_by } = prepare;
         let version = change.version;
-        if self.state.prepared.as_ref().is_some_and(|prepared| prepared.next.version == version) {
-            return Ok(Verdict::Prepared);
+        if let Some(prepared) = self.state.prepared.as_ref().filter(|prepared| prepared.next.version == version) {
+            let next = self.state.applied.after(change);
+            return match prepared.effective_at == change.effective_at && prepared.next == next {
+                true => Ok(Verdict::Prepared),
+                false => Err(format!("another change is kept as version {version}; a fleet has one coordinator")),
+            };
         }
         if version <= self.state.highest {
             return Err(format!("version {version} comes too late: {} was heard of before", self.state.highest));

@@ -1,5 +1,5 @@
-//! What `shardwise config split|limits|history|rollback` do, without the command line: options in, results out that are JSON
-//! for programs and a table for people.
+//! What `shardwise config split|limits|history|rollback` do, without the command line: options in, results out that are
+//! JSON for programs and a table for people.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -20,8 +20,8 @@ pub struct ChangeOptions {
     pub author: String,
     /// Why.
     pub why: String,
-    /// Members that need not agree, `shard/NAME` or `router/NAME`: dead ones, which would have every change withdrawn. They catch
-    /// up when they come back, and say until then that they are not certain.
+    /// Members that need not agree, `shard/NAME` or `router/NAME`: dead ones, which would have every change withdrawn.
+    /// They catch up when they come back, and say until then that they are not certain.
     pub without: Vec<String>,
 }
 
@@ -136,8 +136,8 @@ fn left(fleet: &[Member], without: &[String]) -> Result<Vec<Member>, InvalidInpu
     Ok(fleet.iter().filter(|member| !without.contains(member)).cloned().collect())
 }
 
-/// Reads one step of a split: `shard-a=0.9,shard-b=0.1`, or `10m@shard-a=0.5,shard-b=0.5` for ten minutes (`ms`, `s`, `m`, `h`)
-/// after the split takes effect.
+/// Reads one step of a split: `shard-a=0.9,shard-b=0.1`, or `10m@shard-a=0.5,shard-b=0.5` for ten minutes (`ms`, `s`,
+/// `m`, `h`) after the split takes effect.
 ///
 /// # Errors
 /// Says what cannot be read; weights are checked by [`TrafficSplit::new`].

@@ -119,8 +119,8 @@ impl ControlPlane {
         Ok(Self { inner, ticking, _serving: serving })
     }
 
-    /// Makes a change in all members or in none, and says what became of it: as soon as it is withdrawn, or when all have
-    /// acknowledged the commit or its instant has come. What is not even decided then could not be recorded.
+    /// Makes a change in all members or in none, and says what became of it: as soon as it is withdrawn, or when all
+    /// have acknowledged the commit or its instant has come. What is not even decided then could not be recorded.
     ///
     /// # Errors
     /// When the change is wrong, another one is open, or the history cannot be written; then nobody was asked.
@@ -225,7 +225,8 @@ impl Inner {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets the machine make a step. Its records are on the disk before anything is sent; if they cannot be, there was no step.
+    /// Lets the machine make a step. Its records are on the disk before anything is sent; if they cannot be, there was
+    /// no step.
     async fn step<S: Step>(
         self: &Arc<Self>,
         act: impl FnOnce(&mut Coordinator, Timestamp) -> S + Send + 'static,

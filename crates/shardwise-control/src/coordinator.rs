@@ -1,7 +1,8 @@
 //! The side that decides, as a pure state machine: one change at a time, by all or by none.
 //!
-//! No clock, no disk, no network: each step returns what is to be done, in this order. A record must be on the disk before
-//! what follows it is done; when it cannot be written, the step is to be forgotten as a whole (the machine is `Clone`).
+//! No clock, no disk, no network: each step returns what is to be done, in this order. A record must be on the disk
+//! before what follows it is done; when it cannot be written, the step is to be forgotten as a whole (the machine is
+//! `Clone`).
 
 use std::collections::BTreeMap;
 
@@ -101,8 +102,8 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// Takes over from what the history says. What was proposed and not decided is withdrawn by the first tick; what was decided
-    /// and not settled is told to the members again.
+    /// Takes over from what the history says. What was proposed and not decided is withdrawn by the first tick; what
+    /// was decided and not settled is told to the members again.
     ///
     /// # Errors
     /// A history that contradicts itself is refused.
@@ -153,8 +154,8 @@ impl Coordinator {
     /// Proposes a change to all members. Its version is the first output's.
     ///
     /// # Errors
-    /// Refused are a change without author or reason, one that names shards that are no members, and any while another one is
-    /// not decided or does not hold yet.
+    /// Refused are a change without author or reason, one that names shards that are no members, and any while another
+    /// one is not decided or does not hold yet.
     pub fn propose(
         &mut self,
         now: Timestamp,

@@ -28,8 +28,8 @@ impl FileError {
     }
 }
 
-/// The history of a fleet's configuration, `history.ndjson` in a folder: one record a line, only ever added to. While it is open
-/// for writing nobody else can open it so; reading is free.
+/// The history of a fleet's configuration, `history.ndjson` in a folder: one record a line, only ever added to. While
+/// it is open for writing nobody else can open it so; reading is free.
 #[derive(Debug)]
 pub struct History {
     path: PathBuf,
@@ -42,7 +42,8 @@ pub struct History {
 }
 
 impl History {
-    /// Opens the history in a folder for writing, or begins one. What a killed writer wrote last and not to its end is cut off.
+    /// Opens the history in a folder for writing, or begins one. What a killed writer wrote last and not to its end is
+    /// cut off.
     ///
     /// # Errors
     /// When another process has it open, the disk refuses, or a whole line is damaged or contradicts those before it.
@@ -91,8 +92,8 @@ impl History {
     /// Adds records: all or none of them, and when this returns they survive a power cut.
     ///
     /// # Errors
-    /// When the disk refuses. If it does not even let the rest of a line be removed, nothing can be added any more until the history
-    /// is opened again: nobody knows then what is on the disk.
+    /// When the disk refuses. If it does not even let the rest of a line be removed, nothing can be added any more
+    /// until the history is opened again: nobody knows then what is on the disk.
     pub fn append(&mut self, records: &[Record]) -> Result<(), FileError> {
         self.check_open()?;
         let mut text = Vec::new();
@@ -187,7 +188,8 @@ impl StateFile {
         })
     }
 
-    /// Replaces it; when this returns the new state survives a power cut, and at any moment there is the old one or the new one.
+    /// Replaces it; when this returns the new state survives a power cut, and at any moment there is the old one or the
+    /// new one.
     ///
     /// # Errors
     /// When the disk refuses; then the old state is still there.

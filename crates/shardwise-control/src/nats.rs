@@ -30,8 +30,8 @@ fn broken(to: &str, error: &dyn std::fmt::Display) -> TransportError {
     TransportError::Broken { to: to.to_owned(), problem: error.to_string() }
 }
 
-/// The subject of an endpoint: what NATS gives a meaning (dots, stars, spaces …) is written as `=` and its code, so that no two
-/// endpoints share one.
+/// The subject of an endpoint: what NATS gives a meaning (dots, stars, spaces …) is written as `=` and its code, so
+/// that no two endpoints share one.
 fn subject_of(endpoint: &str) -> String {
     let mut subject = String::with_capacity(endpoint.len());
     for byte in endpoint.bytes() {

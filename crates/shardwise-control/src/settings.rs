@@ -38,9 +38,9 @@ impl Settings {
     /// Checks the times against each other.
     ///
     /// # Errors
-    /// Refused are times of 0 (but for the clocks' error), a margin that leaves no time for acknowledgements, agents that ask
-    /// more seldom than their lease lasts, and a lease that, with twice the clocks' error, is longer than the margin: then
-    /// an agent could be certain of a version that is not the decided one.
+    /// Refused are times of 0 (but for the clocks' error), a margin that leaves no time for acknowledgements, agents
+    /// that ask more seldom than their lease lasts, and a lease that, with twice the clocks' error, is longer than the
+    /// margin: then an agent could be certain of a version that is not the decided one.
     pub fn check(&self) -> Result<(), InvalidInput> {
         for (field, ms) in [
             ("leadMs", self.lead_ms),
@@ -60,7 +60,7 @@ impl Settings {
         }
         if self.lease_ms.saturating_add(self.clock_error_ms.saturating_mul(2)) > self.margin_ms {
             let problem = format!(
-                "{} with twice clockErrorMs {} is more than marginMs {}: an agent could miss a decision and not know it",
+                "{} with twice clockErrorMs {} is more than marginMs {}: an agent could miss a decision unawares",
                 self.lease_ms, self.clock_error_ms, self.margin_ms
             );
             return Err(InvalidInput::new("leaseMs", problem));

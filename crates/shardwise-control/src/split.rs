@@ -48,9 +48,9 @@ impl TrafficSplit {
     /// Checks the steps.
     ///
     /// # Errors
-    /// Refused are: no step or more than [`MOST_STEPS`]; a first step that is not at 0 ms; times that do not grow; a step
-    /// without shards or with more than [`MOST_SHARDS`]; weights that are negative or not finite, or whose sum is further
-    /// from 1 than [`WEIGHT_TOLERANCE`].
+    /// Refused are: no step or more than [`MOST_STEPS`]; a first step that is not at 0 ms; times that do not grow; a
+    /// step without shards or with more than [`MOST_SHARDS`]; weights that are negative or not finite, or whose sum is
+    /// further from 1 than [`WEIGHT_TOLERANCE`].
     pub fn new(steps: Vec<SplitStep>) -> Result<Self, InvalidInput> {
         if steps.is_empty() || steps.len() > MOST_STEPS {
             let problem = format!("{} steps; a split has 1 to {MOST_STEPS}", steps.len());

@@ -1,7 +1,7 @@
 //! Where a split sends a request: an immutable snapshot that routers ask for each decision.
 //!
-//! It holds what is committed for later, too, and switches by the time it is given: whether a router serves the new version
-//! does not depend on when its agent was scheduled last.
+//! It holds what is committed for later, too, and switches by the time it is given: whether a router serves the new
+//! version does not depend on when its agent was scheduled last.
 
 use std::cmp::Ordering;
 
@@ -57,8 +57,8 @@ impl Splits {
 
     /// Sends a request of `function` to one of the shards of its split, by its weight among those that are eligible.
     ///
-    /// The same `draw`, uniform in [0, 1), gives the same shard; a draw outside is taken as the nearest end. `eligible` is asked
-    /// up to twice for each shard and must not change its mind meanwhile. Nothing is allocated.
+    /// The same `draw`, uniform in [0, 1), gives the same shard; a draw outside is taken as the nearest end. `eligible`
+    /// is asked up to twice for each shard and must not change its mind meanwhile. Nothing is allocated.
     pub fn pick(
         &self,
         function: &FunctionId,
@@ -216,7 +216,8 @@ mod tests {
             let sum: u32 = raw.iter().map(|(weight, _)| weight).sum();
             prop_assume!(sum > 0);
             let names: Vec<String> = (0..raw.len()).map(|number| format!("s{number:02}")).collect();
-            let of = |(id, (weight, _)): (&String, &(u32, bool))| (ShardId::new(id), f64::from(*weight) / f64::from(sum));
+            let share = |weight: u32| f64::from(weight) / f64::from(sum);
+            let of = |(id, (weight, _)): (&String, &(u32, bool))| (ShardId::new(id), share(*weight));
             let splits = splits(TrafficSplit::of(names.iter().zip(&raw).map(of)).expect("right"));
             let eligible = |id: &ShardId| names.iter().zip(&raw).any(|(it, (_, is))| it == id.as_str() && *is);
             let left: u32 = raw.iter().filter(|(_, is)| *is).map(|(weight, _)| weight).sum();

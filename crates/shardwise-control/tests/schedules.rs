@@ -1,5 +1,5 @@
-//! Random schedules of loss, delay, duplication, reordering, cuts, crashes, restarts and wrong clocks: whoever is certain
-//! serves what the history says, and in the end all do.
+//! Random schedules of loss, delay, duplication, reordering, cuts, crashes, restarts and wrong clocks: whoever is
+//! certain serves what the history says, and in the end all do.
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;

@@ -1,5 +1,5 @@
-//! A split for 16 shards: with one that is dead, slow or says no it is applied nowhere; with all alive, everywhere at one
-//! instant; and a router that is restarted in between ends in the same version.
+//! A split for 16 shards: with one that is dead, slow or says no it is applied nowhere; with all alive, everywhere at
+//! one instant; and a router that is restarted in between ends in the same version.
 
 use std::collections::BTreeMap;
 use std::path::Path;

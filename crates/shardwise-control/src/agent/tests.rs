@@ -73,6 +73,8 @@ fn a_committed_change_holds_from_its_instant_whether_or_not_anybody_ticks() {
     let mut agent = agent();
     assert_eq!(verdict(&mut agent, 1, &prepare(1, 0)), Verdict::Prepared);
     assert_eq!(verdict(&mut agent, 2, &prepare(1, 0)), Verdict::Prepared, "the same again");
+    let other = Command::prepare(change(1, 0, split("b")), at(5_000));
+    assert!(refusal(&mut agent, 2, &other).contains("a fleet has one coordinator"));
     assert_eq!(verdict(&mut agent, 3, &Command::Commit { version: 1 }), Verdict::Committed);
     assert_eq!(agent.serving(at(9_999)).version, 0);
     assert_eq!(agent.serving(at(10_000)).version, 1);
