@@ -83,6 +83,20 @@ impl Splits {
         picked.map_or(Pick::NoneEligible, Pick::Shard)
     }
 
+    /// The probability with which [`pick`](Self::pick) names the shard, over all draws, in [0, 1].
+    pub fn share(
+        &self,
+        function: &FunctionId,
+        now: Timestamp,
+        shard: &ShardId,
+        eligible: impl Fn(&ShardId) -> bool,
+    ) -> f64 {
+        let weights = self.table(now).weights(function, now).unwrap_or_default();
+        let candidates = || weights.iter().filter(|(shard, _)| eligible(shard));
+        let total: f64 = candidates().map(|(_, weight)| weight).sum();
+        candidates().find(|(candidate, _)| candidate == shard).map_or(0.0, |(_, weight)| weight / total)
+    }
+
     fn table(&self, now: Timestamp) -> &Table {
         match &self.next {
             Some((from, next)) if *from <= now => next,
@@ -230,8 +244,12 @@ mod tests {
                     pick => prop_assert_eq!((pick, left), (Pick::NoneEligible, 0)),
                 }
             }
-            for (count, (weight, is)) in counts.iter().zip(&raw) {
+            for ((count, (weight, is)), id) in counts.iter().zip(&raw).zip(&names) {
                 prop_assert_eq!(*count, if *is { *weight } else { 0 });
+                if *is && left > 0 {
+                    let told = splits.share(&FunctionId::new("f"), at(0.0), &ShardId::new(id), eligible);
+                    prop_assert!((told - f64::from(*weight) / f64::from(left)).abs() < 1e-9);
+                }
             }
         }
     }

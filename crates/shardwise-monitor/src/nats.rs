@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::jetstream::{self, stream};
-use async_nats::{ConnectOptions, Event};
+use async_nats::{Client, ConnectOptions, Event};
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot, watch};
@@ -29,6 +29,7 @@ const LONGEST_RECONNECT_PAUSE: Duration = Duration::from_secs(2);
 /// published while the broker is away: `buffer` messages, after which the oldest gives way to the newest and is
 /// counted.
 pub struct NatsBus {
+    client: Client,
     shared: Arc<Shared>,
     writer: JoinHandle<()>,
 }
@@ -57,11 +58,16 @@ impl NatsBus {
             });
         let servers = config.servers.join(",");
         let client = options.connect(servers).await.map_err(|error| BusError::Refused(error.to_string()))?;
-        let jetstream = jetstream::context::ContextBuilder::new().timeout(config.ack_timeout).build(client);
+        let jetstream = jetstream::context::ContextBuilder::new().timeout(config.ack_timeout).build(client.clone());
         let queue = Mutex::default();
         let shared = Arc::new(Shared { config, jetstream, connection, queue, wake: Notify::new(), counts });
         let writer = tokio::spawn(publisher::write(shared.clone()));
-        Ok(Self { shared, writer })
+        Ok(Self { client, shared, writer })
+    }
+
+    /// The connection itself, for what is asked and answered without being stored.
+    pub fn client(&self) -> &Client {
+        &self.client
     }
 
     /// Whether it is connected now.

@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
-use shardwise_types::{FleetSnapshot, InvalidInput, Network, Region, ReportRecord, ShardId, ShardSnapshot, Timestamp};
+use shardwise_types::{
+    FleetSnapshot, InvalidInput, Network, Region, ReportRecord, ShardId, ShardShape, ShardSnapshot, Timestamp,
+};
 
 pub use shard::Distrust;
 use shard::{Followed, Shard};
@@ -90,6 +92,15 @@ pub enum Ingested {
     Distrusted(InvalidInput),
 }
 
+/// The most that a shard may be taken to have, whatever its shape says.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Capacity {
+    /// Cores that run requests, above 0.
+    pub cores: f32,
+    /// Memory in MB, above 0.
+    pub memory_mb: f32,
+}
+
 /// What the view knows, to be kept over a restart; serialise it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct FleetImage {
@@ -100,6 +111,7 @@ pub struct FleetImage {
 
 struct Inner {
     shards: BTreeMap<ShardId, Shard>,
+    limits: BTreeMap<ShardId, Capacity>,
     counts: FleetCounts,
     sequence: u64,
     /// Advances with the caller's clock, by two periods at most a step: a clock that jumps ages nobody.
@@ -142,7 +154,16 @@ impl FleetView {
         let FleetImage { shards, counts, sequence } = image;
         let snapshot = FleetSnapshot::new(snapshots(&shards), network, router_region)?;
         let addresses = ArcSwap::from_pointee(addresses(&shards));
-        let inner = Inner { shards, counts, sequence, steady_ms: 0.0, lively_ms: 0.0, heard_ms: 0.0, last_now: None };
+        let inner = Inner {
+            shards,
+            limits: BTreeMap::new(),
+            counts,
+            sequence,
+            steady_ms: 0.0,
+            lively_ms: 0.0,
+            heard_ms: 0.0,
+            last_now: None,
+        };
         Ok(Self { config, snapshot: ArcSwap::from_pointee(snapshot), addresses, inner: Mutex::new(inner) })
     }
 
@@ -248,6 +269,14 @@ impl FleetView {
         self.lock().is_silent(&self.config)
     }
 
+    /// Limits what shards are shown to have from now on; who is not among them has what its shape says. The history
+    /// gets what is shown, for that is what was decided on.
+    pub fn limit(&self, limits: BTreeMap<ShardId, Capacity>) {
+        let mut inner = self.lock();
+        inner.limits = limits;
+        inner.shards.keys().for_each(|id| self.show(&inner, id));
+    }
+
     /// How the view and each shard stand; for people and metrics.
     pub fn status(&self, now: Timestamp) -> FleetStatus {
         FleetStatus::of(&self.lock(), &self.config, now)
@@ -281,7 +310,10 @@ impl FleetView {
     fn show(&self, inner: &Inner, id: &ShardId) {
         let shard = inner.shards.get(id);
         let mut fleet = FleetSnapshot::clone(&self.snapshot.load());
-        let now = shard.and_then(|shard| shard.followed.as_ref()).map(|followed| snapshot(id, followed));
+        let mut now = shard.and_then(|shard| shard.followed.as_ref()).map(|followed| snapshot(id, followed));
+        if let Some(now) = &mut now {
+            inner.limit(id, &mut now.shape);
+        }
         match (fleet.shards.binary_search_by(|known| known.id.cmp(id)), now) {
             (Ok(place), Some(now)) => fleet.shards[place] = now,
             (Err(place), Some(now)) => fleet.shards.insert(place, now),
@@ -302,6 +334,13 @@ impl FleetView {
 }
 
 impl Inner {
+    fn limit(&self, id: &ShardId, shape: &mut ShardShape) {
+        if let Some(limit) = self.limits.get(id) {
+            shape.cores = shape.cores.min(limit.cores);
+            shape.memory_mb = shape.memory_mb.min(limit.memory_mb);
+        }
+    }
+
     fn pass(&mut self, now: Timestamp, config: &FleetViewConfig) {
         if let Some(before) = self.last_now.replace(now) {
             let step_ms = now.millis_since(before).clamp(0.0, 2.0 * config.report_period_ms);
@@ -355,7 +394,9 @@ impl Inner {
         self.sequence += 1;
         let mut report = envelope.report.clone();
         report.known_at = received_at;
-        ReportRecord { sequence, shard: envelope.shard.clone(), shape: envelope.shape.clone(), report }
+        let mut shape = envelope.shape.clone();
+        self.limit(&envelope.shard, &mut shape);
+        ReportRecord { sequence, shard: envelope.shard.clone(), shape, report }
     }
 
     fn counts(&self) -> FleetCounts {

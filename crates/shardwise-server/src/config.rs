@@ -37,6 +37,11 @@ pub struct ServeConfig {
     pub data: PathBuf,
     /// NATS server such as `nats://127.0.0.1:4222`; without one shards report by HTTP.
     pub nats: Option<String>,
+    /// Whether this router coordinates changes of the configuration: one of a fleet must, and only one. With NATS it must be
+    /// said, without it each router has shards of its own.
+    pub coordinator: Option<bool>,
+    /// Where the coordinator answers, as `http://host:port`, when it is another router and there is no NATS.
+    pub coordinator_at: Option<String>,
     /// Threads that answer.
     pub workers: usize,
     /// Seconds between two looks at the registry.
@@ -69,6 +74,8 @@ impl Default for ServeConfig {
             fleet: PathBuf::from("data/sample-fleet.json"),
             data: PathBuf::from("shardwise-data"),
             nats: None,
+            coordinator: None,
+            coordinator_at: None,
             workers: 2,
             watch_s: 5.0,
             log_share: 0.02,
@@ -173,6 +180,11 @@ impl ServeConfig {
         Ok(config)
     }
 
+    /// Whether this router is the coordinator.
+    pub fn is_coordinator(&self) -> bool {
+        self.coordinator.unwrap_or(self.nats.is_none() && self.coordinator_at.is_none())
+    }
+
     /// All fields as TOML that [`load`](Self::load) reads.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("the configuration is plain data")
@@ -262,7 +274,8 @@ impl Address {
 
 fn read(file: &Path) -> Result<Table, ConfigError> {
     let place = || file.display().to_string();
-    let text = std::fs::read_to_string(file).map_err(|error| ConfigError::new(place(), format!("cannot read: {error}")))?;
+    let text =
+        std::fs::read_to_string(file).map_err(|error| ConfigError::new(place(), format!("cannot read: {error}")))?;
     text.parse::<Table>().map_err(|error| ConfigError::new(place(), told(&error)))
 }
 
@@ -288,6 +301,9 @@ fn put(table: &mut Table, field: &str, text: &str, place: &str) -> Result<(), Co
 fn value_of(field: &str, text: &str) -> Value {
     let defaults = Table::try_from(ServeConfig::default()).expect("the configuration is plain data");
     let default = field.split('.').try_fold(Value::Table(defaults), |at, part| at.get(part).cloned());
+    if matches!((default.as_ref(), text), (None, "true" | "false")) {
+        return Value::Boolean(text == "true");
+    }
     if matches!(default, None | Some(Value::String(_))) {
         return Value::String(text.to_owned());
     }
@@ -358,6 +374,8 @@ mod tests {
         }
         let error = load("", &[("SHARDWISE_SERVE_WORKERS", "many")], &[]).unwrap_err().to_string();
         assert!(error.contains("workers"), "{error}");
-        assert!(ServeConfig::load(Some(Path::new("/no/file")), [], &[]).unwrap_err().to_string().contains("cannot read"));
+        assert!(
+            ServeConfig::load(Some(Path::new("/no/file")), [], &[]).unwrap_err().to_string().contains("cannot read")
+        );
     }
 }

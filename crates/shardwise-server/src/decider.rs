@@ -16,7 +16,10 @@ pub const PLACER: &str = "shardwise";
 pub(crate) enum Decider {
     Placer(Arc<Placer>),
     /// A rival. One thread at a time: it is there to be measured, not to be fast.
-    Rival { name: String, policy: Mutex<(Box<dyn Policy>, StdRng)> },
+    Rival {
+        name: String,
+        policy: Mutex<(Box<dyn Policy>, StdRng)>,
+    },
 }
 
 /// A decision with all that is to be told of it.

@@ -32,7 +32,8 @@ pub(crate) enum TurnedAway {
 }
 
 impl TurnedAway {
-    pub(crate) const ALL: [Self; 5] = [Self::Overload, Self::Draining, Self::Connections, Self::LogFull, Self::Deadline];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Overload, Self::Draining, Self::Connections, Self::LogFull, Self::Deadline];
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -61,6 +62,7 @@ pub(crate) struct Figures {
     duplicates: AtomicU64,
     unmatched: AtomicU64,
     shadow_agreed: AtomicU64,
+    splits_without_shard: AtomicU64,
     /// By error, none first.
     outcomes: [AtomicU64; ErrorClass::ALL.len() + 1],
     /// Successes with a forecast, and those within its p50, p90, p99.
@@ -85,6 +87,7 @@ impl Default for Figures {
             duplicates: AtomicU64::new(0),
             unmatched: AtomicU64::new(0),
             shadow_agreed: AtomicU64::new(0),
+            splits_without_shard: AtomicU64::new(0),
             outcomes: std::array::from_fn(|_| AtomicU64::new(0)),
             foretold: AtomicU64::new(0),
             within: std::array::from_fn(|_| AtomicU64::new(0)),
@@ -122,6 +125,10 @@ impl Figures {
 
     pub(crate) fn shadow_agree(&self) {
         self.shadow_agreed.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn split_without_shard(&self) {
+        self.splits_without_shard.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn turn_away(&self, reason: TurnedAway) {
@@ -201,6 +208,10 @@ impl Figures {
 
     pub(crate) fn shadow_agreed(&self) -> u64 {
         self.shadow_agreed.load(Relaxed)
+    }
+
+    pub(crate) fn splits_without_shard(&self) -> u64 {
+        self.splits_without_shard.load(Relaxed)
     }
 
     pub(crate) fn turned_away(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {

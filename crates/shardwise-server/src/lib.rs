@@ -1,8 +1,10 @@
 //! The sidecar that answers over HTTP, its dashboard, and the reference shard.
 
 mod accepted;
+mod bus;
 mod clock;
 mod config;
+mod control;
 mod decider;
 mod figures;
 mod files;
@@ -21,4 +23,4 @@ pub use clock::Clock;
 pub use config::{Access, Address, ConfigError, Limits, PREFIX, ServeConfig};
 pub use decider::PLACER;
 pub use journal::{Journal, JournalLimits, Recovered, journal_files};
-pub use sidecar::{Started, StartError, Summary, serve};
+pub use sidecar::{StartError, Started, Summary, serve};

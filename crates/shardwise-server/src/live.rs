@@ -1,17 +1,18 @@
 //! One router at work: decides, remembers what waits for its outcome, logs, and learns from what comes back.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
+use shardwise_control::{AgentHost, Pick};
 use shardwise_features::{DecisionContext, RouterState};
 use shardwise_inference::{DecisionLog, LoggedDecision, LoggedOutcome, Shadow};
 use shardwise_monitor::FleetView;
-use shardwise_policies::{Observed, Rules, eligible};
+use shardwise_policies::{Decision, Observed, Rules, eligible};
 use shardwise_types::{
-    DecidedBy, ErrorClass, FallbackReason, InvalidInput, MarketSnapshot, NoEligibleShard, PlacementRequest, ReportRecord, Response,
-    ShardId, ShardPrediction, Timestamp, combine_keys, key_of,
+    DecidedBy, ErrorClass, FallbackReason, InvalidInput, MarketSnapshot, NoEligibleShard, PlacementRequest,
+    ReportRecord, Response, ShardId, ShardPrediction, Timestamp, combine_keys, key_of,
 };
 
 use crate::accepted::Accepted;
@@ -27,7 +28,9 @@ pub(crate) struct Live {
     pub(crate) decider: Decider,
     pub(crate) shadow: Option<Arc<Shadow>>,
     pub(crate) router: RouterState,
-    pub(crate) view: FleetView,
+    pub(crate) view: Arc<FleetView>,
+    /// What operators changed; none before the agent has started.
+    pub(crate) agent: OnceLock<AgentHost>,
     pub(crate) market: ArcSwap<MarketSnapshot>,
     pub(crate) log: DecisionLog,
     pub(crate) pending: Pending,
@@ -85,6 +88,7 @@ pub(crate) enum Said {
         propensity: f64,
         decided_by: DecidedBy,
         fallback_reason: Option<FallbackReason>,
+        reasoning: Vec<String>,
     },
 }
 
@@ -132,7 +136,10 @@ impl Outcome {
         })?;
         for (field, ms) in [("totalMs", self.total_ms), ("execMs", self.exec_ms), ("queueMs", self.queue_ms)] {
             if !(ms.is_finite() && ms >= 0.0) {
-                return Err(InvalidInput::new(field, format!("{ms} must be a finite number of milliseconds, 0 or more")));
+                return Err(InvalidInput::new(
+                    field,
+                    format!("{ms} must be a finite number of milliseconds, 0 or more"),
+                ));
             }
         }
         let Self { error, total_ms, exec_ms, queue_ms, queue_len, cold, .. } = *self;
@@ -166,24 +173,28 @@ impl Live {
             market: &market,
             service_table: None,
         };
-        let Decided { decision, prediction, service_table } =
-            self.decider.decide(&context).inspect_err(|refusal| self.figures.refuse(refusal))?;
-        let context = DecisionContext { service_table: service_table.as_deref(), ..context };
         let decision_id = self.ids.decision();
+        let decided = match self.split(&context, decision_id) {
+            Some(decided) => Ok(decided),
+            None => self.decider.decide(&context),
+        };
+        let Decided { decision, prediction, service_table } =
+            decided.inspect_err(|refusal| self.figures.refuse(refusal))?;
+        let context = DecisionContext { service_table: service_table.as_deref(), ..context };
         let mut candidates = Vec::new();
         if self.log.logs_candidates(decision_id) || self.shadow.is_some() {
             // It was decided, so some are eligible; what constraints leave out is no candidate of the log either.
-            _ = match self.decider.placer() {
-                Some(placer) => placer.strategies().candidates(&context, &mut candidates).map(drop),
-                None => eligible(&context, &Rules::default(), &mut candidates),
-            };
+            _ = self.candidates(&context, &mut candidates);
         }
         let logged = LoggedDecision {
             decision_id,
             sequence: self.ids.sequence(),
             context: &context,
             decision: &decision,
-            policy: self.decider.name(),
+            policy: match decision.decided_by {
+                DecidedBy::TrafficSplit => DecidedBy::TrafficSplit.as_str(),
+                _ => self.decider.name(),
+            },
             model_version: prediction.as_ref().and_then(|prediction| prediction.model_version.as_deref()),
             candidates: &candidates,
         };
@@ -209,10 +220,44 @@ impl Live {
                 propensity: decision.propensity,
                 decided_by: decision.decided_by,
                 fallback_reason: decision.fallback_reason,
+                reasoning: vec![decision.decided_by.meaning().to_owned()],
             },
             |prediction| Said::Prediction(Box::new(prediction)),
         );
         Ok(Answer { decision_id: decision_id.to_string(), said })
+    }
+
+    /// The shards that may be chosen, by their positions in the fleet.
+    fn candidates(&self, context: &DecisionContext<'_>, out: &mut Vec<usize>) -> Result<(), NoEligibleShard> {
+        match self.decider.placer() {
+            Some(placer) => placer.strategies().candidates(context, out).map(drop),
+            None => eligible(context, &Rules::default(), out),
+        }
+    }
+
+    /// The decision of the function's traffic split; none without one, or when none of its shards may be chosen.
+    fn split(&self, context: &DecisionContext<'_>, decision_id: u64) -> Option<Decided> {
+        let splits = self.agent.get()?.splits();
+        let (function, now) = (&context.request.function, context.decided_at);
+        if splits.pick(function, now, 0.0, |_| true) == Pick::NoSplit {
+            return None;
+        }
+        let mut candidates = Vec::new();
+        self.candidates(context, &mut candidates).ok()?;
+        let position =
+            |shard: &ShardId| context.fleet.position(shard).filter(|at| candidates.binary_search(at).is_ok());
+        // A draw for each decision, apart from all others that are made by its id.
+        let draw = (combine_keys(decision_id, key_of("traffic split")) >> 11) as f64 / (1_u64 << 53) as f64;
+        let Pick::Shard(shard) = splits.pick(function, now, draw, |shard| position(shard).is_some()) else {
+            self.figures.split_without_shard();
+            return None;
+        };
+        let share = splits.share(function, now, shard, |shard| position(shard).is_some());
+        let decision = Decision {
+            decided_by: DecidedBy::TrafficSplit,
+            ..Decision::by_rule(position(shard)?, share, candidates.len())
+        };
+        Some(Decided { decision, prediction: None, service_table: None })
     }
 
     /// Learns from an outcome and logs it, each once.

@@ -146,6 +146,13 @@ impl Figures {
             family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
         count(encoder, "decisions_refused", "Requests for which no shard was eligible", live.figures.refused())?;
+        let help = "Requests whose traffic split had no shard that may be chosen";
+        count(encoder, "splits_without_shard", help, live.figures.splits_without_shard())?;
+        if let Some(agent) = live.agent.get().map(shardwise_control::AgentHost::status) {
+            gauge(encoder, "config_version", "Version of splits and limits that is served", None, agent.serves as f64)?;
+            let certain = f64::from(u8::from(agent.standing.is_certain()));
+            gauge(encoder, "config_certain", "Whether that is known to be what holds: 1 or 0", None, certain)?;
+        }
         let help = "Requests that were turned away before anything was decided, by reason";
         counts(encoder, "requests_rejected", help, Some("reason"), live.figures.turned_away())
     }
@@ -161,7 +168,13 @@ impl Figures {
         count(encoder, "outcomes_missing", help, live.pending.given_up())?;
         let help = "Decisions that were not remembered because too many waited for their outcomes";
         count(encoder, "decisions_forgotten", help, live.pending.turned_away())?;
-        gauge(encoder, "decisions_waiting", "Decisions that wait for their outcome", None, live.pending.count() as f64)?;
+        gauge(
+            encoder,
+            "decisions_waiting",
+            "Decisions that wait for their outcome",
+            None,
+            live.pending.count() as f64,
+        )?;
         let (foretold, within) = live.figures.coverage();
         count(encoder, "forecasts_measured", "Successful outcomes that had been foretold", foretold)?;
         let help = "Of these, those within the foretold quantile of their latency";
@@ -191,10 +204,21 @@ impl Figures {
         gauge(encoder, "model_loaded", "Whether a model is loaded: 1 or 0", None, is_loaded)?;
         if let Some(bundle) = bundle {
             let seconds = live.clock.now().millis_since(bundle.manifest().trained_to) / 1e3;
-            gauge(encoder, "model_age", "Age of the newest data that the model learned from", Some(Unit::Seconds), seconds)?;
+            gauge(
+                encoder,
+                "model_age",
+                "Age of the newest data that the model learned from",
+                Some(Unit::Seconds),
+                seconds,
+            )?;
         }
         count(encoder, "model_swaps", "Models that were put into use", models.swaps())?;
-        count(encoder, "model_failures", "Looks at the registry that failed, and models that were refused", models.failures())?;
+        count(
+            encoder,
+            "model_failures",
+            "Looks at the registry that failed, and models that were refused",
+            models.failures(),
+        )?;
         let unreachable = f64::from(u8::from(models.is_unreachable()));
         gauge(encoder, "registry_unreachable", "Whether the registry could not be reached: 1 or 0", None, unreachable)?;
         if let Some(placer) = live.decider.placer() {
@@ -209,7 +233,12 @@ impl Figures {
         if let Some(shadow) = &live.shadow {
             count(encoder, "shadow_decisions", "Decisions that the challenger was asked about", shadow.observed())?;
             count(encoder, "shadow_dropped", "Decisions that the challenger had no room for", shadow.dropped())?;
-            count(encoder, "shadow_agreements", "Decisions that it would have made alike", live.figures.shadow_agreed())?;
+            count(
+                encoder,
+                "shadow_agreements",
+                "Decisions that it would have made alike",
+                live.figures.shadow_agreed(),
+            )?;
         }
         Ok(())
     }
@@ -230,7 +259,13 @@ impl Figures {
         gauge(encoder, "journal_lost_before", help, None, self.0.lost_before as f64)?;
         count(encoder, "clock_jumps", "Jumps of the wall clock", live.clock.jumps())?;
         let ahead = live.figures.wall_ahead_seconds();
-        gauge(encoder, "clock_wall_ahead", "How far the wall clock is ahead of the router's", Some(Unit::Seconds), ahead)
+        gauge(
+            encoder,
+            "clock_wall_ahead",
+            "How far the wall clock is ahead of the router's",
+            Some(Unit::Seconds),
+            ahead,
+        )
     }
 
     fn fleet(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

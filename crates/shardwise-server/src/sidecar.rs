@@ -2,27 +2,31 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
+use shardwise_control::Transport;
 use shardwise_features::RouterState;
 use shardwise_inference::{
     DecisionLog, LogConfig, ModelSlot, Placer, PlacerConfig, Shadow, ShadowConfig, WatchConfig, Watcher,
 };
 use shardwise_models::{Registry, RegistryError};
-use shardwise_monitor::{FleetImage, FleetView, FleetViewConfig};
+use shardwise_monitor::{BusError, FleetImage, FleetView, FleetViewConfig};
 use shardwise_policies::{Runtime, Strategies, by_name};
 use shardwise_types::{
     FleetSnapshot, InvalidInput, MarketSnapshot, ReportRecord, RouterId, ShardSnapshot, Timestamp, key_of,
 };
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::accepted::Accepted;
+use crate::bus;
 use crate::clock::Clock;
 use crate::config::{Address, ConfigError, ServeConfig};
+use crate::control;
 use crate::decider::{Decider, PLACER};
 use crate::figures::Figures;
 use crate::http::{self, App, Listener, Pressure, Token};
@@ -53,6 +57,12 @@ pub enum StartError {
     /// The registry is not there.
     #[error("{0}")]
     Registry(#[from] RegistryError),
+    /// What is kept of configuration changes.
+    #[error("{0}")]
+    Control(String),
+    /// The message bus.
+    #[error("nats: {0}")]
+    Bus(#[from] BusError),
     /// Something that the system refuses.
     #[error("{what}: {error}")]
     System {
@@ -153,6 +163,7 @@ async fn run(
         tokio::spawn(http::publish(Arc::clone(&app))),
         tokio::spawn(attend(Arc::clone(&app), memory.clone())),
     ];
+    let following = reach_out(&app, &ended).await?;
     let router = if admin.is_some() { http::requests(&app) } else { http::everything(&app) };
     let mut servers = vec![tokio::spawn(http::serve(listen, tls.clone(), router, Arc::clone(&app), ended.clone()))];
     if let Some(admin) = admin {
@@ -173,9 +184,35 @@ async fn run(
             tracing::error!(%error, "a server ended before its time");
         }
     }
+    if let Some(following) = following
+        && let Err(error) = following.await
+    {
+        tracing::error!(%error, "the follower of reports ended before its time");
+    }
     beside.into_iter().for_each(|task| task.abort());
     drop(watchers);
     finish(&app, keeper, &memory).await
+}
+
+/// Connects to NATS where it is to, follows the reports there, and takes part in changes of the configuration.
+async fn reach_out(app: &Arc<App>, ended: &watch::Receiver<bool>) -> Result<Option<JoinHandle<()>>, StartError> {
+    let config = &app.config;
+    let bus = match &config.nats {
+        Some(url) => Some(Arc::new(bus::connect(url, &config.router).await?)),
+        None => None,
+    };
+    let way =
+        bus.as_ref().map(|bus| Arc::new(shardwise_control::Nats::new(bus.client().clone())) as Arc<dyn Transport>);
+    let folder = config.data.join("control");
+    let coordinator_at = config.coordinator_at.clone();
+    let control =
+        control::start(&app.live, &config.router, &folder, config.is_coordinator(), way, coordinator_at).await?;
+    // It is started once.
+    _ = app.control.set(control);
+    Ok(bus.map(|bus| {
+        let (live, keep, router) = (Arc::clone(&app.live), app.keep.clone(), config.router.clone());
+        tokio::spawn(bus::follow(bus, live, keep, router, ended.clone()))
+    }))
 }
 
 async fn bind(field: &str, address: &str) -> Result<Listener, StartError> {
@@ -220,9 +257,10 @@ fn make(config: ServeConfig) -> Result<Made, StartError> {
     let network = serde_json::to_vec_pretty(&view.snapshot().network).expect("a network is plain data");
     crate::files::replace(&folder.join("topology.json"), &network)
         .map_err(system(format!("cannot write into {}", folder.display())))?;
-    let token = config.access.token_file.as_deref().map(|path| {
-        Token::read(path).map_err(|error| ConfigError::new(path.display().to_string(), error.to_string()))
-    });
+    let token =
+        config.access.token_file.as_deref().map(|path| {
+            Token::read(path).map_err(|error| ConfigError::new(path.display().to_string(), error.to_string()))
+        });
     let shadow = config.challenger.is_some().then(|| {
         Arc::new(Shadow::new(ShadowConfig { capacity: SHADOW_CAPACITY, share: 1.0, placer: PlacerConfig::default() }))
     });
@@ -236,7 +274,8 @@ fn make(config: ServeConfig) -> Result<Made, StartError> {
         decider,
         shadow,
         router,
-        view,
+        view: Arc::new(view),
+        agent: OnceLock::new(),
         market: ArcSwap::from_pointee(MarketSnapshot::default()),
         log,
         pending: Pending::new(config.limits.pending),
@@ -251,6 +290,7 @@ fn make(config: ServeConfig) -> Result<Made, StartError> {
         pressure: Pressure::new(config.limits.shed_above_ms),
         token: token.transpose()?,
         models: ModelLog::default(),
+        control: OnceLock::new(),
         moments: watch::Sender::new(String::new()),
         is_draining: AtomicBool::new(false),
         lost_before: answered.saturating_sub(completed + recovered.decisions),

@@ -60,6 +60,8 @@ words! {
         LeastLoaded = "least_loaded", "least work in flight per core";
         /// The router runs it itself: no shard is eligible, and no hard rule forbids it (S13).
         Local = "local", "run by the router itself, because no shard is eligible";
+        /// A traffic split that operators made (S12).
+        TrafficSplit = "traffic_split", "the function's traffic split, which operators made";
         /// Another policy, named in the log.
         Policy = "policy", "another policy";
     }

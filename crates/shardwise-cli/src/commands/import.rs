@@ -5,9 +5,7 @@ use std::process::ExitCode;
 
 use miette::{IntoDiagnostic, miette};
 use serde_json::json;
-use shardwise_datasets::{
-    Format, ImportOptions, ImportProgress, ImportReport, JournalImport, import, import_journal,
-};
+use shardwise_datasets::{Format, ImportOptions, ImportProgress, ImportReport, JournalImport, import, import_journal};
 
 use super::DATA_REFUSED;
 use crate::arguments::{HistoryImportArguments, ImportFormat};

@@ -50,7 +50,10 @@ pub fn import_journal(
     }
     let Some(network) = network.filter(|_| !files.is_empty()) else {
         let names = options.journals.iter().map(|journal| journal.to_string_lossy()).collect::<Vec<_>>().join(", ");
-        return Err(super::source::bad(names, "holds no journal (*.ndjson); name the folder `journal` of a router's data"));
+        return Err(super::source::bad(
+            names,
+            "holds no journal (*.ndjson); name the folder `journal` of a router's data",
+        ));
     };
     let writer = HistoryWriter::create(&options.out, &network, None)?;
     let quarantine = Quarantine::new(Some(writer.scratch().join("refused.ndjson")));
@@ -100,7 +103,8 @@ enum Taken {
 
 impl Seen {
     fn take(&mut self, record: &HistoryRecord) -> Taken {
-        let of_decision = |ids: &mut FxHashSet<u64>, decisions: &FxHashSet<u64>, id: u64| match decisions.contains(&id) {
+        let of_decision = |ids: &mut FxHashSet<u64>, decisions: &FxHashSet<u64>, id: u64| match decisions.contains(&id)
+        {
             false => Taken::Orphan,
             true if ids.insert(id) => Taken::New,
             true => Taken::Again,
@@ -171,7 +175,8 @@ impl Run {
         match self.seen.take(&record) {
             Taken::Again => return Ok(None),
             Taken::Orphan => {
-                let detail = "the decision was lost with the process that made it, or is in a journal that was not named";
+                let detail =
+                    "the decision was lost with the process that made it, or is in a journal that was not named";
                 return Ok(Some(("speaks of a decision that is not there".to_owned(), detail.to_owned())));
             }
             Taken::New => {}
@@ -180,7 +185,10 @@ impl Run {
         match self.writer.record(record) {
             Ok(()) => {}
             Err(DatasetError::BadValue { column, value, rule, .. }) => {
-                return Ok(Some(("holds a value that is not allowed".to_owned(), format!("{column} holds {value}: {rule}"))));
+                return Ok(Some((
+                    "holds a value that is not allowed".to_owned(),
+                    format!("{column} holds {value}: {rule}"),
+                )));
             }
             Err(error) => return Err(error),
         }
@@ -237,8 +245,7 @@ mod tests {
     }
 
     fn run(journals: &[PathBuf], out: &Path, max_refused: f64) -> Result<ImportReport, DatasetError> {
-        let options =
-            JournalImport { journals: journals.to_vec(), out: out.to_owned(), quarantine: None, max_refused };
+        let options = JournalImport { journals: journals.to_vec(), out: out.to_owned(), quarantine: None, max_refused };
         import_journal(&options, &mut |_| true)
     }
 

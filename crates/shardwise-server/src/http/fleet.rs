@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shardwise_features::BreakerState;
 use shardwise_monitor::{Distrust, Envelope, Ingested, ShardStatus};
-use shardwise_types::{HistoryRecord, MarketRecord, MarketSnapshot, ShardId, ShardReport, ShardShape, ShardSnapshot, Timestamp};
+use shardwise_types::{
+    HistoryRecord, MarketRecord, MarketSnapshot, ShardId, ShardReport, ShardShape, ShardSnapshot, Timestamp,
+};
 
 use super::problem::Problem;
 use super::{App, body};

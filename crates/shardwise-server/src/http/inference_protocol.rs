@@ -39,7 +39,10 @@ async fn ready(State(app): State<Arc<App>>) -> Result<Json<Value>, Problem> {
     }
     let shards = app.live.view.snapshot().shards.len();
     if shards == 0 {
-        return Err(Problem::unavailable("no_shards", "no shard is known yet; start some, or name a fleet file with --fleet"));
+        return Err(Problem::unavailable(
+            "no_shards",
+            "no shard is known yet; start some, or name a fleet file with --fleet",
+        ));
     }
     Ok(Json(json!({ "ready": true, "shards": shards })))
 }
@@ -66,7 +69,10 @@ async fn model(State(app): State<Arc<App>>, name: Result<Path<String>, PathRejec
     })))
 }
 
-async fn model_ready(State(app): State<Arc<App>>, name: Result<Path<String>, PathRejection>) -> Result<Json<Value>, Problem> {
+async fn model_ready(
+    State(app): State<Arc<App>>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, Problem> {
     let name = known(&app, name)?;
     match app.models.serving() {
         Some(version) => Ok(Json(json!({ "name": name, "ready": true, "version": version }))),

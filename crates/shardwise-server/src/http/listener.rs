@@ -23,7 +23,8 @@ use crate::config::Address;
 use crate::figures::TurnedAway;
 
 /// Told on a connection too many, whatever it asks.
-const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
+const TOO_MANY: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
 connection: close\r\ncontent-length: 164\r\n\r\n\
 {\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\"reason\":\"connections\",\
 \"detail\":\"too many connections; keep those you have, or ask another server\"}";

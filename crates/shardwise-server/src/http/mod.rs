@@ -3,6 +3,7 @@
 mod access;
 mod admin;
 mod body;
+mod configuration;
 mod events;
 mod fleet;
 mod inference_protocol;
@@ -12,8 +13,8 @@ pub(crate) mod problem;
 mod shedding;
 mod tls;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 
 use crate::clock::instant;
 use crate::config::ServeConfig;
+use crate::control::Control;
 use crate::figures::TurnedAway;
 use crate::keeper::{Keep, Keeping};
 use crate::live::Live;
@@ -46,6 +48,8 @@ pub(crate) struct App {
     pub(crate) pressure: Pressure,
     pub(crate) token: Option<Token>,
     pub(crate) models: ModelLog,
+    /// What operators change while it runs; none before that has started.
+    pub(crate) control: OnceLock<Control>,
     /// The state as the dashboard gets it, made anew each second.
     pub(crate) moments: watch::Sender<String>,
     pub(crate) is_draining: AtomicBool,
@@ -83,7 +87,8 @@ fn request_routes(app: &Arc<App>) -> Router<Arc<App>> {
     let others = Router::new()
         .route("/v1/fleet", get(fleet::show))
         .route("/v1/reports", post(fleet::report))
-        .route("/v1/market", post(fleet::market));
+        .route("/v1/market", post(fleet::market))
+        .route("/v1/control/{endpoint}", post(configuration::endpoint));
     admitted.merge(others)
 }
 
@@ -96,6 +101,11 @@ fn administration_routes() -> Router<Arc<App>> {
         .route("/v1/decisions", get(admin::decisions))
         .route("/v1/models", get(admin::models))
         .route("/v1/events", get(events::stream))
+        .route("/v1/config", get(configuration::show))
+        .route("/v1/config/history", get(configuration::history))
+        .route("/v1/config/splits", post(configuration::split))
+        .route("/v1/config/limits", post(configuration::limits))
+        .route("/v1/config/rollback", post(configuration::rollback))
 }
 
 /// Health is for everybody; all else asks for the token, where there is one.
@@ -131,6 +141,7 @@ async fn nothing_here(request: Request) -> Problem {
 }
 
 async fn not_this_way(request: Request) -> Problem {
-    let detail = format!("{} does not take {}; /openapi.json says what it takes", request.uri().path(), request.method());
+    let detail =
+        format!("{} does not take {}; /openapi.json says what it takes", request.uri().path(), request.method());
     Problem::new(axum::http::StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
 }

@@ -21,8 +21,8 @@ pub(crate) fn acceptor(access: &Access) -> Result<Option<TlsAcceptor>, ConfigErr
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect)
         .map_err(|error| wrong(certificate, format!("is no certificate chain in PEM: {error}")))?;
-    let key_der = PrivateKeyDer::from_pem_file(key)
-        .map_err(|error| wrong(key, format!("is no private key in PEM: {error}")))?;
+    let key_der =
+        PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key, format!("is no private key in PEM: {error}")))?;
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key_der))

@@ -74,8 +74,7 @@ fn a_model_decides_as_soon_as_it_is_there_and_the_gate_watches_it() {
 fn rivals_answer_in_the_same_words() {
     for policy in ["p2c_in_flight", "peak_ewma_p2c", "sed_tab_lambda"] {
         let folder = tempfile::tempdir().unwrap();
-        let sidecar =
-            Sidecar::start(shardwise_server::ServeConfig { policy: policy.to_owned(), ..config(&folder) });
+        let sidecar = Sidecar::start(shardwise_server::ServeConfig { policy: policy.to_owned(), ..config(&folder) });
         let answer = sidecar.place();
         assert!(answer["recommendedShard"].is_string() && answer["decidedBy"] == "policy", "{policy}: {answer}");
         assert_eq!(sidecar.settle(&answer).1["accepted"], 1, "{policy}");

@@ -102,16 +102,18 @@ fn a_full_disk_keeps_what_waits_until_it_takes_it_again() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("journal");
     let (mut journal, _) = Journal::open(&dir, "boot", JournalLimits { file_bytes: 400, waiting_bytes: 600 }).unwrap();
-    let line = |n: u64| HistoryRecord::Market(shardwise_types::MarketRecord {
-        sequence: n,
-        event_at: "2026-01-05".parse().unwrap(),
-        known_at: "2026-01-05".parse().unwrap(),
-        instrument: "BTC-PERP".to_owned(),
-        price_usd: 65_000.0,
-        volume: 1.0,
-        volatility_bp: None,
-        trend_bp: None,
-    });
+    let line = |n: u64| {
+        HistoryRecord::Market(shardwise_types::MarketRecord {
+            sequence: n,
+            event_at: "2026-01-05".parse().unwrap(),
+            known_at: "2026-01-05".parse().unwrap(),
+            instrument: "BTC-PERP".to_owned(),
+            price_usd: 65_000.0,
+            volume: 1.0,
+            volatility_bp: None,
+            trend_bp: None,
+        })
+    };
     journal.add(&line(0));
     journal.flush().unwrap();
     // No new file can be made: the place where it would be is taken by a folder without permission to it.

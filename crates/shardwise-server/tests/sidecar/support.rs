@@ -135,7 +135,8 @@ pub(crate) fn outcome(answer: &Value) -> Value {
 pub(crate) fn journal(folder: &TempDir, table: &str) -> Vec<Value> {
     let files = shardwise_server::journal_files(&folder.path().join("data/journal")).unwrap();
     let texts = files.iter().map(|file| std::fs::read_to_string(file).unwrap());
-    let lines: Vec<Value> =
-        texts.flat_map(|text| text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<_>>()).collect();
+    let lines: Vec<Value> = texts
+        .flat_map(|text| text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<_>>())
+        .collect();
     lines.into_iter().filter(|line| line["table"] == table).collect()
 }
