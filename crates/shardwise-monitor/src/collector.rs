@@ -11,7 +11,7 @@ use crate::envelope::{BootId, Envelope, EnvelopeId};
 use crate::load::{LoadFormula, OtherResources, Standing};
 use crate::recorder::{Activity, FunctionRecorder};
 use crate::subject::shard_subject;
-use crate::system::{SystemError, SystemProbe};
+use crate::system::{Allotment, Scope, SystemError, SystemProbe};
 
 /// Calls that must have ended before their errors can make a shard sick.
 const ENOUGH_CALLS: u64 = 20;
@@ -31,6 +31,8 @@ pub struct CollectorConfig {
     pub shape: ShardShape,
     /// How its overall load is made.
     pub formula: LoadFormula,
+    /// Whose CPU time and memory it reports.
+    pub scope: Scope,
     /// Where `proc` and `sys` are: `/`, but for tests.
     pub root: PathBuf,
     /// The folder whose disk counts.
@@ -66,7 +68,11 @@ impl Collector {
     /// A shard id that makes no subject, or a system that cannot be measured.
     pub fn new(config: CollectorConfig, recorder: Arc<FunctionRecorder>) -> Result<Self, CollectorError> {
         shard_subject(&config.shard)?;
-        let probe = SystemProbe::new(config.root.clone(), config.work_folder.clone())?;
+        let allotment = match config.scope {
+            Scope::Machine => None,
+            Scope::Process => Some(Allotment { cores: config.shape.cores, memory_mb: config.shape.memory_mb }),
+        };
+        let probe = SystemProbe::new(config.root.clone(), config.work_folder.clone(), allotment)?;
         Ok(Self { config, recorder, probe, business: None, network: None, sequence: 0, before: Duration::ZERO })
     }
 
@@ -84,8 +90,9 @@ impl Collector {
         self
     }
 
-    /// Measures everything; `since_boot` is read from a clock that never jumps. The shard calls itself healthy when it
-    /// `accepts` requests and, of at least 20 calls since the envelope before, not more than half failed.
+    /// Measures everything, which takes some ms and blocks; `since_boot` is read from a clock that never jumps. The
+    /// shard calls itself healthy when it `accepts` requests and, of at least 20 calls since the envelope before, not
+    /// more than half failed.
     pub fn collect(&mut self, now: Timestamp, since_boot: Duration, accepts: bool) -> Envelope {
         let measured = self.probe.measure(since_boot);
         let activity = self.recorder.take(since_boot.saturating_sub(self.before));
@@ -166,6 +173,7 @@ mod tests {
             address: Some("http://127.0.0.1:7000".to_owned()),
             shape: shape(),
             formula: LoadFormula::default(),
+            scope: Scope::Process,
             root: "/".into(),
             work_folder: std::env::temp_dir(),
         };

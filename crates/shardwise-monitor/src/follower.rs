@@ -115,12 +115,10 @@ impl Follower {
 
     /// Follows under the durable name until `stop` is ready; then stores what waits, as far as the sink takes it in
     /// time. What it does not take is not acknowledged, and the bus delivers it to whoever follows next under the same
-    /// name.
+    /// name. End it by `stop`: dropped in the middle, what the sink is storing may be stored twice.
     ///
     /// # Errors
     /// The bus refuses the subscription. A broker that goes away is no error.
-    ///
-    /// End it by `stop`: dropped in the middle, what the sink is storing may be stored twice.
     pub async fn run(&self, bus: &dyn Bus, durable: &str, stop: impl Future<Output = ()>) -> Result<(), BusError> {
         let mut subscription = bus.subscribe(ALL_SHARDS, durable).await?;
         let mut unsaved = Unsaved::of(&self.view);

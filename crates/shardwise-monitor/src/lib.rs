@@ -42,6 +42,7 @@
 //!     address: Some("http://127.0.0.1:7000".to_owned()),
 //!     shape,
 //!     formula: LoadFormula::default(),
+//!     scope: Scope::default(),
 //!     root: "/".into(),
 //!     work_folder: ".".into(),
 //! };
@@ -97,7 +98,5 @@ pub use load::{LoadFormula, OtherResources, Standing};
 pub use nats::{NatsBus, NatsConfig};
 pub use recorder::{Activity, FunctionRecorder, RunningCall, WaitingCall};
 pub use subject::{ALL_SHARDS, shard_subject, subject_matches};
-pub use system::{SystemError, Usable};
-pub use view::{
-    Capacity, Distrust, FleetCounts, FleetImage, FleetStatus, FleetView, FleetViewConfig, Ingested, ShardStatus,
-};
+pub use system::{Scope, SystemError, Usable};
+pub use view::{Capacity, Distrust, FleetCounts, FleetImage, FleetStatus, FleetView, FleetViewConfig, Ingested, ShardStatus};

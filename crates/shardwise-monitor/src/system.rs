@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sysinfo::{DiskRefreshKind, Disks, Networks, System};
+use sysinfo::{DiskRefreshKind, Disks, Networks, Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
 use crate::cgroup::Cgroup;
 use crate::details::SystemMetrics;
@@ -46,6 +46,23 @@ impl Usable {
     }
 }
 
+/// Whose CPU time and memory a shard reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Scope {
+    /// Those of the machine, or of the control group that limits the process: the shard has them to itself.
+    #[default]
+    Machine,
+    /// Those of the process, as shares of the cores and the memory of its shape: several shards are on one machine.
+    Process,
+}
+
+/// What belongs to one shard among several on a machine.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Allotment {
+    pub(crate) cores: f32,
+    pub(crate) memory_mb: f32,
+}
+
 /// What was measured.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Measured {
@@ -60,6 +77,8 @@ pub(crate) struct Measured {
 pub(crate) struct SystemProbe {
     root: PathBuf,
     work_folder: PathBuf,
+    /// None when the machine is the shard's.
+    allotment: Option<Allotment>,
     system: System,
     disks: Disks,
     networks: Networks,
@@ -70,19 +89,20 @@ pub(crate) struct SystemProbe {
 #[derive(Clone, Copy)]
 struct Totals {
     at: Duration,
+    /// CPU time of the group that is limited, or of the process; none when neither counts.
     cpu_s: Option<f64>,
     received: u64,
     sent: u64,
 }
 
 impl SystemProbe {
-    pub(crate) fn new(root: PathBuf, work_folder: PathBuf) -> Result<Self, SystemError> {
+    pub(crate) fn new(root: PathBuf, work_folder: PathBuf, allotment: Option<Allotment>) -> Result<Self, SystemError> {
         let work_folder = work_folder.canonicalize().unwrap_or(work_folder);
         let mut system = System::new()?;
         system.refresh_cpu_usage();
         let disks = Disks::new_with_refreshed_list_specifics(DiskRefreshKind::nothing().with_storage())?;
         let networks = Networks::new_with_refreshed_list()?;
-        Ok(Self { root, work_folder, system, disks, networks, before: None })
+        Ok(Self { root, work_folder, allotment, system, disks, networks, before: None })
     }
 
     /// Measures; `at` is the time since the boot.
@@ -91,6 +111,10 @@ impl SystemProbe {
         self.system.refresh_memory();
         self.disks.refresh_specifics(false, DiskRefreshKind::nothing().with_storage());
         self.networks.refresh(true);
+        if self.allotment.is_some() {
+            let what = ProcessRefreshKind::nothing().with_cpu().with_memory();
+            self.system.refresh_processes_specifics(ProcessesToUpdate::Some(&[this_process()]), false, what);
+        }
         let cgroup = Cgroup::read(&self.root);
         let totals = self.totals(&cgroup, at);
         let before = self.before.replace(totals);
@@ -115,7 +139,10 @@ impl SystemProbe {
         let networks = || self.networks.iter().filter(|(name, _)| *name != "lo").map(|(_, network)| network);
         Totals {
             at,
-            cpu_s: cgroup.cpu.map(|limit| limit.used_s),
+            cpu_s: match self.allotment {
+                Some(_) => self.process().map(|process| process.accumulated_cpu_time() as f64 / 1e3),
+                None => cgroup.cpu.map(|limit| limit.used_s),
+            },
             received: networks().map(sysinfo::NetworkData::total_received).sum(),
             sent: networks().map(sysinfo::NetworkData::total_transmitted).sum(),
         }
@@ -123,14 +150,29 @@ impl SystemProbe {
 
     fn cpu(&self, cgroup: &Cgroup, now: Totals, since: Option<(Totals, f64)>) -> f32 {
         let Some((before, seconds)) = since else { return 0.0 };
-        let limited = cgroup.cpu.zip(now.cpu_s.zip(before.cpu_s));
-        let of_quota = limited.map(|(limit, (now_s, before_s))| (now_s - before_s) / seconds / limit.cores);
-        let of_machine = f64::from(self.system.global_cpu_usage()) / 100.0;
-        // The quota may be large while the machine is full.
-        of_quota.unwrap_or(0.0).max(of_machine).clamp(0.0, 1.0) as f32
+        let used_cores = now.cpu_s.zip(before.cpu_s).map_or(0.0, |(now_s, before_s)| (now_s - before_s) / seconds);
+        let share = match (self.allotment, cgroup.cpu) {
+            (Some(allotment), _) => used_cores / f64::from(allotment.cores),
+            // The quota may be large while the machine is full.
+            (None, Some(limit)) => (used_cores / limit.cores).max(self.machine_cpu()),
+            (None, None) => self.machine_cpu(),
+        };
+        share.clamp(0.0, 1.0) as f32
+    }
+
+    fn machine_cpu(&self) -> f64 {
+        f64::from(self.system.global_cpu_usage()) / 100.0
+    }
+
+    fn process(&self) -> Option<&sysinfo::Process> {
+        self.system.process(this_process())
     }
 
     fn memory(&self, cgroup: &Cgroup) -> f32 {
+        if let Some(allotment) = self.allotment {
+            let used = self.process().map_or(0, sysinfo::Process::memory);
+            return share(used, (f64::from(allotment.memory_mb) * 1e6) as u64);
+        }
         let total = self.system.total_memory();
         match cgroup.memory.filter(|limit| limit.bytes < total) {
             Some(limit) => share(limit.used, limit.bytes),
@@ -143,6 +185,10 @@ impl SystemProbe {
         let disk = holding.max_by_key(|disk| disk.mount_point().components().count())?;
         Some(share(disk.total_space().saturating_sub(disk.available_space()), disk.total_space()))
     }
+}
+
+fn this_process() -> Pid {
+    Pid::from_u32(std::process::id())
 }
 
 fn share(part: u64, all: u64) -> f32 {
@@ -183,7 +229,7 @@ mod tests {
         let files = files("1000000");
         let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
         let root = machine(&files);
-        let mut probe = SystemProbe::new(root.path().into(), root.path().into()).unwrap();
+        let mut probe = SystemProbe::new(root.path().into(), root.path().into(), None).unwrap();
         let first = probe.measure(Duration::from_secs(1));
         assert_eq!((first.cpu, first.memory, first.system.connections), (0.0, 0.75, Some(2)));
         assert_eq!(first.system.received_bytes_per_s, None);
@@ -199,7 +245,7 @@ mod tests {
     #[test]
     fn a_clock_that_stands_still_makes_no_nonsense() {
         let root = machine(&[]);
-        let mut probe = SystemProbe::new(root.path().into(), "/no/such/folder".into()).unwrap();
+        let mut probe = SystemProbe::new(root.path().into(), "/no/such/folder".into(), None).unwrap();
         for _ in 0..2 {
             let measured = probe.measure(Duration::from_secs(1));
             assert_eq!((measured.cpu, measured.system.sent_bytes_per_s), (0.0, None));
@@ -209,11 +255,26 @@ mod tests {
 
     #[test]
     fn this_machine_can_be_measured() {
-        let mut probe = SystemProbe::new("/".into(), std::env::temp_dir()).unwrap();
+        let mut probe = SystemProbe::new("/".into(), std::env::temp_dir(), None).unwrap();
         probe.measure(Duration::ZERO);
         let measured = probe.measure(Duration::from_secs(1));
         assert!((0.0..=1.0).contains(&measured.cpu) && measured.memory > 0.0 && measured.memory <= 1.0);
         assert!(measured.system.disk.is_none_or(|disk| (0.0..=1.0).contains(&disk)));
         assert!(Usable::of(Path::new("/")).unwrap().cores > 0.0);
+    }
+
+    #[test]
+    fn one_shard_among_several_sees_itself_only() {
+        let root = machine(&[]);
+        let allotment = Allotment { cores: 0.001, memory_mb: 1e6 };
+        let mut probe = SystemProbe::new(root.path().into(), root.path().into(), Some(allotment)).unwrap();
+        let first = probe.measure(Duration::ZERO);
+        assert!(first.memory > 0.0 && first.memory < 0.1, "{first:?}");
+        // CPU time is counted in hundredths of a second.
+        let is_busy = (1..10_000).any(|second| {
+            std::hint::black_box((0..100_000u64).fold(0, |sum, number| sum ^ std::hint::black_box(number)));
+            probe.measure(Duration::from_secs(second)).cpu > 0.0
+        });
+        assert!(is_busy);
     }
 }

@@ -171,7 +171,8 @@ impl FleetView {
     pub fn image(&self) -> FleetImage {
         let inner = self.lock();
         let shards = inner.shards.iter().map(|(id, shard)| (id.clone(), shard.image())).collect();
-        FleetImage { shards, counts: inner.counts.clone(), sequence: inner.sequence }
+        let forgotten = inner.counts.forgotten + inner.counts().unsaved;
+        FleetImage { shards, counts: FleetCounts { forgotten, ..inner.counts.clone() }, sequence: inner.sequence }
     }
 
     /// The fleet now; never waits.
@@ -232,9 +233,10 @@ impl FleetView {
 
     /// Forgets that an envelope was seen, because its record was not stored: it is new when it comes again.
     pub fn forget(&self, id: &EnvelopeId) {
-        if let Some(shard) = self.lock().shards.get_mut(&id.shard) {
-            shard.forget(&id.boot, id.sequence);
-        }
+        let mut inner = self.lock();
+        let shard = inner.shards.get_mut(&id.shard);
+        let is_forgotten = shard.is_some_and(|shard| shard.forget(&id.boot, id.sequence));
+        inner.counts.forgotten += u64::from(is_forgotten);
     }
 
     /// Takes in a record that the history got after the image was taken: its envelope, should it come again, is a

@@ -130,7 +130,8 @@ async fn what_was_not_stored_comes_again_to_the_next_run() {
     assert_eq!(rig.follower.counts().delivered, 3, "no more are pulled than may wait");
     rig.stop.notify_one();
     running.await.unwrap().unwrap();
-    assert_eq!((rig.stored().len(), rig.follower.view.counts().unsaved), (0, 0));
+    let counts = rig.follower.view.counts();
+    assert_eq!((rig.stored().len(), counts.unsaved, counts.forgotten), (0, 0, 3));
 
     rig.sink.failures.store(0, Relaxed);
     let running = rig.start();

@@ -81,12 +81,13 @@ impl Shard {
         }
     }
 
-    pub(super) fn forget(&mut self, boot: &BootId, sequence: u64) {
-        if let Some(boot) = self.boots.iter_mut().find(|known| known.id == *boot)
-            && boot.unsaved.remove(&sequence)
-        {
-            boot.seen.remove(sequence);
-        }
+    /// Forgets a number whose record is not in the history; false when there is none.
+    pub(super) fn forget(&mut self, boot: &BootId, sequence: u64) -> bool {
+        let boot = self.boots.iter_mut().find(|known| known.id == *boot);
+        let Some(boot) = boot.filter(|boot| boot.unsaved.contains(&sequence)) else { return false };
+        boot.unsaved.remove(&sequence);
+        boot.seen.remove(sequence);
+        true
     }
 
     /// Whether an envelope is older than what is followed. Within a boot the numbers say so, whatever the clocks do;

@@ -33,6 +33,9 @@ pub struct FleetCounts {
     pub missing_of_removed: u64,
     /// Records that are not in the history yet.
     pub unsaved: u64,
+    /// Records that were given up before they were in the history; their envelopes come again and count again. New and
+    /// late ones are those in the history, these, and the unsaved ones.
+    pub forgotten: u64,
 }
 
 impl FleetCounts {

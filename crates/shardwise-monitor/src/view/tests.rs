@@ -227,6 +227,8 @@ fn a_restored_view_goes_on_where_the_image_was_taken() {
     assert_eq!(after.ingest(&envelope("a", 0), at(2.0)), Ingested::Duplicate);
     let Ingested::New(record) = after.ingest(&envelope("a", 1), at(2.0)) else { panic!("it was not saved") };
     assert_eq!(record.sequence, 2, "no place in the order is used twice");
+    let counts = after.counts();
+    assert_eq!((counts.new, counts.forgotten, counts.unsaved), (3, 1, 1), "one is in the history");
 }
 
 #[test]
