@@ -312,7 +312,7 @@ async fn tick_in_time(inner: Arc<Inner>) {
         stepped.borrow_and_update();
         let next = inner.lock().machine.next_tick();
         let now = (inner.parts.clock)();
-        if next.is_some_and(|next| next <= now) && inner.step(|machine, now| machine.tick(now)).await.is_err() {
+        if next.is_some_and(|next| next <= now) && inner.step(Coordinator::tick).await.is_err() {
             // It was said; the disk gets some time.
             tokio::time::sleep(Duration::from_millis(inner.parts.settings.repeat_every_ms)).await;
             continue;

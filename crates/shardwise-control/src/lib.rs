@@ -40,13 +40,13 @@
 //! | who, when | what follows |
 //! |---|---|
 //! | coordinator, before the decision | its successor finds `proposed` alone and withdraws |
-//! | coordinator, after the decision | its successor finds `committed` and sends it again; some are in doubt meanwhile |
+//! | coordinator, after the decision | its successor finds `committed` and repeats it; some are in doubt till then |
 //! | coordinator, for good | who knows the commit serves it, others are in doubt; all are unconfirmed after a lease |
 //! | member, before its promise was written | it did not answer; it is asked again or the change is withdrawn |
 //! | member, with a promise | after the restart it still has it, asks, and follows the decision |
 //! | member, with a commit | after the restart it serves the new version from the effective time on |
 //! | member whose file is lost, or that was left out of a change | unconfirmed until the coordinator has told it all |
-//! | coordinator whose history is lost | [`Standing::Contradicted`]; members refuse changes of another version than theirs |
+//! | coordinator whose history is lost | [`Standing::Contradicted`]; members refuse changes of a version not theirs |
 //!
 //! A fleet has one coordinator. The lock of its history keeps a second one out of the same folder; one with a folder of
 //! its own must not be started: a change names the version that it was made on and members refuse all that do not fit,

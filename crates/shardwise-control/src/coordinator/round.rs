@@ -120,10 +120,9 @@ impl Round {
         for (member, progress) in &self.progress {
             match (&progress.refused, &progress.odd, progress.prepared_at) {
                 (Some(why), ..) => reasons.push(format!("{member} said no: {why}")),
-                (None, _, Some(_)) => {}
                 (None, Some(odd), None) if is_late => reasons.push(format!("{member} {odd}")),
                 (None, None, None) if is_late => {
-                    reasons.push(format!("{member} did not acknowledge within {due_ms} ms"))
+                    reasons.push(format!("{member} did not acknowledge within {due_ms} ms"));
                 }
                 _ => {}
             }
