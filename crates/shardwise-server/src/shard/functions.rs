@@ -8,7 +8,7 @@
 //! | kind | `key % 4`: hashing, pricing, matrix, scan |
 //! | steps at complexity 1 | 20 to 400, evenly by logarithm, from bits 8–23; a step is about 10 µs of a core of 2020 |
 //! | exponent of the complexity | 0.4 to 0.9, evenly, from bits 24–39 |
-//! | rounds that loading takes | 30 to 120, evenly, from bits 40–55; a round is about 25 µs |
+//! | rounds that loading takes | 60 to 240, evenly, from bits 40–55; a round is about 11 µs |
 //!
 //! Floating point goes through `libm` and is never reordered: results are the same bits on every machine.
 
@@ -19,10 +19,10 @@ const TABLE_WORDS: usize = 8_192;
 /// Words of the memory that scans walk: 16 MiB, more than caches near a core.
 const ARENA_WORDS: usize = 2 << 20;
 /// What one step does, by kind; chosen so that steps take about as long.
-const MIXES_PER_STEP: usize = 3_000;
-const PRICES_PER_STEP: usize = 130;
-const MATRIX_SIDE: usize = 24;
-const READS_PER_STEP: usize = 200;
+const MIXES_PER_STEP: usize = 1_450;
+const PRICES_PER_STEP: usize = 230;
+const MATRIX_SIDE: usize = 32;
+const READS_PER_STEP: usize = 28;
 /// Results are whole numbers that every JSON reader can hold.
 const RESULT_BITS: u32 = 53;
 
@@ -108,7 +108,7 @@ impl FunctionBody {
             kind: FunctionKind::ALL[(key % 4) as usize],
             steps: 20.0 * libm::pow(20.0, share(8)),
             exponent: 0.4 + 0.5 * share(24),
-            load_rounds: 30 + (90.0 * share(40)) as u32,
+            load_rounds: 60 + (180.0 * share(40)) as u32,
             key,
         }
     }
@@ -228,7 +228,7 @@ mod tests {
         }
         for body in &bodies {
             assert!((20.0..400.0).contains(&body.steps) && (0.4..0.9).contains(&body.exponent), "{body:?}");
-            assert!((30..120).contains(&body.load_rounds), "{body:?}");
+            assert!((60..240).contains(&body.load_rounds), "{body:?}");
             assert!(body.steps_for(4.0) > body.steps_for(1.0));
         }
         assert_eq!(bodies[0].steps_for(1e-30), 1);
@@ -237,6 +237,6 @@ mod tests {
     #[test]
     fn the_rule_does_not_change() {
         let body = FunctionBody::of(&"arbitrage-function-047".into());
-        assert_eq!((body.kind, body.steps_for(1.0), body.load_rounds), (FunctionKind::Hashing, 0, 0));
+        assert_eq!((body.kind, body.steps_for(1.0), body.load_rounds), (FunctionKind::Hashing, 52, 168));
     }
 }
