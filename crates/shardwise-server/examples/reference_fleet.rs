@@ -1,4 +1,5 @@
-//! A demo fleet under the simulator's traffic, placed by chance: what it takes of this machine, and how long what takes where.
+//! A demo fleet under the simulator's traffic, placed by chance: what it takes of this machine, and how long what takes
+//! where.
 //!
 //! ```sh
 //! cargo run --release -p shardwise-server --example reference_fleet -- trial 100 200 400   # requests a second

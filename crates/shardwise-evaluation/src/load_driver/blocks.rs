@@ -105,8 +105,8 @@ pub(super) struct PlannedEvent<'a> {
     pub(super) request: &'a PlacementRequest,
 }
 
-/// Cuts the arrivals into rounds as long as a block; in each round every arm gets the same arrivals once, one arm after the
-/// other, in an order drawn by seed. What is left over at the end, less than half a block, is not sent.
+/// Cuts the arrivals into rounds as long as a block; in each round every arm gets the same arrivals once, one arm after
+/// the other, in an order drawn by seed. What is left over at the end, less than half a block, is not sent.
 pub(super) fn plan<'a>(
     arms: &[Arm],
     arrivals: &'a [Arrival],

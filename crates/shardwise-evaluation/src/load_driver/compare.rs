@@ -1,7 +1,7 @@
 //! What a comparison amounts to: each router's latencies, and their ratios to one of them.
 //!
-//! Intervals are from a jackknife over rounds: one round is left out of both routers at a time, so that what the machine did in a
-//! round, and how bursty its arrivals were, is in both and cancels.
+//! Intervals are from a jackknife over rounds: one round is left out of both routers at a time, so that what the
+//! machine did in a round, and how bursty its arrivals were, is in both and cancels.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +14,8 @@ use super::blocks::{Arm, LiveOptions};
 use super::live::LiveSample;
 use crate::statistics::ratio_interval;
 
-/// Latencies in ms, from the moment at which a request was meant to leave. A failure counts as the timeout, or as long as it took
-/// when that is longer: failing fast is no speed.
+/// Latencies in ms, from the moment at which a request was meant to leave. A failure counts as the timeout, or as long
+/// as it took when that is longer: failing fast is no speed.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct LiveLatency {
     /// Mean.

@@ -1,4 +1,5 @@
-//! Places, dispatches and reports back: ask the router, send the request to the shard that it names, tell it what became of it.
+//! Places, dispatches and reports back: ask the router, send the request to the shard that it names, tell it what
+//! became of it.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -61,12 +62,12 @@ struct Decision {
     decision_id: Value,
 }
 
-/// Compares routers on the same real shards, in one run: blocks of time in which one of them gets all requests, in turns; the
-/// same arrivals for each. Every decision's outcome is told to the router that made it, once.
+/// Compares routers on the same real shards, in one run: blocks of time in which one of them gets all requests, in
+/// turns; the same arrivals for each. Every decision's outcome is told to the router that made it, once.
 ///
 /// # Errors
-/// When an address is none or nobody answers there, a router knows no shards, an option is out of range, there is nothing to send, or
-/// it was interrupted.
+/// When an address is none or nobody answers there, a router knows no shards, an option is out of range, there is
+/// nothing to send, or it was interrupted.
 pub fn drive_live(
     arms: &[Arm],
     arrivals: &[Arrival],
@@ -89,7 +90,8 @@ pub fn drive_live(
     Ok((LiveComparison::new(arms, &samples, options)?, samples))
 }
 
-/// Asks for addresses now and then, away from the threads that send. A router that does not answer is asked again the next time.
+/// Asks for addresses now and then, away from the threads that send. A router that does not answer is asked again the
+/// next time.
 fn keep_up(routers: &[Router<'_>], options: &LiveOptions, done: &AtomicBool) {
     let mut asked = now();
     while !done.load(Relaxed) {

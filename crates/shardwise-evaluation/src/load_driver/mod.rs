@@ -1,9 +1,9 @@
 //! Drives a load test against a running server, open loop: each request leaves when it was meant to, however long those
 //! before it take, and its latency counts from then on.
 //!
-//! [`drive_http`] asks one router and dispatches nothing. [`drive_live`] asks several in turns, sends each request to the shard
-//! that was named, and tells the router what became of it. It is the one place of this crate that reads clocks. It speaks plain
-//! HTTP, from threads: each request has one from its moment on, until its outcome is told.
+//! [`drive_http`] asks one router and dispatches nothing. [`drive_live`] asks several in turns, sends each request to
+//! the shard that was named, and tells the router what became of it. It is the one place of this crate that reads
+//! clocks. It speaks plain HTTP, from threads: each request has one from its moment on, until its outcome is told.
 
 mod blocks;
 mod client;

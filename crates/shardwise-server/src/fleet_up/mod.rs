@@ -1,4 +1,5 @@
-//! A demo fleet (`shardwise fleet up`): reference shards as child processes, watched over, and gone when whoever started them is.
+//! A demo fleet (`shardwise fleet up`): reference shards as child processes, watched over, and gone when whoever
+//! started them is.
 //!
 //! Children read standard input and end when it ends. The system closes it when the parent dies, however it dies.
 
@@ -160,8 +161,8 @@ pub fn this_program(options: &Path) -> io::Result<Command> {
 
 /// Starts a fleet, waits until all of it is ready, and looks after it until `stop` is set; then all of it is stopped.
 ///
-/// `command` gives the command that runs a shard with the options in a file, such as [`this_program`]. Standard input and output
-/// of the children are the fleet's; what they say on standard error comes through.
+/// `command` gives the command that runs a shard with the options in a file, such as [`this_program`]. Standard input
+/// and output of the children are the fleet's; what they say on standard error comes through.
 ///
 /// # Errors
 /// When a shard cannot be started or does not become ready; none is left running then.

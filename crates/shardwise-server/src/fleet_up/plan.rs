@@ -24,7 +24,8 @@ const GLOBAL_RTT_MS: [f32; 16] =
 /// Exchanges and the index of their region; others stand in the first one.
 const EXCHANGES: [(&str, usize); 5] = [("binance", 3), ("okx", 3), ("coinbase", 1), ("kraken", 1), ("bitstamp", 2)];
 
-/// The specification's shards with the index of their region; a fleet has the first so many, and all four regions from six on.
+/// The specification's shards with the index of their region; a fleet has the first so many, and all four regions from
+/// six on.
 const SITES: [(&str, usize); 26] = [
     ("shard-general", 0),
     ("shard-aave-primary", 0),
@@ -69,8 +70,8 @@ pub struct FleetOptions {
     pub shards: usize,
     /// Seed of their machines.
     pub seed: u64,
-    /// Speed of an ordinary core over a core of this machine, in [0.001, 0.5]: the smaller, the less real processor time the
-    /// fleet takes, and the longer everything takes.
+    /// Speed of an ordinary core over a core of this machine, in [0.001, 0.5]: the smaller, the less real processor
+    /// time the fleet takes, and the longer everything takes.
     pub pace: f64,
     /// Distances as a share of those between continents, in [0, 1].
     pub net_scale: f32,

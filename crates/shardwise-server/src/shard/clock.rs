@@ -18,8 +18,8 @@ pub(crate) fn wall() -> Timestamp {
     Timestamp::from_nanos(i64::try_from(since_1970.as_nanos()).unwrap_or(i64::MAX))
 }
 
-/// Processor time of the calling thread so far. Unlike the monotonic clock it stands still while others have the core, so
-/// that a shard is as slow as it is told to be on a busy machine, too.
+/// Processor time of the calling thread so far. Unlike the monotonic clock it stands still while others have the core,
+/// so that a shard is as slow as it is told to be on a busy machine, too.
 pub(super) fn thread_cpu() -> Option<Duration> {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).ok().map(Duration::from)
 }

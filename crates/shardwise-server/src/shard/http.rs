@@ -6,9 +6,9 @@
 //! | `GET /v1/report` | the shard, its shape, and its report as it would be published now |
 //! | `GET /health/live`, `GET /health/ready` | 200, or 503 when it is draining or calls itself unhealthy |
 //!
-//! An execution without a result is answered by 500 (failed) or 504 (its time had passed in the queue, so it never ran) with the
-//! same fields and `error`. What is refused gets `{"error","problem"}`: 400 what cannot be read, 413 what is too large, 422 what
-//! may not run here, 503 when the queue is full or the shard is draining.
+//! An execution without a result is answered by 500 (failed) or 504 (its time had passed in the queue, so it never ran)
+//! with the same fields and `error`. What is refused gets `{"error","problem"}`: 400 what cannot be read, 413 what is
+//! too large, 422 what may not run here, 503 when the queue is full or the shard is draining.
 
 use std::sync::Arc;
 use std::time::Duration;

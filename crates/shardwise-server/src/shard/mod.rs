@@ -1,9 +1,9 @@
-//! The reference shard (`shardwise shard`): a small server that runs real pure functions on cores of its own, so that placements
-//! can be compared on real processes.
+//! The reference shard (`shardwise shard`): a small server that runs real pure functions on cores of its own, so that
+//! placements can be compared on real processes.
 //!
-//! It measures execution and queue with the monotonic clock, on the threads that run requests. How slow its machine is, how far
-//! away it stands and what goes wrong on it are options; what a function does follows from its name (see [`FunctionBody`]). It
-//! places nothing.
+//! It measures execution and queue with the monotonic clock, on the threads that run requests. How slow its machine is,
+//! how far away it stands and what goes wrong on it are options; what a function does follows from its name (see
+//! [`FunctionBody`]). It places nothing.
 
 pub(crate) mod clock;
 mod faults;
@@ -152,7 +152,8 @@ fn serve(listener: TcpListener, server: Server) -> std::io::Result<JoinHandle<()
         let _entered = runtime.enter();
         tokio::net::TcpListener::from_std(listener)?
     };
-    // An answer is one small packet; waiting for a second one would only delay it. Where that cannot be said, it is slower.
+    // An answer is one small packet; waiting for a second one would only delay it. Where that cannot be said, it is
+    // slower.
     let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
     let (mut ending, mut ended) = (server.ending.clone(), server.ending.clone());
     let end = async move {
@@ -172,8 +173,8 @@ fn serve(listener: TcpListener, server: Server) -> std::io::Result<JoinHandle<()
     Ok(thread::spawn(move || runtime.block_on(all)))
 }
 
-/// Runs a shard until `stop` is set, or until standard input ends if the options say so, and drains it. `started` gets its
-/// address. Reports go to `publish` and are posted to the routers of the options.
+/// Runs a shard until `stop` is set, or until standard input ends if the options say so, and drains it. `started` gets
+/// its address. Reports go to `publish` and are posted to the routers of the options.
 ///
 /// # Errors
 /// As [`RunningShard::start`].

@@ -26,8 +26,8 @@ pub struct ShardOptions {
     /// What it says of itself. `cores` is also how many threads run requests, and `hardware` which functions run fast;
     /// the clock is only told, `speed` holds for it.
     pub shape: ShardShape,
-    /// Speed of a core in [0.001, 1]: 1 is this machine; at 0.5 everything takes twice as long. The rest of the time the core
-    /// is held asleep, so that many shards fit on a small machine.
+    /// Speed of a core in [0.001, 1]: 1 is this machine; at 0.5 everything takes twice as long. The rest of the time
+    /// the core is held asleep, so that many shards fit on a small machine.
     pub speed: f64,
     /// Requests that may wait; one more is refused with 503.
     pub queue_capacity: usize,
@@ -35,7 +35,8 @@ pub struct ShardOptions {
     pub warm_ttl_ms: f64,
     /// Round trip to the router, in ms: answers are held back for so long.
     pub rtt_ms: f64,
-    /// Round trip to each exchange, in ms: an answer is held back for so long for each call that the function makes to it.
+    /// Round trip to each exchange, in ms: an answer is held back for so long for each call that the function makes to
+    /// it.
     pub exchange_rtt_ms: BTreeMap<String, f64>,
     /// Round trip to an exchange that is not listed, in ms.
     pub other_exchange_rtt_ms: f64,

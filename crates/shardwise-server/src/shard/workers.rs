@@ -239,7 +239,8 @@ impl Workers {
         draw < self.faults().failing()
     }
 
-    /// Runs the function, loads it first when it is not warm, and holds the core as long as a core of this shard would take.
+    /// Runs the function, loads it first when it is not warm, and holds the core as long as a core of this shard would
+    /// take.
     fn execute(&self, request: &PlacementRequest, began: Instant) -> (u64, bool) {
         let (body, cpu_before) = (FunctionBody::of(&request.function), clock::thread_cpu());
         let (table, cold) = self.load(&body, request, began);
