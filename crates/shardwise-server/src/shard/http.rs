@@ -66,7 +66,7 @@ struct Refused {
 }
 
 impl Refused {
-    fn new(status: StatusCode, error: &'static str, problem: impl ToString) -> Self {
+    fn new(status: StatusCode, error: &'static str, problem: &dyn ToString) -> Self {
         Self { status, error, problem: problem.to_string() }
     }
 }
@@ -82,16 +82,17 @@ async fn execute(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<Execution>), Refused> {
     let accepted = clock::now();
-    let body = body.map_err(|error| Refused::new(error.status(), "invalid_body", error.body_text()))?;
+    let body = body.map_err(|error| Refused::new(error.status(), "invalid_body", &error.body_text()))?;
     let (request, timeout_ms) =
-        parse(&body).map_err(|error| Refused::new(StatusCode::BAD_REQUEST, "invalid_request", error))?;
-    server.check_rules(&request).map_err(|error| Refused::new(StatusCode::UNPROCESSABLE_ENTITY, "forbidden", error))?;
+        parse(&body).map_err(|error| Refused::new(StatusCode::BAD_REQUEST, "invalid_request", &error))?;
+    server
+        .check_rules(&request)
+        .map_err(|error| Refused::new(StatusCode::UNPROCESSABLE_ENTITY, "forbidden", &error))?;
     server.swallow().await?;
     let away_ms = server.away_ms(&request);
     let (answer, answered) = oneshot::channel();
     let deadline = timeout_ms.map(|timeout_ms| accepted + Duration::from_secs_f64(timeout_ms / 1e3));
-    let unavailable =
-        |problem: &dyn ToString| Refused::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", problem.to_string());
+    let unavailable = |problem: &dyn ToString| Refused::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", problem);
     server.workers.accept(Job { request, accepted, deadline, answer }).map_err(|refusal| unavailable(&refusal))?;
     let execution = answered.await.map_err(|_| unavailable(&"the function ended without an answer"))?;
     tokio::time::sleep(Duration::from_secs_f64(away_ms / 1e3)).await;
@@ -156,7 +157,7 @@ impl Server {
         }
         // An error means that whoever would say it is gone: the end as well.
         let _ = self.ending.clone().wait_for(|ending| *ending).await;
-        Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the shard has ended"))
+        Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", &"the shard has ended"))
     }
 
     /// How long an answer travels: to the router and back, and to the exchange and back for each call.
