@@ -7,12 +7,12 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-use std::{env, fs, io, thread};
+use std::{env, fs, thread};
 
 use serde::Deserialize;
 use shardwise_server::fleet_up::{FleetEvent, FleetFile, FleetOptions, FleetPlan, RunOptions, run, this_program};
@@ -53,21 +53,19 @@ fn main() -> Result<(), Failure> {
 fn trial(rates: &[f64]) -> Result<(), Failure> {
     let plan = FleetPlan::new(&FleetOptions::default())?;
     let (directory, stop) = (env::temp_dir().join("shardwise-reference-fleet"), AtomicBool::new(false));
+    let options = RunOptions { directory: &directory, restart: false };
+    let (ready, wait) = std::sync::mpsc::channel();
+    let mut event = move |event: &FleetEvent| match event {
+        FleetEvent::Ready(file) => drop(ready.send(file.clone())),
+        other => eprintln!("{other:?}"),
+    };
     thread::scope(|scope| {
-        let (ready, wait) = std::sync::mpsc::channel();
-        let options = RunOptions { directory: &directory, restart: false };
-        let command: &(dyn Fn(&Path) -> io::Result<Command> + Sync) = &this_program;
-        let fleet = scope.spawn(|| {
-            let mut event = move |event: &FleetEvent| match event {
-                FleetEvent::Ready(file) => drop(ready.send(file.clone())),
-                other => eprintln!("{other:?}"),
-            };
-            run(&plan, &options, &|path| command(path), &stop, &mut event)
+        let fleet = scope.spawn(|| run(&plan, &options, &this_program, &stop, &mut event));
+        let measured = wait.recv().map_err(Failure::from).and_then(|file| {
+            // The first seconds load all functions and are not printed.
+            measure(&plan, &file, rates[0])?;
+            rates.iter().try_for_each(|rate| Ok(println!("{}", measure(&plan, &file, *rate)?)))
         });
-        let measured = wait
-            .recv()
-            .map_err(Failure::from)
-            .and_then(|file| rates.iter().try_for_each(|rate| measure(&plan, &file, *rate)));
         stop.store(true, Relaxed);
         fleet.join().expect("running a fleet does not panic")?;
         measured
@@ -89,7 +87,7 @@ struct Done {
     execution: Option<Execution>,
 }
 
-fn measure(plan: &FleetPlan, fleet: &FleetFile, rate: f64) -> Result<(), Failure> {
+fn measure(plan: &FleetPlan, fleet: &FleetFile, rate: f64) -> Result<String, Failure> {
     let arrivals = arrivals(rate)?;
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
@@ -97,7 +95,7 @@ fn measure(plan: &FleetPlan, fleet: &FleetFile, rate: f64) -> Result<(), Failure
         .max_idle_connections(CLIENTS * 8)
         .build()
         .into();
-    let (next, done, start) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Instant::now());
+    let (next, done, start) = (AtomicUsize::new(0), Mutex::new(Vec::new()), now());
     let cpu_before = processor_s(fleet)?;
     thread::scope(|scope| {
         for _ in 0..CLIENTS {
@@ -114,8 +112,7 @@ fn measure(plan: &FleetPlan, fleet: &FleetFile, rate: f64) -> Result<(), Failure
     });
     let seconds = start.elapsed().as_secs_f64();
     let used = (processor_s(fleet)? - cpu_before) / seconds;
-    print(plan, &done.into_inner()?, arrivals.len() as f64 / seconds, used);
-    Ok(())
+    Ok(table(plan, &done.into_inner().expect("no panic"), arrivals.len() as f64 / seconds, used)?)
 }
 
 /// The simulator's traffic, about as dense as asked.
@@ -152,6 +149,11 @@ fn send(agent: &ureq::Agent, plan: &FleetPlan, fleet: &FleetFile, arrival: &Arri
     Some(Done { shard, kind: FunctionBody::of(&request.function).kind, execution })
 }
 
+#[expect(clippy::disallowed_methods, reason = "a trial of real processes sends at real times")]
+fn now() -> Instant {
+    Instant::now()
+}
+
 /// Processor time of all shards, in seconds.
 fn processor_s(fleet: &FleetFile) -> Result<f64, Failure> {
     let mut ticks = 0.0;
@@ -163,32 +165,31 @@ fn processor_s(fleet: &FleetFile) -> Result<f64, Failure> {
     Ok(ticks / TICKS_PER_S)
 }
 
-fn print(plan: &FleetPlan, done: &[Done], rate: f64, used: f64) {
+fn table(plan: &FleetPlan, done: &[Done], rate: f64, used: f64) -> Result<String, std::fmt::Error> {
     let good: Vec<(usize, FunctionKind, &Execution)> =
         done.iter().filter_map(|done| Some((done.shard, done.kind, done.execution.as_ref()?))).collect();
-    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
-    let cold = good.iter().filter(|(.., execution)| execution.cold).count() as f64 / good.len().max(1) as f64;
-    let queue = mean(&good.iter().map(|(.., execution)| execution.queue_ms).collect::<Vec<_>>());
-    println!(
-        "\n{rate:.0}/s: shards use {used:.2} processors, {:.3} ms a request; {} of {} answered, {:.1} % cold, queue {queue:.1} ms",
-        1e3 * used / rate,
-        good.len(),
-        done.len(),
-        100.0 * cold
-    );
+    let answered = good.len().max(1) as f64;
+    let cold = 100.0 * good.iter().filter(|(.., execution)| execution.cold).count() as f64 / answered;
+    let queue = good.iter().map(|(.., execution)| execution.queue_ms).sum::<f64>() / answered;
+    let (each, sent) = (1e3 * used / rate, done.len());
+    let mut text = String::new();
+    writeln!(text, "{rate:.0}/s: shards use {used:.2} processors, {each:.2} ms a request")?;
+    writeln!(text, "{} of {sent} answered, {cold:.1} % cold, {queue:.1} ms in queues on average", good.len())?;
+    let [a, b, c, d] = FunctionKind::ALL.map(FunctionKind::as_str);
+    writeln!(text, "{:<26}  cores   hardware   speed {a:>9} {b:>9} {c:>9} {d:>9}", "median warm exec ms")?;
     let mut warm: BTreeMap<(usize, FunctionKind), Vec<f64>> = BTreeMap::new();
     for (shard, kind, execution) in good.iter().filter(|(.., execution)| !execution.cold) {
         warm.entry((*shard, *kind)).or_default().push(execution.exec_ms);
     }
-    let [a, b, c, d] = FunctionKind::ALL.map(FunctionKind::as_str);
-    println!("{:<26}  cores   hardware   speed {a:>9} {b:>9} {c:>9} {d:>9}", "median warm exec ms");
     for (index, shard) in plan.shards.iter().enumerate() {
-        print!("{:<26} {:>6} {:>10} {:>7.3}", shard.id, shard.shape.cores, shard.shape.hardware.as_str(), shard.speed);
+        let (cores, hardware) = (shard.shape.cores, shard.shape.hardware.as_str());
+        write!(text, "{:<26} {cores:>6} {hardware:>10} {:>7.3}", shard.id, shard.speed)?;
         for kind in FunctionKind::ALL {
             let mut times = warm.remove(&(index, kind)).unwrap_or_default();
             times.sort_by(f64::total_cmp);
-            print!(" {:>9.1}", times.get(times.len() / 2).copied().unwrap_or(f64::NAN));
+            write!(text, " {:>9.1}", times.get(times.len() / 2).copied().unwrap_or(f64::NAN))?;
         }
-        println!();
+        writeln!(text)?;
     }
+    Ok(text)
 }
