@@ -91,8 +91,9 @@ impl Default for FleetOptions {
     fn default() -> Self {
         Self {
             shards: 8,
-            seed: 1,
-            pace: 0.1,
+            // Its first eight machines are of all classes and have one to four cores.
+            seed: 2,
+            pace: 0.06,
             net_scale: 0.1,
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             first_port: None,
@@ -242,6 +243,8 @@ impl Draws {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use shardwise_simulator::WorldSpec;
 
     use super::*;
@@ -272,14 +275,13 @@ mod tests {
     }
 
     #[test]
-    fn machines_differ_and_small_fleets_serve_all() {
-        let shards = plan(8, 1).shards;
-        let differ = |value: fn(&ShardOptions) -> String| {
-            shards.iter().map(value).collect::<std::collections::BTreeSet<_>>().len()
-        };
-        assert!(differ(|shard| shard.speed.to_string()) == 8 && differ(|shard| shard.shape.cores.to_string()) > 1);
-        assert_eq!(differ(|shard| shard.shape.region.to_string()), 4);
-        assert!(differ(|shard| shard.shape.hardware.as_str().to_owned()) > 1);
+    fn the_usual_fleet_has_machines_of_all_kinds_and_small_ones_serve_all() {
+        let usual = FleetPlan::new(&FleetOptions::default()).unwrap().shards;
+        let kinds = |value: fn(&ShardOptions) -> String| usual.iter().map(value).collect::<BTreeSet<_>>().len();
+        let classes = kinds(|shard| shard.shape.hardware.as_str().to_owned());
+        let regions = kinds(|shard| shard.shape.region.to_string());
+        let cores = kinds(|shard| shard.shape.cores.to_string());
+        assert_eq!((classes, regions, cores, kinds(|shard| shard.speed.to_string())), (4, 4, 4, 8));
         for count in [1, 3, 8] {
             assert!(plan(count, 1).shards.iter().any(|shard| shard.shape.max_amount_usd.is_none()), "{count}");
         }
@@ -299,7 +301,7 @@ mod tests {
     #[test]
     fn free_ports_are_each_given_once() {
         let shards = FleetPlan::new(&FleetOptions { shards: 20, ..FleetOptions::default() }).unwrap().shards;
-        let ports: std::collections::BTreeSet<u16> = shards.iter().map(|shard| shard.listen.port()).collect();
+        let ports: BTreeSet<u16> = shards.iter().map(|shard| shard.listen.port()).collect();
         assert!(ports.len() == 20 && !ports.contains(&0));
     }
 }
