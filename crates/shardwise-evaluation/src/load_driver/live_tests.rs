@@ -112,6 +112,8 @@ fn blocks_are_balanced_and_arms_get_the_same_requests() {
         assert!(sizes.len() == 2 && sizes[0] == sizes[1], "{blocks:?}");
     }
     assert!(plan.windows(2).all(|pair| pair[0].after <= pair[1].after), "in the order of time");
+    let settled = |event: &blocks::PlannedEvent<'_>| event.after.subsec_millis() >= 100;
+    assert!(plan.iter().all(|event| event.measured == settled(event)) && plan.iter().any(|event| !event.measured));
     let orders = |seed| -> Vec<usize> {
         let options = LiveOptions { seed, ..options() };
         blocks::plan(&arms, &arrivals, &options).unwrap().iter().map(|event| event.arm).collect()
