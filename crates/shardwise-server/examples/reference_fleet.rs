@@ -64,7 +64,10 @@ fn trial(rates: &[f64]) -> Result<(), Failure> {
         let measured = wait.recv().map_err(Failure::from).and_then(|file| {
             // The first seconds load all functions and are not printed.
             measure(&plan, &file, rates[0])?;
-            rates.iter().try_for_each(|rate| Ok(println!("{}", measure(&plan, &file, *rate)?)))
+            for rate in rates {
+                println!("{}", measure(&plan, &file, *rate)?);
+            }
+            Ok(())
         });
         stop.store(true, Relaxed);
         fleet.join().expect("running a fleet does not panic")?;
