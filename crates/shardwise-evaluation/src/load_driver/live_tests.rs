@@ -170,14 +170,15 @@ fn what_cannot_be_compared_is_said_before_anything_is_sent() {
     let refused = |arms: &[Arm], options: &LiveOptions| {
         drive_live(arms, &arrivals, options, &AtomicBool::new(false)).unwrap_err().to_string()
     };
-    let one = arm("one", &address);
+    let both = [arm("one", &address), arm("one", &address)];
+    let one = &both[..1];
     assert!(refused(&[], &options()).contains("0 targets"));
-    assert!(refused(&[one.clone(), one.clone()], &options()).contains("two targets are named 'one'"));
-    assert!(refused(&[one.clone()], &LiveOptions { block_ms: 10.0, ..options() }).contains("blocks of 10 ms"));
-    assert!(refused(&[one.clone()], &LiveOptions { settle_ms: 1e4, ..options() }).contains("settle"));
+    assert!(refused(&both, &options()).contains("two targets are named 'one'"));
+    assert!(refused(one, &LiveOptions { block_ms: 10.0, ..options() }).contains("blocks of 10 ms"));
+    assert!(refused(one, &LiveOptions { settle_ms: 1e4, ..options() }).contains("settle"));
     let baseline = Some("none".to_owned());
-    assert!(refused(&[one.clone()], &LiveOptions { baseline, ..options() }).contains("there are one"));
-    assert!(refused(&[one], &options()).contains("none of its shards has an address"));
+    assert!(refused(one, &LiveOptions { baseline, ..options() }).contains("there are one"));
+    assert!(refused(one, &options()).contains("none of its shards has an address"));
     assert!("no-address".parse::<Arm>().unwrap_err().to_string().contains("name=http://host:port"));
     assert!(log.lock().unwrap().is_empty());
 }
