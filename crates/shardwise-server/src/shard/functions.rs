@@ -16,14 +16,14 @@ use shardwise_types::{FunctionId, HardwareClass, PlacementRequest, UsdAmount, co
 
 /// Words of what a function holds when it is loaded: 64 KiB.
 const TABLE_WORDS: usize = 8_192;
-/// Words of the memory that scans walk: 16 MiB, more than caches near a core.
-const ARENA_WORDS: usize = 2 << 20;
+/// Words of the memory that scans walk: 4 MiB, more than caches near a core.
+const ARENA_WORDS: usize = 1 << 19;
 /// What one step does, by kind; chosen so that steps take about as long.
 const MIXES_PER_STEP: usize = 1_450;
 const PRICES_PER_STEP: usize = 230;
 const MATRIX_SIDE: usize = 32;
 const PRODUCTS_PER_STEP: usize = 2;
-const READS_PER_STEP: usize = 45;
+const READS_PER_STEP: usize = 40;
 /// Results are whole numbers that every JSON reader can hold.
 const RESULT_BITS: u32 = 53;
 
