@@ -46,7 +46,10 @@ pub use confidence::calibrate;
 pub use difference::{Change, Differences, differences};
 pub use error::EvaluationError;
 pub use generator_page::{CheckedStatistic, GeneratorCheck, summary, write_generator_page};
-pub use load_driver::{HttpOptions, LoadDriverError, drive_http};
+pub use load_driver::{
+    Arm, ArmResult, HttpOptions, LatencyRatio, LiveComparison, LiveLatency, LiveOptions, LiveSample, LoadDriverError,
+    ShardExecution, drive_http, drive_live,
+};
 pub use losses::{Loss, SeedPair, WhereItLoses, where_it_loses};
 pub use lowest_latency::LowestLatency;
 pub use numbers::figure;

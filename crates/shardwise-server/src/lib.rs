@@ -8,6 +8,7 @@ mod control;
 mod decider;
 mod figures;
 mod files;
+pub mod fleet_up;
 mod http;
 mod journal;
 mod keeper;
@@ -17,6 +18,7 @@ mod metrics;
 mod model_log;
 mod pending;
 mod recent;
+pub mod shard;
 mod sidecar;
 
 pub use clock::Clock;

@@ -1,19 +1,34 @@
 //! Drives a load test against a running server, open loop: each request leaves when it was meant to, however long those
 //! before it take, and its latency counts from then on.
 //!
-//! It is the one place of this crate that reads a clock. It speaks plain HTTP, and sums nothing up.
+//! [`drive_http`] asks one router and dispatches nothing. [`drive_live`] asks several in turns, sends each request to
+//! the shard that was named, and tells the router what became of it. It is the one place of this crate that reads
+//! clocks. It speaks plain HTTP, from threads: each request has one from its moment on, until its outcome is told.
 
-use std::net::{TcpStream, ToSocketAddrs};
+mod blocks;
+mod client;
+mod compare;
+mod fleet;
+mod live;
+#[cfg(test)]
+mod live_tests;
+#[cfg(test)]
+mod stub;
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Deserialize;
 use shardwise_simulator::{Arrival, LoadSample};
-use shardwise_types::ShardId;
+use shardwise_types::{ShardId, Timestamp};
 
-/// Where servers take requests.
-const PATH: &str = "/v1/predict-optimal-shard";
+pub use blocks::{Arm, LiveOptions};
+pub use compare::{ArmResult, LatencyRatio, LiveComparison, LiveLatency};
+pub use live::{LiveSample, ShardExecution, drive_live};
+
+use client::{Client, PREDICT, reach};
+
 /// How often a sleeping worker looks whether the user has had enough.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -49,6 +64,17 @@ pub enum LoadDriverError {
     /// There is nothing to send.
     #[error("0 events are no load test; ask for at least one")]
     NoEvents,
+    /// A comparison cannot be made like this.
+    #[error("{0}")]
+    Plan(String),
+    /// A router does not say where its shards are.
+    #[error("router '{router}' does not say where its shards are ({problem}); it must answer GET /v1/fleet")]
+    Fleet {
+        /// The router's address.
+        router: String,
+        /// What went wrong.
+        problem: String,
+    },
     /// The user stopped it.
     #[error("interrupted; nothing was measured")]
     Interrupted,
@@ -81,29 +107,51 @@ pub fn drive_http(
     let plan = plan(arrivals)?;
     let timeout = Duration::from_secs_f64(options.timeout_ms / 1e3);
     reach(target, timeout)?;
-    let client = Client::new(target, timeout, options.concurrency, now());
+    let client = Client::new(timeout, options.concurrency);
+    let url = format!("{}{PREDICT}", target.trim_end_matches('/'));
+    let start = now();
+    let send = |planned: &Planned| {
+        let intended = start + planned.after;
+        let late_ms = millis_since(intended);
+        let answer = ask(&client, &url, &planned.body);
+        let latency_ms = millis_since(intended);
+        let (shard, failure) = match answer {
+            Ok(shard) => (Some(shard), None),
+            Err(failure) => (None, Some(failure)),
+        };
+        LoadSample { intended_ms: planned.after.as_secs_f64() * 1e3, late_ms, latency_ms, shard, failure }
+    };
+    send_each(&plan, |planned| start + planned.after, options.concurrency, interrupted, send)
+}
+
+/// Calls `send` for each of the planned when it is due, on as many threads; what it gives is in the order of the plan.
+fn send_each<P: Sync, T: Send>(
+    plan: &[P],
+    due: impl Fn(&P) -> Instant + Sync,
+    concurrency: usize,
+    interrupted: &AtomicBool,
+    send: impl Fn(&P) -> T + Sync,
+) -> Result<Vec<T>, LoadDriverError> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut done = Vec::new();
         loop {
             let index = next.fetch_add(1, Relaxed);
-            let Some(planned) =
-                plan.get(index).filter(|planned| sleep_until(client.start + planned.after, interrupted))
-            else {
+            let Some(planned) = plan.get(index).filter(|planned| sleep_until(due(planned), interrupted)) else {
                 return done;
             };
-            done.push((index, client.send(planned)));
+            done.push((index, send(planned)));
         }
     };
-    let mut samples: Vec<(usize, LoadSample)> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..options.concurrency.clamp(1, plan.len())).map(|_| scope.spawn(work)).collect();
+    let mut sent: Vec<(usize, T)> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..concurrency.clamp(1, plan.len())).map(|_| scope.spawn(work)).collect();
         workers.into_iter().flat_map(|worker| worker.join().expect("sending does not panic")).collect()
     });
     if interrupted.load(Relaxed) {
         return Err(LoadDriverError::Interrupted);
     }
-    samples.sort_by_key(|(index, _)| *index);
-    Ok(samples.into_iter().map(|(_, sample)| sample).collect())
+    sent.sort_by_key(|(index, _)| *index);
+    Ok(sent.into_iter().map(|(_, sent)| sent).collect())
 }
 
 /// Requests are written before the first one leaves, so that writing takes no time from sending.
@@ -114,18 +162,6 @@ fn plan(arrivals: &[Arrival]) -> Result<Vec<Planned>, LoadDriverError> {
         body: serde_json::to_string(&arrival.request).expect("a request has nothing that JSON lacks"),
     };
     Ok(arrivals.iter().map(planned).collect())
-}
-
-/// Fails when nobody listens at the address, before anything is measured.
-fn reach(target: &str, timeout: Duration) -> Result<(), LoadDriverError> {
-    let no_address = || LoadDriverError::Address(target.to_owned());
-    let unreachable = |problem| LoadDriverError::Unreachable { target: target.to_owned(), problem };
-    let authority = target.strip_prefix("http://").ok_or_else(no_address)?.trim_end_matches('/');
-    if authority.contains('/') || !authority.contains(':') {
-        return Err(no_address());
-    }
-    let address = authority.to_socket_addrs().map_err(unreachable)?.next().ok_or_else(no_address)?;
-    TcpStream::connect_timeout(&address, timeout).map(drop).map_err(unreachable)
 }
 
 /// Whether the time has come; `false` when the user has had enough before.
@@ -139,58 +175,11 @@ fn sleep_until(due: Instant, interrupted: &AtomicBool) -> bool {
     }
 }
 
-struct Client {
-    agent: ureq::Agent,
-    url: String,
-    start: Instant,
-}
-
-impl Client {
-    fn new(target: &str, timeout: Duration, concurrency: usize, start: Instant) -> Self {
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .max_idle_connections(concurrency)
-            .max_idle_connections_per_host(concurrency)
-            // What is measured is the server, not what the environment puts in between.
-            .proxy(None)
-            .timeout_global(Some(timeout))
-            .build();
-        Self { agent: config.new_agent(), url: format!("{}{PATH}", target.trim_end_matches('/')), start }
-    }
-
-    fn send(&self, planned: &Planned) -> LoadSample {
-        let intended = self.start + planned.after;
-        let late_ms = millis_since(intended);
-        let answer = self.ask(&planned.body);
-        let latency_ms = millis_since(intended);
-        let (shard, failure) = match answer {
-            Ok(shard) => (Some(shard), None),
-            Err(failure) => (None, Some(failure)),
-        };
-        LoadSample { intended_ms: planned.after.as_secs_f64() * 1e3, late_ms, latency_ms, shard, failure }
-    }
-
-    /// The shard that the server names, or why it named none.
-    fn ask(&self, body: &str) -> Result<ShardId, String> {
-        let request = self.agent.post(&self.url).content_type("application/json");
-        let mut response = request.send(body).map_err(|error| reason(&error))?;
-        let text = response.body_mut().read_to_string().map_err(|error| reason(&error))?;
-        if !response.status().is_success() {
-            return Err(format!("http {}", response.status().as_u16()));
-        }
-        let answer: Answer = serde_json::from_str(&text).map_err(|_| "no shard in the answer".to_owned())?;
-        Ok(answer.recommended_shard)
-    }
-}
-
-fn reason(error: &ureq::Error) -> String {
-    match error {
-        ureq::Error::Timeout(_) => "timeout",
-        ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => "timeout",
-        ureq::Error::Io(_) | ureq::Error::ConnectionFailed => "connection lost",
-        _ => "no valid http",
-    }
-    .to_owned()
+/// The shard that the server names, or why it named none.
+fn ask(client: &Client, url: &str, body: &str) -> Result<ShardId, String> {
+    let body = client.post(url, body)?.success()?;
+    let answer: Answer = serde_json::from_str(&body).map_err(|_| "no shard in the answer".to_owned())?;
+    Ok(answer.recommended_shard)
 }
 
 /// Milliseconds that have passed since; 0 before.
@@ -203,11 +192,16 @@ fn now() -> Instant {
     Instant::now()
 }
 
+/// The wall clock.
+#[expect(clippy::disallowed_methods, reason = "a live event happens now")]
+fn wall() -> Timestamp {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_nanos(i64::try_from(since_1970.as_nanos()).unwrap_or(i64::MAX))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader, Read, Write};
     use std::net::TcpListener;
-    use std::sync::Arc;
 
     use shardwise_simulator::{FleetOptions, LoadParameters, LoadScenario, WorldSpec, generate_load, load_arrivals};
     use shardwise_types::PlacementRequest;
@@ -216,41 +210,12 @@ mod tests {
 
     /// Answers request number `n` with the status that `status(n)` gives; keeps connections open; stops with the test.
     fn serve(status: impl Fn(usize) -> u16 + Send + Sync + 'static) -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        let (status, served) = (Arc::new(status), Arc::new(AtomicUsize::new(0)));
-        thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let (status, served) = (Arc::clone(&status), Arc::clone(&served));
-                thread::spawn(move || while answer(&stream, &served, &*status).is_some() {});
-            }
-        });
-        address
-    }
-
-    /// Reads one request and answers it; `None` when the client has gone.
-    fn answer(stream: &TcpStream, served: &AtomicUsize, status: &dyn Fn(usize) -> u16) -> Option<()> {
-        let mut reader = BufReader::new(stream);
-        let mut length = 0;
-        let mut line = String::new();
-        while reader.read_line(&mut line).ok()? > 2 {
-            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().ok()?;
-            }
-            line.clear();
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).ok().filter(|()| length > 0)?;
-        let request =
-            PlacementRequest::from_json(std::str::from_utf8(&body).ok()?).expect("a request that is accepted");
-        let text = format!("{{\"recommendedShard\":\"shard-of-{}\"}}", request.protocol);
-        let status = status(served.fetch_add(1, Relaxed));
-        let head = format!(
-            "HTTP/1.1 {status} Status\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-            text.len()
-        );
-        let mut stream = stream;
-        stream.write_all((head + &text).as_bytes()).ok()
+        let served = AtomicUsize::new(0);
+        stub::serve(move |_, body| {
+            let request = PlacementRequest::from_json(body).expect("a request that is accepted");
+            let text = format!("{{\"recommendedShard\":\"shard-of-{}\"}}", request.protocol);
+            (status(served.fetch_add(1, Relaxed)), text)
+        })
     }
 
     fn arrivals(events: usize, events_per_s: f64) -> Vec<Arrival> {

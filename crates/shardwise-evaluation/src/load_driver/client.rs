@@ -1,0 +1,83 @@
+//! Plain HTTP from many threads, with one pool of connections.
+
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use super::LoadDriverError;
+
+/// Where servers take requests to place.
+pub(super) const PREDICT: &str = "/v1/predict-optimal-shard";
+
+/// Fails when nobody listens at the address, before anything is measured.
+pub(super) fn reach(target: &str, timeout: Duration) -> Result<(), LoadDriverError> {
+    let no_address = || LoadDriverError::Address(target.to_owned());
+    let unreachable = |problem| LoadDriverError::Unreachable { target: target.to_owned(), problem };
+    let authority = target.strip_prefix("http://").ok_or_else(no_address)?.trim_end_matches('/');
+    if authority.contains('/') || !authority.contains(':') {
+        return Err(no_address());
+    }
+    let address = authority.to_socket_addrs().map_err(unreachable)?.next().ok_or_else(no_address)?;
+    TcpStream::connect_timeout(&address, timeout).map(drop).map_err(unreachable)
+}
+
+/// An answer that came: its status and its body.
+pub(super) struct Reply {
+    pub(super) status: u16,
+    pub(super) body: String,
+}
+
+impl Reply {
+    /// The body of a success, otherwise the status as a reason.
+    pub(super) fn success(self) -> Result<String, String> {
+        if (200..300).contains(&self.status) { Ok(self.body) } else { Err(format!("http {}", self.status)) }
+    }
+}
+
+/// What sends.
+pub(super) struct Client {
+    agent: ureq::Agent,
+}
+
+impl Client {
+    pub(super) fn new(timeout: Duration, concurrency: usize) -> Self {
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_idle_connections(concurrency * 16)
+            .max_idle_connections_per_host(concurrency)
+            // What is measured is the server, not what the environment puts in between.
+            .proxy(None)
+            .timeout_global(Some(timeout))
+            .build();
+        Self { agent: config.new_agent() }
+    }
+
+    /// The answer, or why there is none.
+    pub(super) fn post(&self, url: &str, body: &str) -> Result<Reply, String> {
+        let answer = self.agent.post(url).content_type("application/json").send(body);
+        read(answer)
+    }
+
+    /// The answer, or why there is none.
+    pub(super) fn get(&self, url: &str) -> Result<Reply, String> {
+        read(self.agent.get(url).call())
+    }
+}
+
+fn read(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Reply, String> {
+    let mut answer = answer.map_err(|error| reason(&error))?;
+    let body = answer.body_mut().read_to_string().map_err(|error| reason(&error))?;
+    Ok(Reply { status: answer.status().as_u16(), body })
+}
+
+fn reason(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::Timeout(_) => TIMEOUT,
+        ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => TIMEOUT,
+        ureq::Error::Io(_) | ureq::Error::ConnectionFailed => "connection lost",
+        _ => "no valid http",
+    }
+    .to_owned()
+}
+
+/// Why there is no answer when it took too long.
+pub(super) const TIMEOUT: &str = "timeout";

@@ -1,0 +1,96 @@
+//! Which functions are loaded: by memory and by time, the least recently used go first.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shardwise_types::FunctionId;
+
+use super::functions::Table;
+
+/// A function that is loaded.
+struct Loaded {
+    function: FunctionId,
+    table: Arc<Table>,
+    memory_mb: f32,
+    used: Instant,
+}
+
+/// The loaded functions of a shard, the least recently used first.
+pub(super) struct WarmSet {
+    loaded: Vec<Loaded>,
+    memory_mb: f32,
+    ttl: Duration,
+}
+
+impl WarmSet {
+    pub(super) fn new(memory_mb: f32, ttl: Duration) -> Self {
+        Self { loaded: Vec::new(), memory_mb, ttl }
+    }
+
+    /// What a loaded function holds, and from now on it is the most recently used; `None` when it must be loaded.
+    pub(super) fn touch(&mut self, function: &FunctionId, now: Instant) -> Option<Arc<Table>> {
+        self.expire(now);
+        let place = self.loaded.iter().position(|loaded| loaded.function == *function)?;
+        let mut loaded = self.loaded.remove(place);
+        loaded.used = now;
+        let table = Arc::clone(&loaded.table);
+        self.loaded.push(loaded);
+        Some(table)
+    }
+
+    /// Takes in what was just loaded; others make room.
+    pub(super) fn insert(&mut self, function: &FunctionId, table: Arc<Table>, memory_mb: f32, now: Instant) {
+        self.loaded.retain(|loaded| loaded.function != *function);
+        while !self.loaded.is_empty() && self.used_mb() + memory_mb > self.memory_mb {
+            self.loaded.remove(0);
+        }
+        self.loaded.push(Loaded { function: function.clone(), table, memory_mb, used: now });
+    }
+
+    /// Share of the memory in use, in [0, 1].
+    pub(super) fn share(&mut self, now: Instant) -> f32 {
+        self.expire(now);
+        (self.used_mb() / self.memory_mb).clamp(0.0, 1.0)
+    }
+
+    fn used_mb(&self) -> f32 {
+        self.loaded.iter().map(|loaded| loaded.memory_mb).sum()
+    }
+
+    fn expire(&mut self, now: Instant) {
+        let ttl = self.ttl;
+        self.loaded.retain(|loaded| now.saturating_duration_since(loaded.used) < ttl);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::clock;
+
+    fn insert(warm: &mut WarmSet, name: &str, now: Instant) {
+        warm.insert(&name.into(), Arc::new(Table::empty()), 40.0, now);
+    }
+
+    #[test]
+    fn the_least_recently_used_makes_room() {
+        let (mut warm, now) = (WarmSet::new(100.0, Duration::from_secs(1)), clock::now());
+        insert(&mut warm, "a", now);
+        insert(&mut warm, "b", now);
+        assert!(warm.touch(&"a".into(), now).is_some());
+        insert(&mut warm, "c", now);
+        assert!(warm.touch(&"b".into(), now).is_none(), "it was used before the others");
+        assert!(warm.touch(&"a".into(), now).is_some() && warm.touch(&"c".into(), now).is_some());
+        assert_eq!(warm.share(now), 0.8);
+    }
+
+    #[test]
+    fn what_is_not_used_in_time_is_gone() {
+        let (mut warm, now) = (WarmSet::new(100.0, Duration::from_secs(1)), clock::now());
+        insert(&mut warm, "a", now);
+        assert!(warm.touch(&"a".into(), now + Duration::from_millis(900)).is_some());
+        assert!(warm.touch(&"a".into(), now + Duration::from_millis(1_800)).is_some(), "using it keeps it");
+        assert!(warm.touch(&"a".into(), now + Duration::from_millis(2_900)).is_none());
+        assert_eq!(warm.share(now + Duration::from_secs(3)), 0.0);
+    }
+}
