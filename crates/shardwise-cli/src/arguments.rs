@@ -71,6 +71,14 @@ pub(crate) enum Command {
     Evaluate(EvaluateArguments),
     /// Answer over HTTP where requests should run, learn from what becomes of them, and keep the history.
     Serve(ServeArguments),
+    /// Run real functions as a reference shard: with so many cores, so fast, and with what goes wrong.
+    Shard(ShardArguments),
+    /// Start a fleet of reference shards.
+    #[command(subcommand)]
+    Fleet(FleetCommand),
+    /// Change traffic splits and limits while the system runs.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Check the settings of `serve`, and print them as TOML.
     CheckConfig(CheckConfigArguments),
     /// Send a scenario's events to the simulated fleet or to a running server, each at its time, and measure.

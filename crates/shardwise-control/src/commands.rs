@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use shardwise_types::{FunctionId, InvalidInput, ShardId};
 
 use crate::{
@@ -57,12 +57,12 @@ pub struct RollbackOptions {
 }
 
 /// What became of a change that a command has made.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Changed(pub Entry);
 
 /// The changes of a history.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Changes {
     /// Newest first.
     pub changes: Vec<Entry>,

@@ -99,4 +99,6 @@ pub use nats::{NatsBus, NatsConfig};
 pub use recorder::{Activity, FunctionRecorder, RunningCall, WaitingCall};
 pub use subject::{ALL_SHARDS, shard_subject, subject_matches};
 pub use system::{Scope, SystemError, Usable};
-pub use view::{Capacity, Distrust, FleetCounts, FleetImage, FleetStatus, FleetView, FleetViewConfig, Ingested, ShardStatus};
+pub use view::{
+    Capacity, Distrust, FleetCounts, FleetImage, FleetStatus, FleetView, FleetViewConfig, Ingested, ShardStatus,
+};

@@ -16,7 +16,7 @@ use std::{env, fs, thread};
 
 use serde::Deserialize;
 use shardwise_server::fleet_up::{FleetEvent, FleetFile, FleetOptions, FleetPlan, RunOptions, run, this_program};
-use shardwise_server::shard::{self, Announcement, FunctionBody, FunctionKind, ShardOptions};
+use shardwise_server::shard::{self, Envelope, FunctionBody, FunctionKind, ShardOptions};
 use shardwise_simulator::{Arrival, Workload, WorkloadOptions, WorldSpec};
 use shardwise_types::{UsdAmount, combine_keys};
 
@@ -34,7 +34,7 @@ fn main() -> Result<(), Failure> {
     match words[..] {
         ["shard", "--options", path] => {
             let options: ShardOptions = serde_json::from_str(&fs::read_to_string(path)?)?;
-            Ok(shard::run(&options, |_: &Announcement| (), &AtomicBool::new(false), |_| ())?)
+            Ok(shard::run(&options, |_: &Envelope| (), &AtomicBool::new(false), |_| ())?)
         }
         ["up", shards, directory] => {
             let plan = FleetPlan::new(&FleetOptions { shards: shards.parse()?, ..FleetOptions::default() })?;

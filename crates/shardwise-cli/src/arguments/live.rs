@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 #[derive(Args)]
 pub(crate) struct ServeArguments {
@@ -83,4 +83,171 @@ pub(crate) struct CheckConfigArguments {
     /// TOML file with the settings of `serve`; without one the variables of the environment over the defaults are checked.
     #[arg(long)]
     pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct ShardArguments {
+    /// JSON file with all options; options of the command line win over it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) options: Option<PathBuf>,
+    /// Its name.
+    #[arg(long)]
+    pub(crate) id: Option<String>,
+    /// Where it listens; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<std::net::SocketAddr>,
+    /// Where it stands.
+    #[arg(long)]
+    pub(crate) region: Option<String>,
+    /// What it is good at: general, compute, memory or burstable.
+    #[arg(long)]
+    pub(crate) hardware: Option<String>,
+    /// Cores that run requests, each a thread.
+    #[arg(long)]
+    pub(crate) cores: Option<f32>,
+    /// Memory for loaded functions, in MB.
+    #[arg(long)]
+    pub(crate) memory_mb: Option<f32>,
+    /// Speed of a core over one of this machine, in [0.001, 1].
+    #[arg(long)]
+    pub(crate) speed: Option<f64>,
+    /// Seed of what fails by chance.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Router to which reports are posted, as http://host:port; may be given several times.
+    #[arg(long, value_name = "URL")]
+    pub(crate) report_to: Vec<String>,
+    /// NATS server on which reports are published.
+    #[arg(long, value_name = "URL")]
+    pub(crate) nats: Option<String>,
+    /// Folder for its part in changes of the configuration; without one it takes part in none.
+    #[arg(long)]
+    pub(crate) state: Option<PathBuf>,
+    /// What goes wrong, such as slow=3@10000..20000, failing=0.1, stall, black-hole, nonsense, unhealthy, crash@60000; times in
+    /// ms since the start. May be given several times.
+    #[arg(long, value_name = "FAULT")]
+    pub(crate) fault: Vec<String>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum FleetCommand {
+    /// Start unequal reference shards as processes, look after them, and stop them when this command is stopped.
+    Up(FleetUpArguments),
+}
+
+#[derive(Args)]
+pub(crate) struct FleetUpArguments {
+    /// How many, 1 to 64.
+    #[arg(long, default_value_t = 8)]
+    pub(crate) shards: usize,
+    /// Seed of their machines.
+    #[arg(long, default_value_t = 2)]
+    pub(crate) seed: u64,
+    /// Folder for fleet.json and the shards' files.
+    #[arg(long, default_value = "shardwise-fleet")]
+    pub(crate) dir: PathBuf,
+    /// Speed of an ordinary core over one of this machine: the smaller, the less processor time the fleet takes.
+    #[arg(long)]
+    pub(crate) pace: Option<f64>,
+    /// The first shard's port, the others follow; free ones when left out.
+    #[arg(long)]
+    pub(crate) first_port: Option<u16>,
+    /// Router to which reports are posted, as http://host:port; may be given several times.
+    #[arg(long, value_name = "URL")]
+    pub(crate) report_to: Vec<String>,
+    /// NATS server on which reports are published.
+    #[arg(long, value_name = "URL")]
+    pub(crate) nats: Option<String>,
+    /// What goes wrong where, as SHARD:FAULT; see `shardwise shard --help`. May be given several times.
+    #[arg(long, value_name = "SHARD:FAULT")]
+    pub(crate) fault: Vec<String>,
+    /// Leave shards that end as they are.
+    #[arg(long)]
+    pub(crate) no_restart: bool,
+}
+
+/// The router that coordinates the fleet, and who is asking.
+#[derive(Args)]
+pub(crate) struct ChangeArguments {
+    /// The sidecar that coordinates the fleet, or its admin address.
+    #[arg(long, default_value = "http://127.0.0.1:7070", value_name = "URL")]
+    pub(crate) server: String,
+    /// File with the bearer token of the server.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Who wants it; the user of this shell when left out.
+    #[arg(long)]
+    pub(crate) author: Option<String>,
+    /// Why.
+    #[arg(long)]
+    pub(crate) why: String,
+    /// Member that need not agree, as shard/NAME or router/NAME: a dead one would have every change withdrawn. May be given
+    /// several times.
+    #[arg(long, value_name = "MEMBER")]
+    pub(crate) without: Vec<String>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Share the requests of a function out by weights, everywhere at one instant or nowhere.
+    Split(ConfigSplitArguments),
+    /// Limit what a shard may use.
+    Limits(ConfigLimitsArguments),
+    /// What was changed, by whom, and what became of it.
+    History(ConfigHistoryArguments),
+    /// Go back to an earlier version; that is a change as well.
+    Rollback(ConfigRollbackArguments),
+}
+
+#[derive(Args)]
+pub(crate) struct ConfigSplitArguments {
+    /// The function.
+    #[arg(long)]
+    pub(crate) function: String,
+    /// Weights that add up to 1, as shard-a=0.9,shard-b=0.1; further steps of a canary as 10m@shard-a=0.5,shard-b=0.5. Without
+    /// any the function's split is taken away.
+    #[arg(long, value_name = "WEIGHTS")]
+    pub(crate) step: Vec<String>,
+    #[command(flatten)]
+    pub(crate) change: ChangeArguments,
+}
+
+#[derive(Args)]
+pub(crate) struct ConfigLimitsArguments {
+    /// The shard.
+    #[arg(long)]
+    pub(crate) shard: String,
+    /// Cores that run requests.
+    #[arg(long)]
+    pub(crate) max_cpu_cores: f64,
+    /// Memory, in MB.
+    #[arg(long)]
+    pub(crate) max_memory_mb: f64,
+    /// Functions that are loaded at a time.
+    #[arg(long)]
+    pub(crate) max_concurrent_functions: Option<u32>,
+    /// Requests that wait or run.
+    #[arg(long)]
+    pub(crate) max_requests_in_flight: Option<u32>,
+    #[command(flatten)]
+    pub(crate) change: ChangeArguments,
+}
+
+#[derive(Args)]
+pub(crate) struct ConfigHistoryArguments {
+    /// The sidecar that coordinates the fleet, or its admin address.
+    #[arg(long, default_value = "http://127.0.0.1:7070", value_name = "URL")]
+    pub(crate) server: String,
+    /// File with the bearer token of the server.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct ConfigRollbackArguments {
+    /// The version; 0 is without any splits and limits.
+    #[arg(long)]
+    pub(crate) to: u64,
+    #[command(flatten)]
+    pub(crate) change: ChangeArguments,
 }

@@ -12,9 +12,19 @@ pub(crate) struct LoadtestArguments {
     /// What to play: market_volatility, arbitrage_surge, whale_activity or protocol_launch.
     #[arg(long, value_parser = LoadScenario::parse)]
     pub(crate) scenario: LoadScenario,
-    /// `sim`, which measures whole requests, or a server as http://host:port, of which the decisions are measured.
+    /// `sim`, which measures whole requests; or a server as http://host:port, of which the decisions are measured; or routers as
+    /// name=http://host:port,name=…, which take turns in placing the same requests on the same real shards.
     #[arg(long, default_value = "sim")]
     pub(crate) target: String,
+    /// Of routers: how long each takes its turn, in seconds.
+    #[arg(long, default_value_t = 15.0, value_name = "SECONDS")]
+    pub(crate) block: f64,
+    /// Of routers: the beginning of each turn that does not count, in seconds, while the queues of the one before drain.
+    #[arg(long, default_value_t = 2.0, value_name = "SECONDS")]
+    pub(crate) settle: f64,
+    /// Of routers: the one that the others are held against; the first when left out.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) baseline: Option<String>,
     /// The policy that places in the simulator; `shardwise` is the model in --models.
     #[arg(long, default_value = "sed_tab_lambda")]
     pub(crate) policy: String,

@@ -1,5 +1,7 @@
 //! `shardwise loadtest`: a scenario's events to the simulated fleet or to a running server.
 
+mod live;
+
 use miette::IntoDiagnostic;
 use serde_json::json;
 use shardwise_evaluation::{HttpOptions, drive_http};
@@ -31,6 +33,9 @@ pub(crate) fn run(options: &LoadtestArguments, json: bool) -> miette::Result<()>
     in_range("--load", options.load, 0.0, 2.0)?;
     in_range("--concurrency", options.concurrency as f64, 1.0, 1_024.0)?;
     in_range("--timeout-ms", options.timeout_ms, 1.0, 600_000.0)?;
+    if options.target.contains('=') {
+        return live::run(options, json);
+    }
     let simulated = options.target == SIMULATOR;
     let start = if simulated { SIMULATED_START.parse().into_diagnostic()? } else { output::wall_clock() };
     let events = generate_load(options.scenario, &parameters(options)?, start, options.seed).into_diagnostic()?;

@@ -3,6 +3,7 @@
 mod analysis;
 mod arena;
 mod bench;
+mod configuration;
 mod contenders;
 mod dataset;
 mod evaluate;
@@ -25,6 +26,7 @@ mod predict;
 mod roster;
 mod serve;
 mod shadowed;
+mod shard;
 mod train;
 mod validate;
 mod variants;
@@ -32,7 +34,8 @@ mod variants;
 use std::process::ExitCode;
 
 use crate::arguments::{
-    Arguments, BenchCommand, Command, DatasetCommand, GateCommand, GeneratorCommand, HistoryCommand, OnnxCommand,
+    Arguments, BenchCommand, Command, DatasetCommand, FleetCommand, GateCommand, GeneratorCommand, HistoryCommand,
+    OnnxCommand,
 };
 
 /// The exit code when the data is to be refused: of an import, of the check of a dataset, of a night.
@@ -62,6 +65,9 @@ pub(crate) fn run(arguments: &Arguments) -> miette::Result<ExitCode> {
         Command::Evaluate(arguments) => evaluate::run(arguments, json),
         Command::Nightly(options) => return nightly::run(options, json),
         Command::Serve(options) => return serve::run(options, json),
+        Command::Shard(options) => shard::run(options),
+        Command::Fleet(FleetCommand::Up(options)) => shard::fleet_up(options, json),
+        Command::Config(command) => return configuration::run(command, json),
         Command::CheckConfig(options) => return serve::check_config(options, json),
         Command::Arena(options) => arena::run(options, json),
         Command::Loadtest(options) => loadtest::run(options, json),

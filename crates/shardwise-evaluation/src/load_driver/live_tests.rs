@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
-use shardwise_server::shard::{Announcement, RunningShard, ShardOptions};
+use shardwise_server::shard::{Envelope, RunningShard, ShardOptions};
 use shardwise_simulator::{FleetOptions, LoadParameters, LoadScenario, WorldSpec, generate_load, load_arrivals};
 
 use super::*;
@@ -15,7 +15,7 @@ type Log = Arc<Mutex<Vec<(String, Value)>>>;
 fn shard(id: &str, speed: f64, faults: &[&str]) -> RunningShard {
     let faults = faults.iter().map(|fault| fault.parse().unwrap()).collect();
     let options = ShardOptions { id: id.into(), speed, faults, ..ShardOptions::default() };
-    RunningShard::start(&options, |_: &Announcement| ()).unwrap()
+    RunningShard::start(&options, |_: &Envelope| ()).unwrap()
 }
 
 /// A router that sends everything to the shards at these addresses in turns.

@@ -212,7 +212,8 @@ impl<'a> Fleet<'a> {
         let mut fleet = Self { plan, options, command, members: Vec::new() };
         for shard in &plan.shards {
             let options_file = directory.join(format!("{}.json", shard.id));
-            write_json(&options_file, shard)?;
+            let with_state = ShardOptions { state: Some(options.directory.join("state")), ..shard.clone() };
+            write_json(&options_file, &with_state)?;
             let child = spawn(command, &options_file);
             let child = child.map_err(|problem| FleetError::Start { shard: shard.id.clone(), problem })?;
             let (child, started) = (Some(child), now());

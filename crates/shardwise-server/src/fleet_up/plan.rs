@@ -81,6 +81,8 @@ pub struct FleetOptions {
     pub first_port: Option<u16>,
     /// Routers that reports are posted to, as `http://host:port`.
     pub report_to: Vec<String>,
+    /// NATS server on which reports are published.
+    pub nats: Option<String>,
     /// Time between reports, in ms.
     pub report_every_ms: u64,
     /// What goes wrong on which shard; times count from each start of it.
@@ -98,6 +100,7 @@ impl Default for FleetOptions {
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             first_port: None,
             report_to: Vec::new(),
+            nats: None,
             report_every_ms: 1_000,
             faults: Vec::new(),
         }
@@ -210,6 +213,7 @@ fn shard(options: &FleetOptions, network: &Network, index: usize, port: u16) -> 
         other_exchange_rtt_ms: f64::from(network.rtt_ms(&region, &network.default_region)),
         seed: draws.key,
         report_to: options.report_to.clone(),
+        nats: options.nats.clone(),
         report_every_ms: options.report_every_ms,
         ends_with_stdin: true,
         id,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 
 use super::*;
-use crate::shard::Announcement;
+use crate::shard::Envelope;
 
 const OPTIONS: &str = "SHARDWISE_TEST_SHARD";
 const FLEET: &str = "SHARDWISE_TEST_FLEET";
@@ -25,7 +25,7 @@ fn shard_command(options: &Path) -> io::Result<Command> {
 fn a_shard() {
     let Some(path) = std::env::var_os(OPTIONS) else { return };
     let options: ShardOptions = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
-    crate::shard::run(&options, |_: &Announcement| (), &AtomicBool::new(false), |_| ()).unwrap();
+    crate::shard::run(&options, |_: &Envelope| (), &AtomicBool::new(false), |_| ()).unwrap();
 }
 
 /// Not a test but a process that runs a fleet until it is killed, when it is started as one.

@@ -3,6 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `POST /v1/execute`, a placement request, in it `decisionId` and `timeoutMs` if wanted | 200 `{"exec_ms","queue_ms","queue_len","cold","result"}` |
+//! | `POST /v1/control/ENDPOINT` | what the shard's agent answers the coordinator |
 //! | `GET /v1/report` | the shard, its shape, and its report as it would be published now |
 //! | `GET /health/live`, `GET /health/ready` | 200, or 503 when it is draining or calls itself unhealthy |
 //!
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -24,6 +25,7 @@ use serde_json::{Value, json};
 use shardwise_types::{InvalidInput, PlacementRequest, UsdAmount};
 use tokio::sync::{oneshot, watch};
 
+use super::agent::Outside;
 use super::clock;
 use super::faults::FaultKind;
 use super::options::ShardOptions;
@@ -38,12 +40,16 @@ const MOST_CALLS: u32 = 64;
 /// The longest that a client may say it waits, in ms.
 const MOST_TIMEOUT_MS: f64 = 3.6e6;
 
+/// Longest time that the agent may take to answer.
+const CONTROL_WITHIN: Duration = Duration::from_secs(5);
+
 /// What the handlers share.
 pub(super) struct Server {
     pub(super) options: ShardOptions,
     pub(super) address: String,
     pub(super) boot_id: String,
     pub(super) workers: Arc<Workers>,
+    pub(super) outside: Outside,
     /// Turns true when the shard ends, for requests that would be held for ever.
     pub(super) ending: watch::Receiver<bool>,
 }
@@ -52,6 +58,7 @@ pub(super) fn routes(server: Server) -> Router {
     Router::new()
         .route("/v1/execute", post(execute))
         .route("/v1/report", get(report))
+        .route("/v1/control/{endpoint}", post(control))
         .route("/health/live", get(live))
         .route("/health/ready", get(ready))
         .layer(DefaultBodyLimit::max(MOST_BYTES))
@@ -93,7 +100,9 @@ async fn execute(
     let (answer, answered) = oneshot::channel();
     let deadline = timeout_ms.map(|timeout_ms| accepted + Duration::from_secs_f64(timeout_ms / 1e3));
     let unavailable = |problem: &dyn ToString| Refused::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", problem);
-    server.workers.accept(Job { request, accepted, deadline, answer }).map_err(|refusal| unavailable(&refusal))?;
+    let waiting = server.workers.recorder.arrive(&request.function);
+    let job = Job { request, accepted, deadline, answer, waiting };
+    server.workers.accept(job).map_err(|refusal| unavailable(&refusal))?;
     let execution = answered.await.map_err(|_| unavailable(&"the function ended without an answer"))?;
     tokio::time::sleep(Duration::from_secs_f64(away_ms / 1e3)).await;
     let status = match execution.error {
@@ -176,6 +185,19 @@ async fn report(State(server): State<Arc<Server>>) -> Json<Value> {
         "bootId": server.boot_id,
         "report": report,
     }))
+}
+
+/// What the coordinator says to the shard's agent.
+async fn control(
+    State(server): State<Arc<Server>>,
+    Path(endpoint): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Vec<u8>, Refused> {
+    let body = body.map_err(|error| Refused::new(error.status(), "invalid_body", &error.body_text()))?;
+    let nobody = |problem: &dyn ToString| Refused::new(StatusCode::NOT_FOUND, "not_found", problem);
+    let transport = server.outside.transport.as_ref();
+    let transport = transport.ok_or_else(|| nobody(&"this shard takes part in no changes; name its state folder"))?;
+    transport.answer(&endpoint, body.to_vec(), CONTROL_WITHIN).await.map_err(|error| nobody(&error))
 }
 
 async fn live() -> Json<Value> {

@@ -5,6 +5,7 @@
 //! how far away it stands and what goes wrong on it are options; what a function does follows from its name (see
 //! [`FunctionBody`]). It places nothing.
 
+mod agent;
 pub(crate) mod clock;
 mod faults;
 mod functions;
@@ -26,14 +27,18 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use axum::serve::ListenerExt;
-use shardwise_types::{InvalidInput, ShardReport, combine_keys, key_of};
+use shardwise_monitor::{BootId, Collector, CollectorConfig, CollectorError, LoadFormula, Scope};
+use shardwise_types::{InvalidInput, ShardReport};
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 pub use faults::{Fault, FaultKind};
 pub use functions::{FunctionBody, FunctionKind};
 pub use options::ShardOptions;
-pub use publish::{Announcement, HttpPublisher, Publish};
+pub use publish::{HttpPublisher, Publish};
+pub use shardwise_monitor::Envelope;
 
+use agent::BusPublisher;
 use http::Server;
 use publish::Reporter;
 use workers::Workers;
@@ -59,6 +64,12 @@ pub enum ShardError {
         /// What the system says.
         problem: std::io::Error,
     },
+    /// The bus, or what is kept of configuration changes.
+    #[error("cannot start a shard: {0}")]
+    Outside(String),
+    /// The machine does not say what it is doing.
+    #[error("cannot start a shard: {0}")]
+    Collector(#[from] CollectorError),
     /// There are no threads or files left.
     #[error("cannot start a shard: {0}")]
     System(std::io::Error),
@@ -85,28 +96,46 @@ impl RunningShard {
         listener.set_nonblocking(true).map_err(listen)?;
         let local = listener.local_addr().map_err(listen)?;
         let address = options.address.clone().unwrap_or_else(|| format!("http://{local}"));
-        let boot = combine_keys(clock::wall().nanos() as u64, key_of(options.id.as_str()));
-        let boot_id = format!("{:016x}", combine_keys(boot, u64::from(std::process::id())));
+        let boot = BootId::new(clock::wall(), std::process::id());
         let workers = Workers::start(options);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ShardError::System)?;
+        let outside = runtime.block_on(agent::reach_out(options, &workers))?;
+        let mut bus = outside.bus.clone().map(|bus| BusPublisher { bus, runtime: runtime.handle().clone() });
         let (ending, watched) = watch::channel(false);
         let server = Server {
             options: options.clone(),
             address: address.clone(),
-            boot_id: boot_id.clone(),
+            boot_id: boot.to_string(),
             workers: Arc::clone(&workers),
+            outside,
             ending: watched,
         };
-        let server = serve(listener, server).map_err(ShardError::System)?;
-        let reporter = Reporter {
+        let server = serve(runtime, listener, server).map_err(ShardError::System)?;
+        let collected = CollectorConfig {
             shard: options.id.clone(),
+            boot,
+            address: Some(address.clone()),
             shape: options.shape.clone(),
-            address: address.clone(),
-            boot_id,
+            formula: LoadFormula::default(),
+            // Several shards share the machine of a demo.
+            scope: Scope::Process,
+            root: "/".into(),
+            work_folder: ".".into(),
+        };
+        let reporter = Reporter {
+            collector: Collector::new(collected, Arc::clone(&workers.recorder))?,
+            cores: options.shape.cores,
             every: Duration::from_millis(options.report_every_ms),
         };
         let (end_reports, ended) = mpsc::channel();
         let reported = Arc::clone(&workers);
-        let reports = thread::spawn(move || reporter.run(&reported, &mut publish, &ended));
+        let mut both = move |envelope: &Envelope| {
+            publish.publish(envelope);
+            if let Some(bus) = &mut bus {
+                bus.publish(envelope);
+            }
+        };
+        let reports = thread::spawn(move || reporter.run(&reported, &mut both, &ended));
         Ok(Self { address, workers, ending, server: Some(server), reports: Some((end_reports, reports)) })
     }
 
@@ -146,8 +175,7 @@ impl Drop for RunningShard {
 }
 
 /// Answers on a thread of its own: one is enough for a few thousand requests a second, and the cores are others.
-fn serve(listener: TcpListener, server: Server) -> std::io::Result<JoinHandle<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+fn serve(runtime: Runtime, listener: TcpListener, server: Server) -> std::io::Result<JoinHandle<()>> {
     let listener = {
         let _entered = runtime.enter();
         tokio::net::TcpListener::from_std(listener)?
@@ -185,9 +213,9 @@ pub fn run(
     started: impl FnOnce(&str),
 ) -> Result<(), ShardError> {
     let mut http = HttpPublisher::new(&options.report_to);
-    let both = move |announcement: &Announcement| {
-        publish.publish(announcement);
-        http.publish(announcement);
+    let both = move |envelope: &Envelope| {
+        publish.publish(envelope);
+        http.publish(envelope);
     };
     let shard = RunningShard::start(options, both)?;
     started(shard.address());

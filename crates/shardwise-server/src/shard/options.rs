@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use shardwise_types::{HardwareClass, InvalidInput, Region, ShardId, ShardShape};
@@ -46,6 +47,11 @@ pub struct ShardOptions {
     pub seed: u64,
     /// Routers that reports are posted to, as `http://host:port`.
     pub report_to: Vec<String>,
+    /// NATS server on which reports are published and configuration is changed, such as `nats://127.0.0.1:4222`; without one
+    /// both go by HTTP, the configuration with the first of these routers.
+    pub nats: Option<String>,
+    /// Where it keeps what was changed of its configuration; `None` takes part in no changes.
+    pub state: Option<PathBuf>,
     /// Time between reports, in ms.
     pub report_every_ms: u64,
     /// Ends when its standard input ends: a child then never outlives whoever started it.
@@ -75,6 +81,8 @@ impl Default for ShardOptions {
             faults: Vec::new(),
             seed: 1,
             report_to: Vec::new(),
+            nats: None,
+            state: None,
             report_every_ms: 1_000,
             ends_with_stdin: false,
         }

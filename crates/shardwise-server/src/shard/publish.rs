@@ -1,10 +1,9 @@
 //! Who hears of a shard's reports.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-use shardwise_types::{ShardId, ShardReport, ShardShape, Timestamp};
+use shardwise_monitor::{Collector, Envelope, LoadFormula, OtherResources, Standing};
 use tracing::{info, warn};
 
 use super::clock;
@@ -15,35 +14,15 @@ const PATH: &str = "/v1/reports";
 /// A router that does not take a report within this misses it: the next one is on its way.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A report, and what a router that never heard of the shard needs to know of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Announcement {
-    /// The shard.
-    pub shard: ShardId,
-    /// What does not change about it.
-    pub shape: ShardShape,
-    /// Where it takes requests, as `http://host:port`.
-    pub address: String,
-    /// Another one after each start.
-    pub boot_id: String,
-    /// Counts the reports of one start from 1.
-    pub sequence: u64,
-    /// When it was measured, by the shard's clock.
-    pub event_at: Timestamp,
-    /// The report. Its `knownAt` is the shard's clock as well: whoever learns it puts in when.
-    pub report: ShardReport,
-}
-
 /// Takes the reports of a shard; it is called from a thread that does nothing else, and may take its time.
 pub trait Publish: Send {
     /// Takes one report.
-    fn publish(&mut self, announcement: &Announcement);
+    fn publish(&mut self, envelope: &Envelope);
 }
 
-impl<F: FnMut(&Announcement) + Send> Publish for F {
-    fn publish(&mut self, announcement: &Announcement) {
-        self(announcement);
+impl<F: FnMut(&Envelope) + Send> Publish for F {
+    fn publish(&mut self, envelope: &Envelope) {
+        self(envelope);
     }
 }
 
@@ -68,8 +47,8 @@ impl HttpPublisher {
 }
 
 impl Publish for HttpPublisher {
-    fn publish(&mut self, announcement: &Announcement) {
-        let body = serde_json::to_string(announcement).expect("a report has nothing that JSON lacks");
+    fn publish(&mut self, envelope: &Envelope) {
+        let body = serde_json::to_string(envelope).expect("a report has nothing that JSON lacks");
         for router in &mut self.routers {
             let answer = self.agent.post(&router.url).content_type("application/json").send(&body);
             match (&answer, router.reached) {
@@ -82,40 +61,37 @@ impl Publish for HttpPublisher {
     }
 }
 
-/// Who reports, apart from the report itself.
+/// Who reports: the machine and the functions as the collector sees them, and the cores as the workers do.
 pub(super) struct Reporter {
-    pub(super) shard: ShardId,
-    pub(super) shape: ShardShape,
-    pub(super) address: String,
-    pub(super) boot_id: String,
+    pub(super) collector: Collector,
+    pub(super) cores: f32,
     pub(super) every: Duration,
 }
 
 impl Reporter {
     /// Reports at once and then every so often, until the sender of `ended` is gone; then once more.
-    pub(super) fn run(&self, workers: &Workers, publish: &mut dyn Publish, ended: &Receiver<()>) {
-        let mut due = clock::now();
-        for sequence in 1.. {
-            publish.publish(&self.announcement(workers, sequence));
+    pub(super) fn run(mut self, workers: &Workers, publish: &mut dyn Publish, ended: &Receiver<()>) {
+        let started = clock::now();
+        let mut due = started;
+        loop {
+            publish.publish(&self.envelope(workers, started));
             // What took too long to publish is not made up for.
             due = (due + self.every).max(clock::now());
             let wait = due.saturating_duration_since(clock::now());
             if ended.recv_timeout(wait) != Err(RecvTimeoutError::Timeout) {
-                return publish.publish(&self.announcement(workers, sequence + 1));
+                return publish.publish(&self.envelope(workers, started));
             }
         }
     }
 
-    fn announcement(&self, workers: &Workers, sequence: u64) -> Announcement {
-        let report = workers.report(clock::now());
-        Announcement {
-            shard: self.shard.clone(),
-            shape: self.shape.clone(),
-            address: self.address.clone(),
-            boot_id: self.boot_id.clone(),
-            sequence,
-            event_at: report.event_at,
-            report,
-        }
+    /// The workers say how busy the cores are that they emulate; the process does something else meanwhile.
+    fn envelope(&mut self, workers: &Workers, started: Instant) -> Envelope {
+        let now = clock::now();
+        let report = workers.report(now);
+        let since_boot = now.saturating_duration_since(started);
+        let mut envelope = self.collector.collect(report.event_at, since_boot, report.healthy);
+        envelope.standing = Standing::of(LoadFormula::default(), &report, self.cores, OtherResources::default());
+        envelope.report = report;
+        envelope
     }
 }

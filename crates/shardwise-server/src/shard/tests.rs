@@ -13,7 +13,7 @@ fn options() -> ShardOptions {
 }
 
 fn start(options: &ShardOptions) -> RunningShard {
-    RunningShard::start(options, |_: &Announcement| ()).unwrap()
+    RunningShard::start(options, |_: &Envelope| ()).unwrap()
 }
 
 fn body(function: &str, complexity: f64) -> Value {
@@ -276,7 +276,7 @@ fn answers_travel_as_far_as_the_shard_and_the_exchange_are() {
 #[test]
 fn reports_come_in_order_and_hold_what_happened_between_them() {
     let (send, reports) = mpsc::channel();
-    let publish = move |report: &Announcement| {
+    let publish = move |report: &Envelope| {
         let _ = send.send(report.clone());
     };
     let shard = RunningShard::start(&options(), publish).unwrap();
@@ -286,14 +286,16 @@ fn reports_come_in_order_and_hold_what_happened_between_them() {
     }
     let address = shard.address().to_owned();
     shard.stop();
-    let reports: Vec<Announcement> = reports.into_iter().collect();
-    assert!(reports.iter().map(|report| report.sequence).eq(1..=reports.len() as u64));
-    assert!(reports.iter().all(|report| report.boot_id == reports[0].boot_id && report.address == address));
+    let reports: Vec<Envelope> = reports.into_iter().collect();
+    assert!(reports.iter().map(|report| report.sequence).eq(0..reports.len() as u64));
+    assert!(
+        reports.iter().all(|report| report.boot_id == reports[0].boot_id && report.address.as_ref() == Some(&address))
+    );
     assert!(reports.iter().any(|report| report.report.cpu > 0.1 && report.report.mean_latency_ms > 0.0));
     let (last, others) = reports.split_last().unwrap();
     assert!(!last.report.healthy && others[0].report.healthy);
     let json = serde_json::to_value(&reports[0]).unwrap();
-    for field in ["shard", "shape", "address", "bootId", "sequence", "eventAt", "report"] {
+    for field in ["shard", "shape", "address", "bootId", "sequence", "standing", "system", "functions", "report"] {
         assert!(json.get(field).is_some(), "{field}: {json}");
     }
 }
@@ -316,7 +318,7 @@ fn reports_are_posted_to_routers_and_a_dead_one_is_no_harm() {
     let (listener, count) = (TcpListener::bind("127.0.0.1:0").unwrap(), Arc::clone(&received));
     let router = format!("http://{}", listener.local_addr().unwrap());
     let dead = format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
-    let take = move |body: axum::Json<Announcement>| async move {
+    let take = move |body: axum::Json<Envelope>| async move {
         count.fetch_max(body.sequence, Relaxed);
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_io().build().unwrap();
@@ -338,6 +340,6 @@ fn reports_are_posted_to_routers_and_a_dead_one_is_no_harm() {
 fn an_address_that_is_taken_is_said() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = taken.local_addr().unwrap();
-    let error = RunningShard::start(&ShardOptions { listen, ..options() }, |_: &Announcement| ()).err().unwrap();
+    let error = RunningShard::start(&ShardOptions { listen, ..options() }, |_: &Envelope| ()).err().unwrap();
     assert!(error.to_string().contains("cannot listen at"), "{error}");
 }

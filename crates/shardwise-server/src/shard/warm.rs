@@ -53,7 +53,21 @@ impl WarmSet {
         (self.used_mb() / self.memory_mb).clamp(0.0, 1.0)
     }
 
-    fn used_mb(&self) -> f32 {
+    /// Changes the memory that there is; who no longer fits makes room, the least recently used first.
+    pub(super) fn limit(&mut self, memory_mb: f32) {
+        self.memory_mb = memory_mb;
+        while !self.loaded.is_empty() && self.used_mb() > self.memory_mb {
+            self.loaded.remove(0);
+        }
+    }
+
+    /// Functions that are loaded.
+    pub(super) fn len(&self) -> usize {
+        self.loaded.len()
+    }
+
+    /// Memory that they take, in MB.
+    pub(super) fn used_mb(&self) -> f32 {
         self.loaded.iter().map(|loaded| loaded.memory_mb).sum()
     }
 

@@ -6,6 +6,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use shardwise_control::{ShardLimits, ShardUsage};
+use shardwise_monitor::{FunctionRecorder, WaitingCall};
 use shardwise_types::{ErrorClass, PlacementRequest, ShardReport, combine_keys};
 use tokio::sync::oneshot;
 
@@ -47,6 +49,8 @@ pub(super) struct Job {
     /// It is dropped when its turn comes later than this.
     pub(super) deadline: Option<Instant>,
     pub(super) answer: oneshot::Sender<Execution>,
+    /// Counts it while it waits.
+    pub(super) waiting: WaitingCall,
 }
 
 /// Why a request is not taken.
@@ -61,6 +65,8 @@ pub(super) enum Refusal {
 /// Cores and queue.
 pub(super) struct Workers {
     options: ShardOptions,
+    /// What each function does, for the reports.
+    pub(super) recorder: Arc<FunctionRecorder>,
     arena: Arena,
     started: Instant,
     state: Mutex<State>,
@@ -72,6 +78,7 @@ struct State {
     queue: VecDeque<Job>,
     warm: WarmSet,
     meter: Meter,
+    limits: Option<ShardLimits>,
     /// Nothing new is taken.
     draining: bool,
     /// Requests begun so far.
@@ -86,11 +93,13 @@ impl Workers {
             queue: VecDeque::new(),
             warm: WarmSet::new(options.shape.memory_mb, Duration::from_secs_f64(options.warm_ttl_ms / 1e3)),
             meter: Meter::new(options.workers() as u32, started),
+            limits: None,
             draining: false,
             begun: 0,
         };
         let workers = Arc::new(Self {
             options: options.clone(),
+            recorder: Arc::default(),
             arena: Arena::new(),
             started,
             state: Mutex::new(state),
@@ -112,7 +121,9 @@ impl Workers {
         if state.draining {
             return Err(Refusal::Draining);
         }
-        if state.queue.len() >= self.options.queue_capacity {
+        let most = state.limits.and_then(|limits| limits.max_requests_in_flight);
+        let in_flight = state.queue.len() as u32 + state.meter.running();
+        if state.queue.len() >= self.options.queue_capacity || most.is_some_and(|most| in_flight >= most) {
             return Err(Refusal::Full);
         }
         state.queue.push_back(job);
@@ -129,6 +140,28 @@ impl Workers {
         for thread in threads {
             // A function that panicked has left its request without an answer, which its client was told.
             let _ = thread.join();
+        }
+    }
+
+    /// Takes limits that hold from now on.
+    pub(super) fn limit(&self, limits: Option<ShardLimits>) {
+        let mut state = self.lock();
+        let memory_mb = limits.map_or(f64::INFINITY, |limits| limits.max_memory_mb) as f32;
+        state.warm.limit(memory_mb.min(self.options.shape.memory_mb));
+        state.limits = limits;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// What is used now.
+    pub(super) fn usage(&self) -> ShardUsage {
+        let state = self.lock();
+        let running = state.meter.running();
+        ShardUsage {
+            cpu_cores: f64::from(running),
+            memory_mb: f64::from(state.warm.used_mb()),
+            functions: state.warm.len() as u32,
+            requests_in_flight: state.queue.len() as u32 + running,
         }
     }
 
@@ -191,7 +224,8 @@ impl Workers {
     fn next(&self) -> Option<(Job, u64)> {
         let mut state = self.lock();
         loop {
-            if let Some(job) = state.queue.pop_front() {
+            let may_run = state.limits.is_none_or(|limits| f64::from(state.meter.running()) < limits.max_cpu_cores);
+            if let Some(job) = if may_run || state.draining { state.queue.pop_front() } else { None } {
                 state.begun += 1;
                 state.meter.began(clock::now());
                 return Some((job, state.begun));
@@ -212,6 +246,7 @@ impl Workers {
 
     fn answer(&self, job: Job, number: u64) -> (Execution, oneshot::Sender<Execution>) {
         let began = clock::now();
+        let running = job.waiting.start();
         let late = job.deadline.is_some_and(|deadline| began > deadline) || job.answer.is_closed();
         let outcome = match (late, self.fails(number)) {
             (true, _) => Err(ErrorClass::Dropped),
@@ -219,6 +254,7 @@ impl Workers {
             (false, false) => Ok(self.execute(&job.request, began)),
         };
         let ended = clock::now();
+        running.finish(ended.saturating_duration_since(began), outcome.is_ok());
         let mut state = self.lock();
         state.meter.ended(ended);
         state.meter.answered(millis(ended.saturating_duration_since(job.accepted)), outcome.is_err());
@@ -230,6 +266,9 @@ impl Workers {
             result: outcome.ok().map(|(result, _)| result),
             error: outcome.err(),
         };
+        drop(state);
+        // A core that was held back by a limit may go on.
+        self.changed.notify_one();
         (execution, job.answer)
     }
 

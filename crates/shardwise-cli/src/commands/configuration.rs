@@ -1,0 +1,102 @@
+//! `shardwise config`: changes of splits and limits, asked of the router that coordinates the fleet.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use miette::{IntoDiagnostic, miette};
+use serde_json::{Value, json};
+use shardwise_control::commands::{Changed, Changes};
+
+use super::files;
+use crate::arguments::{ChangeArguments, ConfigCommand};
+use crate::output;
+
+/// A change takes ten seconds when all is well.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The exit code of a change that was withdrawn: it holds nowhere.
+const WITHDRAWN: u8 = 3;
+
+pub(crate) fn run(command: &ConfigCommand, json: bool) -> miette::Result<ExitCode> {
+    match command {
+        ConfigCommand::History(options) => {
+            let asked = ask(&options.server, options.token_file.as_deref(), "history", None)?;
+            let changes: Changes = serde_json::from_value(asked.1).into_diagnostic()?;
+            told(&changes, &changes.table(), json).map(|()| ExitCode::SUCCESS)
+        }
+        ConfigCommand::Split(options) => {
+            let body = json!({ "function": options.function, "steps": options.step, "change": who(&options.change) });
+            change(&options.change, "splits", &body, json)
+        }
+        ConfigCommand::Limits(options) => {
+            let limits = json!({
+                "maxCpuCores": options.max_cpu_cores, "maxMemoryMb": options.max_memory_mb,
+                "maxConcurrentFunctions": options.max_concurrent_functions,
+                "maxRequestsInFlight": options.max_requests_in_flight,
+            });
+            let body = json!({ "shard": options.shard, "limits": limits, "change": who(&options.change) });
+            change(&options.change, "limits", &body, json)
+        }
+        ConfigCommand::Rollback(options) => {
+            let body = json!({ "to": options.to, "change": who(&options.change) });
+            change(&options.change, "rollback", &body, json)
+        }
+    }
+}
+
+fn who(change: &ChangeArguments) -> Value {
+    let user = || std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned());
+    let author = change.author.clone().unwrap_or_else(user);
+    json!({ "author": author, "why": change.why, "without": change.without })
+}
+
+fn change(options: &ChangeArguments, what: &str, body: &Value, json: bool) -> miette::Result<ExitCode> {
+    let (withdrawn, entry) = ask(&options.server, options.token_file.as_deref(), what, Some(body))?;
+    let changed: Changed = serde_json::from_value(entry).into_diagnostic()?;
+    told(&changed, &changed.table(), json)?;
+    Ok(if withdrawn { ExitCode::from(WITHDRAWN) } else { ExitCode::SUCCESS })
+}
+
+fn told(value: &impl serde::Serialize, table: &str, json: bool) -> miette::Result<()> {
+    if json {
+        return output::print_json(value);
+    }
+    print!("{}", shardwise_evaluation::visible(table));
+    Ok(())
+}
+
+/// Whether the change was withdrawn, and the server's answer.
+fn ask(server: &str, token: Option<&Path>, what: &str, body: Option<&Value>) -> miette::Result<(bool, Value)> {
+    let url = format!("{}/v1/config/{what}", server.trim_end_matches('/'));
+    let config = ureq::Agent::config_builder().proxy(None).http_status_as_error(false);
+    let agent = config.timeout_global(Some(PATIENCE)).build().new_agent();
+    let bearer =
+        token.map(files::read).transpose()?.map(|text| format!("Bearer {}", text.lines().next().unwrap_or("")));
+    let unreachable = |error: ureq::Error| {
+        miette!(help = "name the sidecar that coordinates the fleet with --server", "{url} does not answer: {error}")
+    };
+    let mut response = match body {
+        Some(body) => {
+            let mut request = agent.post(&url).content_type("application/json");
+            if let Some(bearer) = bearer {
+                request = request.header("authorization", bearer);
+            }
+            request.send(body.to_string())
+        }
+        None => {
+            let mut request = agent.get(&url);
+            if let Some(bearer) = bearer {
+                request = request.header("authorization", bearer);
+            }
+            request.call()
+        }
+    }
+    .map_err(unreachable)?;
+    let text = response.body_mut().read_to_string().map_err(unreachable)?;
+    let value: Value = serde_json::from_str(&text).map_err(|_| miette!("{url} does not answer with JSON"))?;
+    match (response.status().as_u16(), value["reason"].as_str()) {
+        (200, _) => Ok((false, value)),
+        (409, Some("withdrawn")) => Ok((true, value["extra"].clone())),
+        (status, _) => Err(miette!("{url} answers {status}: {}", value["detail"].as_str().unwrap_or(&text))),
+    }
+}
