@@ -3,7 +3,7 @@
 use crate::Unit;
 
 /// A count with thousands apart: 12,345.
-pub(crate) fn grouped(count: u64) -> String {
+pub fn grouped(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {
