@@ -10,7 +10,7 @@ const ROW: f64 = 24.0;
 /// Width for names.
 const NAMES: f64 = 200.0;
 /// Bars longer than so many times the chosen one's are cut: a hopeless shard must not squeeze the close ones.
-const MOST_TIMES: f64 = 4.0;
+const MOST_TIMES: f64 = 6.0;
 
 /// A row for each candidate, in their order; `None` when no cost is known.
 pub(crate) fn cost_bars(candidates: &[&PageCandidate]) -> Option<String> {

@@ -7,7 +7,7 @@ use std::path::Path;
 use askama::Template;
 use shardwise_types::{CostTerms, PlacementRequest};
 
-use crate::numbers::{figure, millis};
+use crate::numbers::{millis, plain};
 use crate::page::in_lines;
 use crate::report::{request_facts, write_atomically};
 use crate::{EvaluationError, Fact, cost_bars};
@@ -170,9 +170,9 @@ fn render(page: &DecisionPage) -> Result<String, EvaluationError> {
     let rows = || page.features.iter().enumerate().map(|(place, name)| feature_row(name, place, &compared));
     let is_alike = |row: &FeatureRow| row.values.iter().all(|value| *value == row.values[0]);
     let (verdict, answer) = match page.identical {
-        Some(true) => (" yes", "Made again, it comes out the same, bit for bit."),
-        Some(false) => ("", "Made again, it comes out otherwise."),
-        None => (" open", "It cannot be made again; it is shown as it was logged."),
+        Some(true) => ("yes", "Made again, it comes out the same, bit for bit."),
+        Some(false) => ("no", "Made again, it comes out otherwise."),
+        None => ("open", "It cannot be made again; it is shown as it was logged."),
     };
     let view = View {
         page,
@@ -206,7 +206,7 @@ fn compared(candidates: &[PageCandidate]) -> Vec<&PageCandidate> {
 
 fn feature_row(name: &'static str, place: usize, compared: &[&PageCandidate]) -> FeatureRow {
     let value = |candidate: &&PageCandidate| {
-        candidate.features.get(place).map_or("–".to_owned(), |value| figure(f64::from(*value)))
+        candidate.features.get(place).map_or("–".to_owned(), |value| plain(f64::from(*value)))
     };
     FeatureRow { name, values: compared.iter().map(value).collect() }
 }
@@ -216,11 +216,11 @@ fn or_dash(ms: Option<f64>) -> String {
 }
 
 fn candidate_row(candidate: &PageCandidate) -> CandidateRow<'_> {
-    let roles = [(candidate.chosen, "chosen"), (candidate.best, "cheapest"), (candidate.by_model, "by the model")];
+    let roles = [(candidate.chosen, "chosen"), (candidate.best, "cheapest"), (candidate.by_model, "model")];
     let roles: Vec<&str> = roles.into_iter().filter(|(is, _)| *is).map(|(_, role)| role).collect();
     let terms = (0..6).map(|term| or_dash(candidate.terms.map(|terms| terms.named()[term].1)));
     let cost = or_dash(candidate.terms.map(|terms| terms.total_ms()));
-    let shares = [candidate.cold_probability.map_or("–".to_owned(), figure), figure(candidate.utilisation)];
+    let shares = [candidate.cold_probability.map_or("–".to_owned(), plain), plain(candidate.utilisation)];
     CandidateRow { candidate, role: roles.join(", "), cells: terms.chain([cost]).chain(shares).collect() }
 }
 
@@ -232,7 +232,7 @@ fn rival_row(rival: &PageRival) -> [String; 6] {
         if rival.agrees { "the same" } else { "another" }.to_owned(),
         or_dash(rival.expected_ms),
         or_dash(rival.cost_ms),
-        rival.propensity.map_or("–".to_owned(), figure),
+        rival.propensity.map_or("–".to_owned(), plain),
     ]
 }
 
@@ -246,7 +246,9 @@ fn what_if_view(what_if: &PageWhatIf) -> WhatIfView<'_> {
         let [cost_was, cost_is] = cost;
         [exec_was, exec_is, cost_was, cost_is]
     };
-    let rows = what_if.rows.iter().take(MOST_CANDIDATES);
+    // What the model was not asked about stays as it is, and is no news.
+    let (asked, others): (Vec<_>, Vec<_>) = what_if.rows.iter().partition(|row| row.exec_ms[1].is_some());
+    let rows = asked.into_iter().chain(others).take(MOST_CANDIDATES);
     WhatIfView {
         changes: changes.join(", "),
         sentence: match before == after {

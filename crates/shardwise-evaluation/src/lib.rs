@@ -54,7 +54,7 @@ pub use generator_page::{CheckedStatistic, GeneratorCheck, summary, write_genera
 pub use load_driver::{HttpOptions, LoadDriverError, drive_http};
 pub use losses::{Loss, SeedPair, WhereItLoses, where_it_loses};
 pub use lowest_latency::LowestLatency;
-pub use numbers::{figure, grouped};
+pub use numbers::{figure, grouped, plain};
 pub use report::{
     AlternativeFacts, DatasetFacts, ExecScore, ModelFacts, REPORT_SCHEMA, ReportInput, ReportPaths, SampleDecision,
     write_report,

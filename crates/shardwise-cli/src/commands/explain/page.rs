@@ -4,7 +4,7 @@ use std::path::Path;
 
 use miette::IntoDiagnostic;
 use shardwise_evaluation::{
-    DecisionPage, Fact, PageCandidate, PageRival, PageWhatIf, WhatIfRow, figure, write_decision_page,
+    DecisionPage, Fact, PageCandidate, PageRival, PageWhatIf, WhatIfRow, plain, write_decision_page,
 };
 use shardwise_features::FEATURES;
 use shardwise_types::{CostTerms, ErrorClass};
@@ -60,11 +60,15 @@ fn made(account: &Account) -> Vec<[String; 3]> {
 }
 
 fn ms(ms: impl Into<f64>) -> String {
-    format!("{} ms", figure(ms.into()))
+    format!("{} ms", plain(ms.into()))
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.2}\u{a0}%", share * 100.0)
 }
 
 fn known(value: Option<f64>, unit: &str) -> String {
-    value.map_or_else(|| "unknown".to_owned(), |value| format!("{}{unit}", figure(value)))
+    value.map_or_else(|| "unknown".to_owned(), |value| format!("{}{unit}", plain(value)))
 }
 
 fn knew(knew: &Knew) -> Vec<Fact> {
@@ -74,10 +78,10 @@ fn knew(knew: &Knew) -> Vec<Fact> {
         Fact::new("shards", format!("{}, {} healthy, {} eligible", knew.shards, knew.healthy, knew.eligible)),
         Fact::new("newest report", known(knew.newest_report_ms, " ms old")),
         Fact::new("oldest report", known(knew.oldest_report_ms, " ms old")),
-        Fact::new("own requests out", figure(knew.in_flight)),
-        Fact::new("arrivals", format!("{}/s", figure(knew.arrivals_per_s))),
+        Fact::new("own requests out", plain(knew.in_flight)),
+        Fact::new("arrivals", format!("{}/s", plain(knew.arrivals_per_s))),
         Fact::new("its answers take", known(knew.response_ms, " ms")),
-        Fact::new("share of failures", known(knew.error_rate, "")),
+        Fact::new("failures", knew.error_rate.map_or_else(|| "unknown".to_owned(), percent)),
         Fact::new("volatility", bp(market.volatility)),
         Fact::new("trend", bp(market.trend)),
     ]
@@ -85,11 +89,11 @@ fn knew(knew: &Knew) -> Vec<Fact> {
 
 fn answer(answer: &Answer) -> Vec<Fact> {
     vec![
-        Fact::new("confidence", figure(answer.confidence)),
+        Fact::new("confidence", percent(answer.confidence)),
         Fact::new("expected latency", ms(answer.expected_ms)),
         Fact::new("p50, p90, p99", [answer.p50_ms, answer.p90_ms, answer.p99_ms].map(ms).join(", ")),
-        Fact::new("succeeds", figure(answer.success_probability)),
-        Fact::new("expected load", format!("{} requests per core", figure(answer.expected_load))),
+        Fact::new("succeeds", percent(answer.success_probability)),
+        Fact::new("expected load", format!("{} requests per core", plain(answer.expected_load))),
         Fact::new("hard rules", if answer.widening == "none" { "all kept" } else { answer.widening }),
     ]
 }

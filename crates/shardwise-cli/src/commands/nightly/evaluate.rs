@@ -107,8 +107,7 @@ impl EndOfHistory {
         };
         let Played { decisions, market, measured } = window.close(whole);
         let workload = Workload::from_decisions(&world, decisions, market, counts_from).map_err(history_is_broken)?;
-        let span_ns = (workload.end.nanos() - workload.start.nanos()).max(1);
-        let warm_up = (measured.from.nanos() - workload.start.nanos()).max(0) as f64 / span_ns as f64;
+        let warm_up = measured.warm_up(&workload);
         let period = Period { from, test_from, to };
         Ok((Some(Self { period, workload, world, measured, warm_up, is_estimated }), last))
     }
@@ -126,7 +125,7 @@ impl EndOfHistory {
     /// What the paths are made of, in words.
     fn setting(&self) -> Vec<Fact> {
         let world = if self.is_estimated { "estimated from the history" } else { "the one that made the history" };
-        let Measured { from, requests, learned, held_out } = self.measured;
+        let Measured { from, requests, learned, held_out, .. } = self.measured;
         let (requests, learned) = (grouped(requests), grouped(learned));
         let mut setting = vec![
             Fact::new("world", world),

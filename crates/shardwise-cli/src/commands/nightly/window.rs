@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use shardwise_simulator::Workload;
 use shardwise_types::{DecisionRecord, MarketRecord, Timestamp};
 
 use super::evaluate::Period;
@@ -21,6 +22,7 @@ pub(super) struct Window {
     decisions: VecDeque<DecisionRecord>,
     market: VecDeque<MarketRecord>,
     held_out: u64,
+    is_whole: bool,
 }
 
 /// How many requests may be measured, and how many held.
@@ -46,6 +48,16 @@ pub(super) struct Measured {
     pub(super) learned: u64,
     /// Requests of the whole held-out end.
     pub(super) held_out: u64,
+    /// Whether nothing that streamed by was left out, be it measured or before.
+    pub(super) is_whole: bool,
+}
+
+impl Measured {
+    /// Share of a workload's time that comes before.
+    pub(super) fn warm_up(&self, workload: &Workload) -> f64 {
+        let span_ns = (workload.end.nanos() - workload.start.nanos()).max(1);
+        (self.from.nanos() - workload.start.nanos()).max(0) as f64 / span_ns as f64
+    }
 }
 
 impl Window {
@@ -54,7 +66,8 @@ impl Window {
     }
 
     fn of(most: Most, held_out_from: Timestamp) -> Self {
-        Self { most, held_out_from, decisions: VecDeque::new(), market: VecDeque::new(), held_out: 0 }
+        let (decisions, market) = (VecDeque::new(), VecDeque::new());
+        Self { most, held_out_from, decisions, market, held_out: 0, is_whole: true }
     }
 
     /// Takes a decision, without the features that were logged with it; decisions come in their order.
@@ -63,6 +76,7 @@ impl Window {
         self.held_out += u64::from(decision.known_at >= self.held_out_from);
         if self.decisions.len() == self.most.held {
             self.decisions.pop_front();
+            self.is_whole = false;
             self.forget_market();
         }
         self.decisions.push_back(decision);
@@ -94,14 +108,16 @@ impl Window {
             let learned_from = learned_from(from, whole);
             let before = self.decisions.partition_point(|decision| decision.known_at < learned_from);
             self.decisions.drain(..before);
+            self.is_whole = false;
             self.forget_market();
         }
         let learned = self.decisions.partition_point(|decision| decision.known_at < from);
         let requests = (self.decisions.len() - learned) as u64;
+        let Self { held_out, is_whole, .. } = self;
         Played {
             decisions: self.decisions.into(),
             market: self.market.into(),
-            measured: Measured { from, requests, learned: learned as u64, held_out: self.held_out },
+            measured: Measured { from, requests, learned: learned as u64, held_out, is_whole },
         }
     }
 }
@@ -114,7 +130,7 @@ pub(super) fn learned_from(measured_from: Timestamp, whole: Period) -> Timestamp
 
 #[cfg(test)]
 mod tests {
-    use shardwise_simulator::{FleetOptions, KeepAll, Workload, WorkloadOptions, WorldSpec, simulate};
+    use shardwise_simulator::{FleetOptions, KeepAll, WorkloadOptions, WorldSpec, simulate};
     use shardwise_types::HistoryRecord;
 
     use super::*;
@@ -171,8 +187,8 @@ mod tests {
         assert!(measured >= 50, "{held_out} are held out");
         for held in [3 * measured, 5 * measured] {
             let played = window(&records, Most { measured, held });
-            let Measured { from, requests, learned, held_out: counted } = played.measured;
-            assert_eq!((requests, counted), (measured as u64, held_out as u64));
+            let Measured { from, requests, learned, held_out: counted, is_whole } = played.measured;
+            assert_eq!((requests, counted, is_whole), (measured as u64, held_out as u64, false));
             assert_eq!(from, all[all.len() - measured].known_at, "the last ones are measured");
             assert_eq!(played.decisions.last(), all.last().copied());
             let until = period(&records).to;
@@ -190,6 +206,7 @@ mod tests {
         assert!(played.decisions.iter().eq(all.iter().copied()));
         assert_eq!(played.measured.from, period(&records).test_from);
         assert_eq!(played.measured.requests, played.measured.held_out);
+        assert!(played.measured.is_whole);
         assert_eq!((played.measured.requests + played.measured.learned) as usize, all.len());
     }
 
