@@ -272,7 +272,7 @@ fn decision_view(sample: &SampleDecision) -> DecisionView<'_> {
     facts.extend(sample.alternatives.iter().map(|alternative| {
         Fact::new(
             &*alternative.shard,
-            format!("would be best with probability {}\u{a0}%", percent(alternative.probability_best)),
+            format!("best with probability {}\u{a0}%", percent(alternative.probability_best)),
         )
     }));
     DecisionView {
