@@ -79,7 +79,7 @@ fn knew(knew: &Knew) -> Vec<Fact> {
         Fact::new("newest report", known(knew.newest_report_ms, " ms old")),
         Fact::new("oldest report", known(knew.oldest_report_ms, " ms old")),
         Fact::new("own requests out", plain(knew.in_flight)),
-        Fact::new("arrivals", format!("{}/s", plain(knew.arrivals_per_s))),
+        Fact::new("arrivals", format!("{} per s", plain(knew.arrivals_per_s))),
         Fact::new("its answers take", known(knew.response_ms, " ms")),
         Fact::new("failures", knew.error_rate.map_or_else(|| "unknown".to_owned(), percent)),
         Fact::new("volatility", bp(market.volatility)),
