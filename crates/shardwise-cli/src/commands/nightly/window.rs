@@ -148,11 +148,11 @@ mod tests {
     }
 
     fn decisions(records: &[HistoryRecord]) -> Vec<&DecisionRecord> {
-        let decision = |record| match record {
+        let all = records.iter().filter_map(|record| match record {
             HistoryRecord::Decision(decision) => Some(&**decision),
             _ => None,
-        };
-        records.iter().filter_map(decision).collect()
+        });
+        all.collect()
     }
 
     /// The last fifth of the time is held out, as in datasets.
@@ -222,6 +222,7 @@ mod tests {
             price_usd: 50_000.0,
             volume: 1.0,
             volatility_bp: None,
+            trend_bp: None,
         };
         let mut window = Window::of(Most { measured: 10, held: 10 }, second(0));
         for n in 0..1_000 {
