@@ -14,6 +14,7 @@ use shardwise_simulator::{FleetOptions, KeepAll, Recorder, Workload, WorkloadOpt
 use shardwise_types::{DecisionRecord, HistoryRecord, NoEligibleShard};
 use tempfile::TempDir;
 
+use crate::reports::strangers_of_decision;
 use crate::support::{contents, json, night, refused, shardwise, small_history, text};
 
 /// Responses after which a router's model is swapped, in [`Swapping`].
@@ -245,6 +246,41 @@ fn one_decision_is_told_in_full() {
     assert!(words.contains("the same, bit for bit") && words.contains("→"), "{words}");
     assert!(words.lines().count() > 40, "{words}");
     assert!(words.lines().all(|line| line.chars().count() <= 80), "{words}");
+}
+
+#[test]
+fn a_decision_has_a_page_whose_numbers_are_all_in_its_json() {
+    let swapped = Swapped::new();
+    let (models, history) = (swapped.models(), swapped.write("history", |_| {}, true));
+    let decisions: Vec<&DecisionRecord> = swapped.decisions().collect();
+    let of_model = decisions.iter().filter(|decision| decision.decided_by.as_str() == "model").nth(300);
+    let without = decisions.iter().filter(|decision| decision.model_version.is_none()).nth(300);
+    let [of_model, without] = [of_model, without].map(|decision| decision.expect("one of each").decision_id);
+    let page = swapped.folder.path().join("pages/decision.html");
+    let what_if: &[&str] = &["--what-if", "prior_service_ln_ms=7.25", "--what-if", "data_complexity=3.5"];
+    for (id, changes) in [(of_model, what_if), (without, &[])] {
+        let asked = [&["--models", text(&models), "--html", text(&page)], changes].concat();
+        let told = explained(&history, id, &asked);
+        let html = std::fs::read_to_string(&page).expect("a page");
+        assert_eq!(strangers_of_decision(&html, &told), [""; 0], "decision {id}");
+        assert!(html.contains(&format!("decision {id}")) && html.contains("<svg"), "decision {id}");
+        assert_eq!(html.contains("id=\"what-if\""), !changes.is_empty());
+        let command = told["command"].as_str().expect("a command");
+        assert!(command.split(" --").all(|option| html.contains(option)), "{command}");
+        for rival in list(&told, "rivals") {
+            assert!(html.contains(rival["policy"].as_str().expect("a name")), "{rival}");
+        }
+        assert!(!html.contains("<script") && html.len() < 2_000_000);
+        // The walk would notice: other costs are strangers.
+        let mut other = told;
+        other["candidates"] = Value::Array(Vec::new());
+        assert!(strangers_of_decision(&html, &other).len() > 20);
+    }
+    // A policy that knows no cost, and one that other software made.
+    let stranger = swapped.write("stranger", |decision| decision.policy = "elsewhere".to_owned(), true);
+    explained(&stranger, of_model, &["--models", text(&models), "--html", text(&page)]);
+    let html = std::fs::read_to_string(&page).expect("a page");
+    assert!(html.contains("It cannot be made again") && !html.contains("<svg"), "{html}");
 }
 
 #[test]

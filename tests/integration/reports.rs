@@ -21,7 +21,7 @@ const PARTS: [(&str, &[&str]); 7] = [
     ("losses", &["where_it_loses", "analysis"]),
     ("model", &["model", "dataset", "analysis"]),
     ("decision", &["decision"]),
-    ("terms", &["terms", "command"]),
+    ("terms", &["terms", "command", "explain"]),
 ];
 
 /// All numbers and all words of a JSON document.
@@ -104,8 +104,21 @@ fn numbers(text: &str) -> Vec<(&str, &str)> {
         .collect()
 }
 
-/// Numbers of a page that are not in its JSON, with the part that shows them.
+/// Numbers of a report that are not in its JSON, with the part that shows them.
 fn strangers(html: &str, report: &Value) -> Vec<String> {
+    strangers_on(html, |id| {
+        let (_, fields) = PARTS.iter().find(|(part, _)| *part == id).unwrap_or(&PARTS[PARTS.len() - 1]);
+        Contents::of(&fields.iter().map(|field| &report[*field]).collect::<Vec<_>>())
+    })
+}
+
+/// Numbers of a decision's page that are not in what `explain --json` says.
+pub(crate) fn strangers_of_decision(html: &str, account: &Value) -> Vec<String> {
+    strangers_on(html, |_| Contents::of(&[account]))
+}
+
+/// Numbers of a page that its parts, by the ids of their headings, do not hold.
+fn strangers_on(html: &str, of_part: impl Fn(&str) -> Contents) -> Vec<String> {
     let templates = root().join("crates/shardwise-evaluation/templates");
     let mut prose = Contents::default();
     for file in fs::read_dir(templates).expect("templates") {
@@ -122,8 +135,7 @@ fn strangers(html: &str, report: &Value) -> Vec<String> {
     let mut shown = 0;
     for (place, (start, id)) in starts.iter().enumerate() {
         let end = starts.get(place + 1).map_or(html.len(), |(next, _)| *next);
-        let (_, fields) = PARTS.iter().find(|(part, _)| part == id).unwrap_or(&PARTS[PARTS.len() - 1]);
-        let contents = Contents::of(&fields.iter().map(|field| &report[*field]).collect::<Vec<_>>());
+        let contents = of_part(id);
         let part = texts(&html[*start..end]);
         for (word, bare) in numbers(&part) {
             shown += 1;
@@ -173,6 +185,16 @@ fn every_number_of_the_page_is_in_the_json_and_the_json_is_what_its_schema_says(
     assert_eq!(strangers(&html, &report), [""; 0]);
     for part in ["played", "importance", "drift", "logged", "validated"] {
         assert!(!report["analysis"][part].is_null(), "{part} was not looked at");
+    }
+    let worst = report["analysis"]["played"]["worst"].as_array().expect("the worst choices");
+    assert_eq!(worst.len(), 20);
+    for choice in worst {
+        let rivals = choice["rivals"].as_array().expect("its rivals");
+        assert_eq!(rivals.len(), 6, "{rivals:?}");
+        let all = rivals.iter().chain(choice["candidates"].as_array().expect("its candidates"));
+        for told in all.filter(|told| told["shard"].is_string()) {
+            assert!(told["cost_ms"].is_number() && told["foreseen_ms"].is_number(), "{told}");
+        }
     }
     fits_its_schema(&folder, &report);
 
@@ -270,11 +292,8 @@ fn names_that_mean_harm_do_none() {
     assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
     let printed = String::from_utf8(printed.stdout).expect("UTF-8");
     let (html, report) = report_of(&out);
-    for (name, shown) in [("the page", &html), ("the terminal", &printed)] {
-        for harm in ['\u{202e}', '\u{2066}', '\u{1b}', '\r', '\u{0}'] {
-            assert!(!shown.contains(harm), "{harm:?} in {name}");
-        }
-    }
+    assert!(harmless(&html), "the page");
+    assert!(harmless(&printed), "the terminal");
     assert!(
         !html.contains("<script") && !html.contains("<img") && html.contains("&lt;script&gt;"),
         "a name became markup"
@@ -284,4 +303,21 @@ fn names_that_mean_harm_do_none() {
     let whole = |value: &Value| value.to_string().contains(&"x".repeat(10_000));
     assert!(whole(&report["analysis"]["played"]["slices"]), "the JSON holds names whole");
     fits_its_schema(&out, &report);
+
+    let page = out.join("decision.html");
+    for id in ["7", "70", "700"] {
+        let told = shardwise(&["explain", "--history", text(&history), "--decision", id, "--html", text(&page)]);
+        assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+        let told = String::from_utf8(told.stdout).expect("UTF-8");
+        let html = fs::read_to_string(&page).expect("a page");
+        assert!(harmless(&html) && harmless(&told), "decision {id}");
+        assert!(!html.contains("<script") && !html.contains("<img"), "a name became markup");
+        assert!(html.contains("&lt;script&gt;") && html.contains("⟨U+202E⟩"), "the router's name is shown");
+        assert!(html.len() < 2_000_000, "{} bytes", html.len());
+    }
+}
+
+/// Whether nothing turns text, colours it or writes over it.
+fn harmless(shown: &str) -> bool {
+    !['\u{202e}', '\u{2066}', '\u{1b}', '\r', '\u{0}'].iter().any(|harm| shown.contains(*harm))
 }

@@ -344,5 +344,5 @@ fn whisker(svg: &mut Svg, x: &Scale, y: f64, (low, high): (f64, f64)) {
 }
 
 pub(crate) fn tick_label(value: f64) -> String {
-    if value >= 1000.0 { grouped(value as u64) } else { format!("{}", (value * 1e6).round() / 1e6) }
+    if value >= 1000.0 { grouped(value as u64) } else { format!("{}", (value * 1e6).round() / 1e6).replace('-', "−") }
 }

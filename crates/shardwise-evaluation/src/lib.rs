@@ -9,6 +9,8 @@ mod arena;
 mod charts;
 mod closed_loop;
 mod confidence;
+mod cost_bars;
+mod decision_page;
 mod difference;
 mod error;
 mod generator_charts;
@@ -21,6 +23,7 @@ pub mod ope;
 mod page;
 mod report;
 mod results;
+mod rivals;
 #[cfg(feature = "schema")]
 mod schema;
 mod shadow_test;
@@ -34,7 +37,8 @@ mod visible;
 pub use analysis::{
     Analysis, ConfidenceFigures, ConfidencePoint, CoverageFigures, DeciderFigures, Drift, DriftRow, EffectPoint,
     FeatureEffect, FeatureImportance, Importance, LoggedError, LoggedRows, Played, Regret, RegretParts, Said, Slice,
-    SliceKind, Speaker, Validated, ValidatedShard, WorstCandidate, WorstDecision, importance, play,
+    SliceKind, Speaker, Spoken, Validated, ValidatedShard, Weigh, WorstCandidate, WorstDecision, WorstRival,
+    importance, play,
 };
 pub use arena::{
     ArenaLoss, ArenaPage, ArenaPlan, ArenaProgress, ArenaResult, Calibration, Cell, CellKey, CoverageRow, Group,
@@ -43,6 +47,7 @@ pub use arena::{
 };
 pub use closed_loop::{Contender, SamplePaths, compare, run};
 pub use confidence::calibrate;
+pub use decision_page::{DecisionPage, PageCandidate, PageRival, PageWhatIf, WhatIfRow, write_decision_page};
 pub use difference::{Change, Differences, differences};
 pub use error::EvaluationError;
 pub use generator_page::{CheckedStatistic, GeneratorCheck, summary, write_generator_page};
@@ -52,7 +57,7 @@ pub use load_driver::{
 };
 pub use losses::{Loss, SeedPair, WhereItLoses, where_it_loses};
 pub use lowest_latency::LowestLatency;
-pub use numbers::figure;
+pub use numbers::{figure, grouped, plain};
 pub use report::{
     AlternativeFacts, DatasetFacts, ExecScore, ModelFacts, REPORT_SCHEMA, ReportInput, ReportPaths, SampleDecision,
     write_report,
@@ -61,6 +66,7 @@ pub use results::{
     CANDIDATE, CHAMPION, CdfPoint, ClosedLoop, Comparison, Fact, METRICS, Metric, Metrics, PolicyResult, Replicate,
     SeedResult, TimelinePoint, Unit,
 };
+pub use rivals::{RivalChoice, rivals};
 #[cfg(feature = "schema")]
 pub use schema::report_schema;
 pub use shadow_test::{Foretold, REQUIRED_CAPITAL, ShadowTest};

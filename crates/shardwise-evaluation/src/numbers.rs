@@ -3,7 +3,7 @@
 use crate::Unit;
 
 /// A count with thousands apart: 12,345.
-pub(crate) fn grouped(count: u64) -> String {
+pub fn grouped(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {
@@ -40,6 +40,13 @@ pub fn figure(value: f64) -> String {
         size if size >= 1.0 => format!("{value:.2}"),
         _ => format!("{value:.3}"),
     }
+}
+
+/// The same with whole numbers as such, and with a minus sign.
+pub fn plain(value: f64) -> String {
+    let is_whole = value.fract() == 0.0 && value.abs() < 1e15;
+    let size = if is_whole { grouped(value.abs() as u64) } else { figure(value.abs()) };
+    if value < 0.0 { format!("−{size}") } else { size }
 }
 
 /// A share in percent with two decimals, without the unit.
@@ -103,6 +110,10 @@ mod tests {
             (figure(1234.5), "1,235"),
             (figure(23.45), "23.4"),
             (figure(-0.0313), "-0.031"),
+            (plain(16.0), "16"),
+            (plain(-0.0313), "−0.031"),
+            (plain(-1234.0), "−1,234"),
+            (plain(f64::NAN), "–"),
             (change_percent(0.88), "−12.0 %"),
             (change_percent(1.061), "+6.1 %"),
             (change_percent(0.999_99), "0.0 %"),

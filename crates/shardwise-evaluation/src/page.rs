@@ -16,7 +16,8 @@ use crate::{
 #[template(path = "report.html")]
 struct Page<'a> {
     title: &'a str,
-    command: &'a str,
+    command: String,
+    explain: String,
     may_go_live: bool,
     rule: String,
     reasons: Vec<Reason>,
@@ -97,7 +98,8 @@ pub(crate) fn render(input: &ReportInput, losses: &WhereItLoses) -> Result<Strin
     let closed_loop = &input.closed_loop;
     let page = Page {
         title: &input.title,
-        command: &input.command,
+        command: in_lines(&input.command),
+        explain: in_lines(&input.explain),
         may_go_live: input.verdict.may_go_live,
         rule: verdict::rule_in_words(),
         reasons: input.verdict.reasons.iter().map(with_units_kept).collect(),
@@ -124,6 +126,11 @@ pub(crate) fn render(input: &ReportInput, losses: &WhereItLoses) -> Result<Strin
     Ok(page.render()?)
 }
 
+/// A command with every option on a line of its own, as a shell takes it.
+pub(crate) fn in_lines(command: &str) -> String {
+    command.replace(" --", " \\\n  --")
+}
+
 /// Keeps a number and its unit on one line.
 fn with_units_kept(reason: &Reason) -> Reason {
     let sentence = reason.sentence.replace(" %", "\u{a0}%").replace(" ms", "\u{a0}ms");
@@ -140,11 +147,11 @@ fn policy_rows(policies: &[PolicyResult], candidate: &str) -> Vec<PolicyRow> {
     policies.iter().map(row).collect()
 }
 
-/// The best figure of a goal; `None` when all are equal or when it is no goal.
+/// The best figure of a goal; `None` when it is no goal or when most have that figure, which then marks nobody out.
 fn best_of(metric: &Metric, policies: &[PolicyResult]) -> Option<f64> {
     let values = || policies.iter().map(|policy| (metric.read)(&policy.pooled));
-    let (low, high) = (values().min_by(f64::total_cmp)?, values().max_by(f64::total_cmp)?);
-    (metric.is_goal && low < high).then_some(if metric.lower_is_better { low } else { high })
+    let best = if metric.lower_is_better { values().min_by(f64::total_cmp) } else { values().max_by(f64::total_cmp) }?;
+    (metric.is_goal && 2 * values().filter(|value| *value == best).count() <= policies.len()).then_some(best)
 }
 
 fn cell(metric: &Metric, policy: &PolicyResult, best: Option<f64>) -> Cell {
@@ -263,9 +270,10 @@ fn decision_view(sample: &SampleDecision) -> DecisionView<'_> {
     ];
     facts.extend(sample.fallback_reason.as_deref().map(|reason| Fact::new("fallback because", reason)));
     facts.extend(sample.alternatives.iter().map(|alternative| {
-        Fact::new(format!("{} would be best", alternative.shard), {
-            format!("with probability {} %", percent(alternative.probability_best))
-        })
+        Fact::new(
+            &*alternative.shard,
+            format!("best with probability {}\u{a0}%", percent(alternative.probability_best)),
+        )
     }));
     DecisionView {
         sample,

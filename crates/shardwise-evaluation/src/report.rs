@@ -175,6 +175,9 @@ pub struct ReportInput {
     pub title: String,
     /// The command that makes this report again.
     pub command: String,
+    /// The command that makes a page of any logged decision, with `ID` in the place of its id; empty when none was logged.
+    #[serde(default)]
+    pub explain: String,
     /// The dataset.
     pub dataset: DatasetFacts,
     /// The model.

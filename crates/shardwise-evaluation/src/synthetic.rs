@@ -92,6 +92,7 @@ pub(crate) fn report_input() -> ReportInput {
     ReportInput {
         title: "shardwise train, demo history, 2026-01-05".to_owned(),
         command: "shardwise train --history history --seed 7 --out models".to_owned(),
+        explain: "shardwise explain --history history --decision ID --html decision-ID.html".to_owned(),
         dataset: DatasetFacts {
             id: "demo-9c1f".to_owned(),
             source: "history".to_owned(),

@@ -17,7 +17,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::numbers::{change_percent, millis};
+use crate::numbers::{change_percent, grouped, millis};
 use crate::{CHAMPION, ClosedLoop, Comparison, REQUIRED_CAPITAL, ShadowTest};
 
 /// How much the mean may lie above a baseline that must not be beaten: half a percent, which is below what another
@@ -199,7 +199,7 @@ fn watched(evidence: &Evidence<'_>) -> Reason {
             let sentence = format!(
                 "On {} decisions that it only watched it foretold warm executions {how} than {rival}, by {:.4} in ln on \
                  average; a stake of 1 on {on} became {} ({REQUIRED_CAPITAL} shows it).",
-                test.compared,
+                grouped(test.compared),
                 test.mean_difference.abs(),
                 capital(stake),
             );

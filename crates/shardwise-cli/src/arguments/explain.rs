@@ -1,6 +1,6 @@
 //! The options of looking at logged decisions again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Args;
@@ -34,6 +34,33 @@ pub(crate) struct ExplainArguments {
     /// change together.
     #[arg(long, value_name = "FEATURE=VALUE", conflicts_with = "sample")]
     pub(crate) what_if: Vec<Change>,
+    /// Also write the decision as a page, one file that needs no network.
+    #[arg(long, value_name = "FILE", conflicts_with = "sample")]
+    pub(crate) html: Option<PathBuf>,
+}
+
+impl ExplainArguments {
+    /// What explains the decision of this id again.
+    pub(crate) fn command(&self, decision: u64) -> String {
+        let mut text = command(&self.history, self.models.as_deref(), &self.name, &decision.to_string());
+        text += &self.from.map_or_else(String::new, |from| format!(" --from {from}"));
+        text += &self.to.map_or_else(String::new, |to| format!(" --to {to}"));
+        for Change { feature, value } in &self.what_if {
+            text += &format!(" --what-if {}={value}", FEATURES[*feature].name);
+        }
+        text + &self.html.as_ref().map_or_else(String::new, |html| format!(" --html {}", html.display()))
+    }
+}
+
+/// The command that explains a decision of a history, given by its id.
+fn command(history: &Path, models: Option<&Path>, name: &str, decision: &str) -> String {
+    let models = models.map_or_else(String::new, |models| format!(" --models {} --name {name}", models.display()));
+    format!("shardwise explain --history {}{models} --decision {decision}", history.display())
+}
+
+/// The same for a decision of any id, as a page.
+pub(crate) fn page_command(history: &Path, models: &Path, name: &str) -> String {
+    command(history, Some(models), name, "ID") + " --html decision-ID.html"
 }
 
 /// A feature with another value.

@@ -7,18 +7,18 @@ use miette::IntoDiagnostic;
 use rand::Rng;
 use shardwise_datasets::{History, Replay, rows_drift};
 use shardwise_evaluation::{
-    Analysis, Contender, Drift, DriftRow, LoggedError, LoggedRows, STANDARD, Said, Speaker, Validated, ValidatedShard,
-    importance, play,
+    Analysis, Contender, Drift, DriftRow, LoggedError, LoggedRows, STANDARD, Said, Speaker, Spoken, Validated,
+    ValidatedShard, Weigh, importance, play,
 };
 use shardwise_features::{DecisionContext, DecisionFeatures, FEATURE_COUNT, FeatureVector, ServiceTable};
-use shardwise_inference::Placer;
+use shardwise_inference::{Placement, Placer};
 use shardwise_models::{ExecHead, ModelBundle};
 use shardwise_policies::{Decision, Observed, Policy, Sed, by_name};
 use shardwise_simulator::validate;
-use shardwise_types::{HistoryRecord, NoEligibleShard, ShardId, ShardReport};
+use shardwise_types::{HistoryRecord, NoEligibleShard, ShardId};
 
-use super::nightly::{EndOfHistory, Period};
-use super::placers::placer;
+use super::nightly::EndOfHistory;
+use super::placers::{MODEL_POLICY, placer};
 use crate::output::{self, Stage};
 
 /// Paths on which single choices are looked at.
@@ -41,18 +41,15 @@ pub(crate) fn analyse(
 ) -> miette::Result<Analysis> {
     let stage = Stage::start("reading what was logged".to_owned());
     let table = bundle.map(|bundle| bundle.service_table());
-    let logged = Logged::read(history, end.period(), table)?;
+    let logged = Logged::read(history, end, table)?;
     stage.done(format!("{} decisions of the held-out period, {} before", logged.held_out.len(), logged.before.len()));
     output::stop_if_interrupted()?;
 
     let mut stage = Stage::start("looking at single choices".to_owned());
     let runtime = end.world.timing.runtime();
     let model = bundle.cloned();
-    let speaker = Speaker {
-        make: Box::new(move |said: &Said| {
-            Box::new(Speaking { placer: placer(model.as_ref(), runtime), said: Arc::clone(said) })
-        }),
-    };
+    let speaker =
+        Speaker { make: Box::new(move |said: &Said| Box::new(Speaking::new(placer(model.as_ref(), runtime), said))) };
     let rival = match bundle.map(|bundle| bundle.service_table()) {
         Some(table) => Contender::new(STANDARD, move || Box::new(Sed::offline(Arc::clone(&table), runtime))),
         None => Contender::new(WITHOUT_TABLE, move || by_name(WITHOUT_TABLE, runtime).expect("a known policy")),
@@ -86,27 +83,37 @@ pub(crate) fn analyse(
 
 /// A placer that leaves what it said.
 struct Speaking {
-    placer: Placer,
+    placer: Arc<Placer>,
+    weigh: Weigh,
     said: Said,
+}
+
+impl Speaking {
+    fn new(placer: Placer, said: &Said) -> Self {
+        let placer = Arc::new(placer);
+        let asked = Arc::clone(&placer);
+        let weigh: Weigh = Arc::new(move |context, chosen| {
+            let weighed = asked.revisit(context, chosen).map(|revisited| revisited.candidates).unwrap_or_default();
+            weighed.iter().map(|weighed| (weighed.position, weighed.terms)).collect()
+        });
+        Self { placer, weigh, said: Arc::clone(said) }
+    }
 }
 
 impl Policy for Speaking {
     fn name(&self) -> &str {
-        self.placer.name()
+        MODEL_POLICY
     }
 
     fn decide(&mut self, context: &DecisionContext<'_>, _rng: &mut dyn Rng) -> Result<Decision, NoEligibleShard> {
-        let placement = self.placer.place(context)?;
-        *self.said.lock().expect("no holder panics") = Some(placement.prediction);
-        Ok(placement.decision)
+        let Placement { prediction, decision, service_table } = self.placer.place(context)?;
+        let spoken = Spoken { prediction, service_table, weigh: Arc::clone(&self.weigh) };
+        *self.said.lock().expect("no holder panics") = Some(spoken);
+        Ok(decision)
     }
 
     fn on_response(&mut self, observed: &Observed<'_>) {
-        self.placer.on_response(observed);
-    }
-
-    fn on_report(&mut self, shard: &ShardId, report: &ShardReport) {
-        self.placer.on_report(shard, report);
+        self.placer.learn(observed);
     }
 
     fn service_table(&self) -> Option<Arc<ServiceTable>> {
@@ -119,13 +126,14 @@ impl Policy for Speaking {
 struct Logged {
     before: LoggedRows,
     held_out: LoggedRows,
-    /// All requests of the held-out period by shard.
+    /// All requests of what is measured by shard.
     traffic: BTreeMap<ShardId, f64>,
 }
 
 impl Logged {
     /// Replays the end of the history with the service table of the model.
-    fn read(history: &History, period: Period, table: Option<Arc<ServiceTable>>) -> miette::Result<Self> {
+    fn read(history: &History, end: &EndOfHistory, table: Option<Arc<ServiceTable>>) -> miette::Result<Self> {
+        let period = end.period();
         let decisions = history.row_counts().get("decisions").copied().unwrap_or(0);
         let every = decisions.div_ceil(MOST_LOGGED).max(1);
         let mut replay = Replay::new(history.network().clone());
@@ -143,7 +151,7 @@ impl Logged {
                 HistoryRecord::Decision(decision) => {
                     count += 1;
                     let is_held_out = decision.known_at >= period.test_from;
-                    if is_held_out {
+                    if decision.known_at >= end.measured_from() {
                         *logged.traffic.entry(decision.shard.clone()).or_default() += 1.0;
                     }
                     let context = replay.context(decision);

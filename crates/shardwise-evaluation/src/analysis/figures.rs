@@ -201,8 +201,11 @@ pub struct WorstDecision {
     pub decided_by: String,
     /// Why, in words.
     pub reasoning: Vec<String>,
-    /// The chosen shard first, then the best, then what was named as alternatives.
+    /// The chosen shard first, then the best, then what was named as alternatives or chosen by a rival.
     pub candidates: Vec<WorstCandidate>,
+    /// What rivals would have chosen in the same state.
+    #[serde(default)]
+    pub rivals: Vec<WorstRival>,
 }
 
 /// A shard that a request could have gone to.
@@ -211,9 +214,9 @@ pub struct WorstDecision {
 pub struct WorstCandidate {
     /// The shard.
     pub shard: String,
-    /// What it is: `chosen`, `best` or `alternative`.
+    /// What it is: `chosen`, `best`, `alternative` or `rival`.
     pub role: String,
-    /// The terms of the cost as the model saw it; `None` when it is not among those that were named.
+    /// The terms of the cost as the model saw it; `None` when it did not see it.
     #[cfg_attr(feature = "schema", schemars(schema_with = "optional_cost_terms"))]
     pub cost: Option<CostTerms>,
     /// Their sum, in ms.
@@ -222,6 +225,24 @@ pub struct WorstCandidate {
     pub expected_ms: Option<f64>,
     /// Latency that was foreseen with the truth, in ms.
     pub foreseen_ms: f64,
+}
+
+/// What a rival would have chosen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct WorstRival {
+    /// The rival.
+    pub policy: String,
+    /// Its shard; `None` when it finds none.
+    pub shard: Option<String>,
+    /// Whether that is the shard that was chosen.
+    pub agrees: bool,
+    /// Latency that the rival expected there, in ms.
+    pub expected_ms: Option<f64>,
+    /// What the shard costs as the model saw it, in ms.
+    pub cost_ms: Option<f64>,
+    /// Latency that was foreseen there with the truth, in ms.
+    pub foreseen_ms: Option<f64>,
 }
 
 /// What moves the predictions of execution.

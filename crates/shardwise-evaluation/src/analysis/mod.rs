@@ -17,11 +17,11 @@ use serde::{Deserialize, Serialize};
 pub use figures::{
     ConfidenceFigures, ConfidencePoint, CoverageFigures, DeciderFigures, Drift, DriftRow, EffectPoint, FeatureEffect,
     FeatureImportance, Importance, LoggedError, Regret, RegretParts, Slice, SliceKind, Validated, ValidatedShard,
-    WorstCandidate, WorstDecision,
+    WorstCandidate, WorstDecision, WorstRival,
 };
 pub use importance::{LoggedRows, importance};
 pub(crate) use page::AnalysisView;
-pub use played::{Said, Speaker, play};
+pub use played::{Said, Speaker, Spoken, Weigh, play};
 
 /// What was found out about one model.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

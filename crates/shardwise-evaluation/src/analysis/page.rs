@@ -1,6 +1,6 @@
 //! The analysis as texts and drawings for the page.
 
-use super::figures::{CoverageFigures, Slice, SliceKind, WorstCandidate, WorstDecision};
+use super::figures::{CoverageFigures, Slice, SliceKind, WorstCandidate, WorstDecision, WorstRival};
 use super::{Analysis, view};
 use crate::charts;
 use crate::numbers::{change_percent, grouped, millis, percent};
@@ -50,6 +50,8 @@ pub(crate) struct WorstView {
     pub(crate) made_of: String,
     pub(crate) reasoning: Vec<String>,
     pub(crate) candidates: Vec<CandidateView>,
+    /// Policy, shard, what it expected, cost and truth there.
+    pub(crate) rivals: Vec<[String; 5]>,
 }
 
 pub(crate) struct CandidateView {
@@ -91,7 +93,7 @@ impl AnalysisView {
                 error.period.clone(),
                 grouped(error.rows),
                 rmse(error.rmse),
-                format!("{:+.4}", error.bias),
+                format!("{:+.4}", error.bias).replace('-', "−"),
                 rmse(error.table_rmse),
             ]
         });
@@ -182,8 +184,17 @@ fn worst_view(place: usize, worst: &WorstDecision) -> WorstView {
         |candidate: Option<&WorstCandidate>| candidate.map_or("–", |candidate| candidate.shard.as_str()).to_owned();
     let made_of = worst.parts.named().into_iter().filter(|(_, ms)| ms.abs() >= 0.05);
     let made_of = made_of.map(|(part, ms)| format!("{part} {} ms", millis(ms))).collect::<Vec<_>>().join(", ");
+    let or_dash = |ms: Option<f64>| ms.map_or_else(|| "–".to_owned(), millis);
+    let rival = |rival: &WorstRival| {
+        let shard = match &rival.shard {
+            Some(_) if rival.agrees => "the same".to_owned(),
+            Some(shard) => shard.clone(),
+            None => "none".to_owned(),
+        };
+        let [expected, cost, truth] = [rival.expected_ms, rival.cost_ms, rival.foreseen_ms].map(or_dash);
+        [rival.policy.clone(), shard, expected, cost, truth]
+    };
     let candidate = |candidate: &WorstCandidate| {
-        let or_dash = |ms: Option<f64>| ms.map_or_else(|| "–".to_owned(), millis);
         let terms = (0..6).map(|term| or_dash(candidate.cost.map(|cost| cost.named()[term].1)));
         let total = or_dash(candidate.cost_ms);
         CandidateView {
@@ -194,7 +205,7 @@ fn worst_view(place: usize, worst: &WorstDecision) -> WorstView {
     };
     WorstView {
         title: format!(
-            "{place}. {} ms later than on {}: sent to {} by {}, confidence {} %",
+            "{place}. {}\u{a0}ms later than on {}: sent to {} by {}, confidence {}\u{a0}%",
             millis(worst.regret_ms),
             name(best),
             name(chosen),
@@ -208,6 +219,7 @@ fn worst_view(place: usize, worst: &WorstDecision) -> WorstView {
         made_of,
         reasoning: worst.reasoning.clone(),
         candidates: worst.candidates.iter().map(candidate).collect(),
+        rivals: worst.rivals.iter().map(rival).collect(),
     }
 }
 

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use shardwise_features::Answer;
+use shardwise_features::{Answer, DecisionContext, ServiceTable};
 use shardwise_policies::Policy;
 use shardwise_simulator::{AnswerRecord, Choice, Coverage, Foreseen, Recorder, SimulateOptions};
-use shardwise_types::{HistoryRecord, RiskLevel, ShardId, ShardPrediction};
+use shardwise_types::{CostTerms, HistoryRecord, RiskLevel, ShardId, ShardPrediction};
 
 use super::Played;
 use super::figures::{ConfidenceFigures, ConfidencePoint, CoverageFigures, DeciderFigures, Regret, RegretParts};
@@ -20,7 +20,21 @@ use crate::{CANDIDATE, Contender, EvaluationError, SamplePaths};
 const REGRET_EVERY: usize = 16;
 
 /// What a placer said last, for the one that plays it; one for all routers of a run, which decide one after the other.
-pub type Said = Arc<Mutex<Option<ShardPrediction>>>;
+pub type Said = Arc<Mutex<Option<Spoken>>>;
+
+/// Asks a placer, which stays as it is, what each eligible shard costs in the state in which it has just chosen the one at this
+/// position, by position in the context's fleet.
+pub type Weigh = Arc<dyn Fn(&DecisionContext<'_>, usize) -> Vec<(usize, CostTerms)> + Send + Sync>;
+
+/// A prediction, and what can be asked about it.
+pub struct Spoken {
+    /// The prediction.
+    pub prediction: ShardPrediction,
+    /// The service table that it was made with.
+    pub service_table: Option<Arc<ServiceTable>>,
+    /// What all shards cost by whoever made it.
+    pub weigh: Weigh,
+}
 
 type MakeSpeaker = dyn Fn(&Said) -> Box<dyn Policy> + Send + Sync;
 
@@ -45,7 +59,7 @@ pub fn play(
     let bands = Bands::new(paths);
     let options = SimulateOptions { warm_up: paths.warm_up, regret_every: REGRET_EVERY, ..SimulateOptions::default() };
     let runs = 2 * paths.seeds.len() as u64;
-    let mut worst = Worst::default();
+    let mut worst = Worst::new(paths.world.timing.runtime());
     let (mut regrets, mut rival_regret) = (Regrets::default(), Mean::default());
     let mut answers = AnswerRecord::default();
     let mut coverage = CoverageBy::default();
@@ -133,9 +147,9 @@ impl<'a> Watch<'a> {
         let (Some((_, own)), Some((_, best))) = (own, best) else { return };
         let parts = differences(own, best);
         self.regrets.count(choice, own, best, &parts);
-        let said = self.said.and_then(|said| said.lock().expect("no holder panics").take());
-        if let (Some((worst, seed)), Some(said)) = (&mut self.worst, said) {
-            worst.look(*seed, choice, own.latency_ms - best.latency_ms, parts, &said);
+        let spoken = self.said.and_then(|said| said.lock().expect("no holder panics").take());
+        if let (Some((worst, seed)), Some(spoken)) = (&mut self.worst, spoken) {
+            worst.look(*seed, choice, own.latency_ms - best.latency_ms, parts, &spoken);
         }
     }
 }

@@ -17,6 +17,9 @@ pub(super) struct Bar {
     pub(super) text: String,
 }
 
+/// Bars that are longer than so many times the last limit are cut: beside them nobody would see the limits.
+const MOST_LIMITS: f64 = 4.0;
+
 /// Bars from zero, one below the other; `limits` are drawn across them.
 pub(super) fn bars(
     id: &str,
@@ -33,13 +36,15 @@ pub(super) fn bars(
     let bottom = top + ROW * bars.len() as f64;
     let mut svg = Svg::new(id, (WIDTH, bottom + AXIS_ROOM), title, description);
     let (low, high) = range_of(bars.iter().map(|bar| bar.value).chain(limits.iter().copied()).chain([0.0]));
+    let high = limits.last().map_or(high, |limit| high.min(MOST_LIMITS * limit));
     let x = Scale::linear((low, high), (left, right));
     axis_below(&mut svg, &x, &x.ticks(52.0), (top, bottom), tick_label);
     for (row, bar) in bars.iter().enumerate() {
         let y = top + ROW * (row as f64 + 0.5);
         svg.text((4.0, y), Anchor::Start, "label", &fit(&bar.name, NAMES));
         svg.rect((x.at(0.0), y - 7.0), (x.at(bar.value), y + 7.0), "mark c0");
-        svg.text((x.at(bar.value.max(0.0)) + 6.0, y), Anchor::Start, "label", &bar.text);
+        let arrow = if bar.value > high { "→ " } else { "" };
+        svg.text((x.at(bar.value.max(0.0)) + 6.0, y), Anchor::Start, "label", &format!("{arrow}{}", bar.text));
     }
     for limit in limits {
         svg.line((x.at(*limit), top), (x.at(*limit), bottom), "limit");
@@ -92,7 +97,7 @@ pub(super) fn drift(rows: &[DriftRow]) -> Option<String> {
         "drift",
         "How far features moved",
         "Population stability index of the features that moved furthest; below 0.1 a feature is stable, above 0.25 it is another \
-         population. Both are drawn as lines.",
+         population. Both are drawn as lines; bars that are much longer are cut, with an arrow.",
         "population stability index; lines at 0.1 and 0.25",
         &rows.iter().take(15).map(bar).collect::<Vec<_>>(),
         &[0.1, 0.25],

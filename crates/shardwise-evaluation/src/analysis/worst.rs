@@ -1,86 +1,129 @@
 //! The choices that were furthest from the best.
 
+use shardwise_policies::Runtime;
 use shardwise_simulator::{Choice, Foreseen};
-use shardwise_types::{ShardId, ShardPrediction};
+use shardwise_types::{CostTerms, ShardPrediction};
 
-use super::figures::{RegretParts, WorstCandidate, WorstDecision};
+use super::figures::{RegretParts, WorstCandidate, WorstDecision, WorstRival};
+use super::played::Spoken;
+use crate::CANDIDATE;
 use crate::report::request_facts;
+use crate::rivals::{RivalChoice, rivals};
 
 /// Choices that are kept.
 const MOST: usize = 20;
 
 /// The worst so far, the worst first.
-#[derive(Default)]
 pub(super) struct Worst {
     pub(super) decisions: Vec<WorstDecision>,
+    runtime: Runtime,
 }
 
 impl Worst {
+    pub(super) fn new(runtime: Runtime) -> Self {
+        Self { decisions: Vec::new(), runtime }
+    }
+
     /// Keeps the choice if it is among the worst.
-    pub(super) fn look(
-        &mut self,
-        seed: u64,
-        choice: &Choice<'_>,
-        regret_ms: f64,
-        parts: RegretParts,
-        said: &ShardPrediction,
-    ) {
+    pub(super) fn look(&mut self, seed: u64, choice: &Choice<'_>, regret_ms: f64, parts: RegretParts, spoken: &Spoken) {
         let place = self.decisions.partition_point(|kept| kept.regret_ms >= regret_ms);
         if place == MOST || regret_ms <= 0.0 {
             return;
         }
         self.decisions.truncate(MOST - 1);
-        self.decisions.insert(place, worst_decision(seed, choice, regret_ms, parts, said));
+        let scene = Scene::new(choice, spoken, self.runtime);
+        self.decisions.insert(place, scene.decision(seed, regret_ms, parts));
     }
 }
 
-fn worst_decision(
-    seed: u64,
-    choice: &Choice<'_>,
-    regret_ms: f64,
-    parts: RegretParts,
-    said: &ShardPrediction,
-) -> WorstDecision {
-    let id = |position: usize| &choice.context.fleet.shards[position].id;
-    let best = choice.foreseen.iter().min_by(|a, b| a.1.latency_ms.total_cmp(&b.1.latency_ms));
-    let named: Vec<&ShardId> = said.alternative_shards.iter().map(|alternative| &alternative.shard).collect();
-    let candidate = |position: usize, role: &str| {
-        let shard = id(position);
-        let foreseen = choice.foreseen.iter().find(|(other, _)| *other == position);
-        let alternative = said.alternative_shards.iter().find(|alternative| alternative.shard == *shard);
-        let (cost, expected_ms) = match alternative {
-            _ if *shard == said.recommended_shard => (Some(said.cost), Some(said.expected_latency)),
-            Some(alternative) => (Some(alternative.cost), Some(alternative.expected_latency)),
-            None => (None, None),
+/// A choice with all that others would have made of it.
+struct Scene<'a> {
+    choice: &'a Choice<'a>,
+    said: &'a ShardPrediction,
+    costs: Vec<(usize, CostTerms)>,
+    rivals: Vec<RivalChoice>,
+}
+
+impl<'a> Scene<'a> {
+    fn new(choice: &'a Choice<'a>, spoken: &'a Spoken, runtime: Runtime) -> Self {
+        let (context, chosen) = (choice.context, choice.decision.chosen);
+        let costs = (spoken.weigh)(context, chosen);
+        let rivals = rivals(context, chosen, CANDIDATE, spoken.service_table.clone(), runtime);
+        Self { choice, said: &spoken.prediction, costs, rivals }
+    }
+
+    fn decision(&self, seed: u64, regret_ms: f64, parts: RegretParts) -> WorstDecision {
+        let (choice, said) = (self.choice, self.said);
+        WorstDecision {
+            seed,
+            at: choice.context.decided_at.to_string(),
+            request: request_facts(choice.context.request),
+            regret_ms,
+            parts,
+            confidence: said.confidence.value(),
+            decided_by: choice.decision.decided_by.as_str().to_owned(),
+            reasoning: said.reasoning(),
+            candidates: self.roles().into_iter().map(|(position, role)| self.candidate(position, role)).collect(),
+            rivals: self.rivals.iter().map(|rival| self.rival(rival)).collect(),
+        }
+    }
+
+    /// The positions that are told of, each once.
+    fn roles(&self) -> Vec<(usize, &'static str)> {
+        let best = self.choice.foreseen.iter().min_by(|a, b| a.1.latency_ms.total_cmp(&b.1.latency_ms));
+        let eligible = || self.choice.foreseen.iter().map(|(position, _)| *position);
+        let is_named = |position: &usize| {
+            let shard = &self.choice.context.fleet.shards[*position].id;
+            self.said.alternative_shards.iter().any(|alternative| alternative.shard == *shard)
         };
-        let foreseen_ms = foreseen.map_or(f64::NAN, |(_, there)| there.latency_ms);
+        let by_rivals = self.rivals.iter().filter_map(|rival| rival.chosen);
+        let by_rivals = by_rivals.filter(|position| self.foreseen_ms(*position).is_some());
+        let all = std::iter::once((self.choice.decision.chosen, "chosen"))
+            .chain(best.map(|(position, _)| (*position, "best")))
+            .chain(eligible().filter(is_named).map(|position| (position, "alternative")))
+            .chain(by_rivals.map(|position| (position, "rival")));
+        let mut roles: Vec<(usize, &'static str)> = Vec::new();
+        for (position, role) in all {
+            if roles.iter().all(|(known, _)| *known != position) {
+                roles.push((position, role));
+            }
+        }
+        roles
+    }
+
+    fn candidate(&self, position: usize, role: &str) -> WorstCandidate {
+        let cost = self.cost(position);
         WorstCandidate {
-            shard: shard.as_str().to_owned(),
+            shard: self.name(position),
             role: role.to_owned(),
             cost,
             cost_ms: cost.map(|cost| cost.total_ms()),
-            expected_ms,
-            foreseen_ms,
+            expected_ms: cost.map(|cost| cost.latency_ms()),
+            foreseen_ms: self.foreseen_ms(position).unwrap_or(f64::NAN),
         }
-    };
-    let chosen = choice.decision.chosen;
-    let best = best.map(|(position, _)| *position).filter(|best| *best != chosen);
-    let mut candidates = vec![candidate(chosen, "chosen")];
-    candidates.extend(best.map(|best| candidate(best, "best")));
-    let others = choice.foreseen.iter().map(|(position, _)| *position);
-    let others =
-        others.filter(|position| *position != chosen && Some(*position) != best && named.contains(&id(*position)));
-    candidates.extend(others.map(|position| candidate(position, "alternative")));
-    WorstDecision {
-        seed,
-        at: choice.context.decided_at.to_string(),
-        request: request_facts(choice.context.request),
-        regret_ms,
-        parts,
-        confidence: said.confidence.value(),
-        decided_by: choice.decision.decided_by.as_str().to_owned(),
-        reasoning: said.reasoning(),
-        candidates,
+    }
+
+    fn rival(&self, rival: &RivalChoice) -> WorstRival {
+        WorstRival {
+            policy: rival.policy.clone(),
+            shard: rival.chosen.map(|position| self.name(position)),
+            agrees: rival.chosen == Some(self.choice.decision.chosen),
+            expected_ms: rival.expected_ms,
+            cost_ms: rival.chosen.and_then(|position| self.cost(position)).map(|cost| cost.total_ms()),
+            foreseen_ms: rival.chosen.and_then(|position| self.foreseen_ms(position)),
+        }
+    }
+
+    fn name(&self, position: usize) -> String {
+        self.choice.context.fleet.shards[position].id.as_str().to_owned()
+    }
+
+    fn cost(&self, position: usize) -> Option<CostTerms> {
+        self.costs.iter().find(|(other, _)| *other == position).map(|(_, terms)| *terms)
+    }
+
+    fn foreseen_ms(&self, position: usize) -> Option<f64> {
+        self.choice.foreseen.iter().find(|(other, _)| *other == position).map(|(_, there)| there.latency_ms)
     }
 }
 

@@ -13,7 +13,7 @@ use shardwise_models::{CHAMPION, Manifest, ModelBundle, Registry};
 use shardwise_policies::StrategiesConfig;
 use shardwise_types::{FleetSnapshot, HistoryRecord, PlacementRequest, Timestamp};
 
-use crate::arguments::EvaluateReportArguments;
+use crate::arguments::{EvaluateReportArguments, page_command};
 use crate::commands::analysis::analyse;
 use crate::commands::nightly::{
     Contest, EndOfHistory, NightResult, Period, card_of, champion_of, closed_loop, in_words, model_facts, seeds, table,
@@ -90,6 +90,7 @@ fn evaluate(options: &EvaluateReportArguments, json: bool) -> NightResult<()> {
             None => format!("shardwise · {} · no model", options.name),
         },
         command: command(options),
+        explain: page_command(history.dir(), models, &options.name),
         dataset: dataset_facts(&history, subject.as_ref(), whole),
         model: subject.as_ref().map(Subject::facts).unwrap_or_default(),
         decision: last.and_then(|(request, fleet)| sample(bundle, &end, &request, &fleet)),

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use shardwise_evaluation::RivalChoice;
 use shardwise_features::{DecisionContext, DecisionFeatures, FEATURES, FeatureVector};
 use shardwise_policies::sed::Candidate as Read;
-use shardwise_policies::{Policy, Runtime, Sed, by_name};
+use shardwise_policies::{Policy, Runtime};
 use shardwise_types::{
     CostTerms, MarketSnapshot, OutcomeRecord, PlacementRequest, Response, ShardPrediction, Timestamp,
 };
@@ -14,11 +15,10 @@ use super::compare::{Compared, Difference, Made, compare};
 use super::travel::{Scene, Weighed, Weighing};
 use super::what_if::WhatIf;
 
-/// Policies that decide by nothing but what the router knows at that instant, ties aside.
-const RIVALS: [&str; 5] = ["sed_tab", "sed_tab_lambda", "least_in_flight", "least_reported", "bounded_hash"];
-
 #[derive(Serialize)]
 pub(super) struct Account {
+    /// What makes it again; for the caller to add.
+    pub(super) command: String,
     pub(super) decision_id: u64,
     pub(super) decided_at: Timestamp,
     pub(super) router: String,
@@ -151,6 +151,7 @@ pub(super) fn account(scene: &mut Scene<'_>, runtime: Runtime, what_if: Option<W
     let Scene { decision, context, .. } = scene;
     let known = again.is_some() || !differences.is_empty();
     Account {
+        command: String::new(),
         decision_id: decision.decision_id,
         decided_at: decision.known_at,
         router: decision.router.to_string(),
@@ -247,27 +248,21 @@ fn candidates(context: &DecisionContext<'_>, chosen: usize, weighed: &[Weighed])
     weighed.iter().map(candidate).collect()
 }
 
-/// What others would have chosen in the same state; a tie is broken in favour of the shard that was chosen.
+/// What others would have chosen in the same state.
 fn rivals(scene: &Scene<'_>, runtime: Runtime, weighed: &[Weighed]) -> Vec<Rival> {
+    let Scene { decision, context, chosen, .. } = scene;
     let table = scene.placer().and_then(Policy::service_table);
-    let table_alone = table.map(|table| Box::new(Sed::offline(table, runtime)) as Box<dyn Policy>);
-    let others = RIVALS.iter().filter(|name| **name != scene.decision.policy);
-    let others = others.filter_map(|name| by_name(name, runtime));
-    table_alone.into_iter().chain(others).map(|policy| rival(scene, policy, weighed)).collect()
-}
-
-fn rival(scene: &Scene<'_>, mut policy: Box<dyn Policy>, weighed: &[Weighed]) -> Rival {
-    let table = policy.service_table();
-    let context = DecisionContext { service_table: table.as_deref(), ..scene.context };
-    let decided = policy.revisit(&context, scene.chosen).and_then(Result::ok);
-    let chosen = decided.map(|decision| decision.chosen);
-    let cost = weighed.iter().find(|weighed| Some(weighed.position) == chosen).and_then(|weighed| weighed.terms);
-    Rival {
-        policy: policy.name().to_owned(),
-        shard: chosen.map(|position| context.fleet.shards[position].id.to_string()),
-        agrees: chosen == Some(scene.chosen),
-        propensity: decided.map(|decision| decision.propensity),
-        expected_ms: decided.and_then(|decision| decision.predicted_ms),
-        cost_ms: cost.map(|terms| terms.total_ms()),
-    }
+    let rival = |rival: RivalChoice| {
+        let cost =
+            weighed.iter().find(|weighed| Some(weighed.position) == rival.chosen).and_then(|weighed| weighed.terms);
+        Rival {
+            policy: rival.policy,
+            shard: rival.chosen.map(|position| context.fleet.shards[position].id.to_string()),
+            agrees: rival.chosen == Some(*chosen),
+            propensity: rival.propensity,
+            expected_ms: rival.expected_ms,
+            cost_ms: cost.map(|terms| terms.total_ms()),
+        }
+    };
+    shardwise_evaluation::rivals(context, *chosen, &decision.policy, table, runtime).into_iter().map(rival).collect()
 }

@@ -43,7 +43,7 @@ impl Made {
     }
 
     /// The fields in words from which every bit can be read.
-    fn fields(&self) -> [(&'static str, String); 6] {
+    pub(super) fn fields(&self) -> [(&'static str, String); 6] {
         let fallback = self.fallback_reason.map_or("none", FallbackReason::as_str);
         [
             ("shard", self.shard.clone()),

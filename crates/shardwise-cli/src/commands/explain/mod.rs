@@ -2,6 +2,7 @@
 
 mod account;
 mod compare;
+mod page;
 mod travel;
 mod what_if;
 mod words;
@@ -33,7 +34,10 @@ pub(crate) fn run(options: &ExplainArguments, json: bool) -> miette::Result<()> 
     match (options.decision, options.sample) {
         (Some(id), _) => {
             let account = journey.explain(id)?;
-            if json { output::print_json(&account) } else { words::print(&account) }
+            if let Some(path) = &options.html {
+                page::write(path, &account)?;
+            }
+            if json { output::print_json(&account) } else { words::print(&account, options.html.as_deref()) }
         }
         (None, sample) => {
             let found = journey.check(sample.unwrap_or(1))?;
@@ -148,6 +152,7 @@ impl<'a> Journey<'a> {
             return Err(miette!(help = help, "decision {id} went to {shard}, which had not reported before"));
         };
         let mut account = account(&mut scene, runtime, None);
+        account.command = self.options.command(account.decision_id);
         account.what_if = what_if(&scene, &self.options.what_if)?;
         account.notes = std::mem::take(&mut self.notes);
         if scene.is_by_stranger() {

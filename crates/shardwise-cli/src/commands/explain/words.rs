@@ -1,5 +1,8 @@
 //! A decision for people, on a terminal of eighty columns.
 
+use std::path::Path;
+
+use shardwise_evaluation::visible;
 use shardwise_features::{FEATURES, FeatureGroup};
 use shardwise_types::{ErrorClass, PlacementRequest};
 
@@ -27,19 +30,21 @@ pub(super) fn print_check(checked: &Checked) -> miette::Result<()> {
     );
     println!("{feature_rows} logged feature vectors compared with them");
     for differing in &checked.different {
-        println!("decision {} by {}:", differing.decision_id, differing.policy);
+        println!("decision {} by {}:", differing.decision_id, visible(&differing.policy));
         for difference in differing.differences.iter().take(MOST_FEATURES) {
-            println!("  {}: {} was logged, {} is computed", difference.field, difference.logged, difference.again);
+            let Difference { field, logged, again } = difference;
+            println!("{}", visible(&format!("  {field}: {logged} was logged, {again} is computed")));
         }
     }
     checked.notes.iter().for_each(|note| say("note", note));
     Ok(())
 }
 
-pub(super) fn print(account: &Account) -> miette::Result<()> {
+pub(super) fn print(account: &Account, page: Option<&Path>) -> miette::Result<()> {
     let model = account.model_version.as_deref().map_or(String::new(), |version| format!(", model {version}"));
     println!("decision {} at {}", account.decision_id, account.decided_at);
-    println!("by {} in {}, policy {}{model}\n", account.router, account.router_region, account.policy);
+    let by = format!("by {} in {}, policy {}{model}", account.router, account.router_region, account.policy);
+    println!("{}\n", visible(&by));
     say_request(&account.request);
     say_knew(&account.knew);
     say_logged(account);
@@ -51,6 +56,7 @@ pub(super) fn print(account: &Account) -> miette::Result<()> {
     say_outcome(account.outcome.as_ref());
     account.what_if.iter().for_each(print_what_if);
     account.notes.iter().for_each(|note| say("note", note));
+    page.iter().for_each(|page| println!("page     {}", page.display()));
     Ok(())
 }
 
@@ -58,6 +64,7 @@ pub(super) fn print(account: &Account) -> miette::Result<()> {
 fn say(label: &str, text: &str) {
     let mut line = format!("{label:<LABEL_WIDTH$}");
     let mut is_empty = true;
+    let text = visible(text);
     for word in text.split_whitespace() {
         if !is_empty && line.chars().count() + 1 + word.chars().count() > LINE_WIDTH {
             println!("{line}");
@@ -217,10 +224,11 @@ fn print_what_if(what_if: &WhatIf) {
     }
 }
 
-/// A name that fits, with its end left out.
+/// A name that fits, with its end left out and nothing in it hidden.
 fn cut(name: &str, width: usize) -> String {
+    let name = visible(name);
     match name.chars().count() > width {
         true => name.chars().take(width - 1).chain(['…']).collect(),
-        false => name.to_owned(),
+        false => name,
     }
 }

@@ -11,7 +11,9 @@ use shardwise_simulator::{Workload, WorldSpec};
 use shardwise_types::{HistoryRecord, Timestamp};
 
 use super::Night;
+use super::evaluate::Period;
 use super::failure::{NightResult, history_is_broken};
+use super::window::{Played, Window};
 use crate::commands::placers::placer;
 use crate::output::{Stage, note};
 
@@ -47,7 +49,7 @@ impl Night<'_> {
         Ok(())
     }
 
-    /// The world, the arrivals of the days before the held-out ones, and the share of them that is warm-up.
+    /// The world, the arrivals of the days before the held-out ones, or the last of many, and the share of them that is warm-up.
     fn before_the_test(&self, card: &DatasetCard) -> NightResult<Option<(WorldSpec, Workload, f64)>> {
         let Some(world) = self.history.world_json() else { return Ok(None) };
         let world: WorldSpec = serde_json::from_str(world).map_err(history_is_broken)?;
@@ -55,22 +57,23 @@ impl Night<'_> {
         let test_from = card.splits.test.from;
         let held_out_ns = card.to.nanos() - test_from.nanos();
         let from = Timestamp::from_nanos(test_from.nanos() - PERIODS * held_out_ns).max(card.from);
-        let (mut decisions, mut market) = (Vec::new(), Vec::new());
+        let measured_from = Timestamp::from_nanos(test_from.nanos() - held_out_ns);
+        let mut window = Window::new(measured_from);
         for record in self.history.records(Some(from), Some(test_from))? {
             match record? {
-                HistoryRecord::Decision(mut decision) => {
-                    (decision.logged_shards, decision.logged_features) = (Vec::new(), Vec::new());
-                    decisions.push(*decision);
-                }
-                HistoryRecord::Market(minute) => market.push(minute),
+                HistoryRecord::Decision(decision) => window.decided(*decision),
+                HistoryRecord::Market(minute) => window.heard(minute),
                 HistoryRecord::Report(_) | HistoryRecord::Outcome(_) | HistoryRecord::Shadow(_) => {}
             }
         }
+        let Played { decisions, market, measured } =
+            window.close(Period { from, test_from: measured_from, to: test_from });
         if decisions.is_empty() {
             note("nothing was decided before the held-out days, so confidence is not calibrated on this history");
             return Ok(None);
         }
         let workload = Workload::from_decisions(&world, decisions, market, card.from).map_err(history_is_broken)?;
-        Ok(Some((world, workload, 1.0 / PERIODS as f64)))
+        let warm_up = if measured.is_whole { 1.0 / PERIODS as f64 } else { measured.warm_up(&workload) };
+        Ok(Some((world, workload, warm_up)))
     }
 }

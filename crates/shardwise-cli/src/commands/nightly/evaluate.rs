@@ -7,14 +7,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shardwise_datasets::{DatasetCard, History};
 use shardwise_evaluation::{
-    ClosedLoop, Evidence, Fact, SamplePaths, ShadowTest, Verdict, judge, run as run_closed_loop, until_decided,
+    ClosedLoop, Evidence, Fact, SamplePaths, ShadowTest, Verdict, grouped, judge, run as run_closed_loop, until_decided,
 };
 use shardwise_models::{AliasMove, BundleError, CHAMPION, Judgement, ModelBundle, Registry, RegistryError};
 use shardwise_simulator::{Workload, WorldError, WorldSpec, WorldSurvey};
-use shardwise_types::{FleetSnapshot, HistoryRecord, MarketRecord, PlacementRequest, Timestamp};
+use shardwise_types::{FleetSnapshot, HistoryRecord, PlacementRequest, Timestamp};
 
 use super::failure::{NightFailure, NightResult, history_is_broken, stop_if_interrupted};
 use super::report::table;
+use super::window::{Measured, Played, Window, learned_from};
 use super::{Night, Outcome, TrainedVersion};
 use crate::commands::contenders::{contenders, without_model};
 use crate::commands::files;
@@ -23,8 +24,6 @@ use crate::output::{self, Stage, note};
 
 /// Seeds of the closed loop begin here; lower ones are for tuning.
 const FIRST_SEED: u64 = 11;
-/// Routers learn online through this many times the measured period before it begins, where the history is that long.
-const WARM_UP_PERIODS: i64 = 4;
 /// Policies that need no model and play beside it; the verdict asks for the last two.
 const RIVALS: [&str; 5] = ["random", "p2c_in_flight", "least_in_flight", "sed_tab", "sed_tab_lambda"];
 
@@ -52,13 +51,14 @@ impl From<&DatasetCard> for Period {
     }
 }
 
-/// The held-out end of the history, to be played again.
+/// The held-out end of the history, to be played again, or the last part of a long one.
 pub(crate) struct EndOfHistory {
-    /// From where routers learn, and from where it is measured.
+    /// The held-out end, and what comes before it of which it is told.
     period: Period,
     workload: Workload,
     pub(crate) world: WorldSpec,
-    /// Share of the workload before the held-out period.
+    measured: Measured,
+    /// Share of the workload before it is measured.
     warm_up: f64,
     /// Whether nobody knows the true world, and this one was estimated.
     is_estimated: bool,
@@ -69,30 +69,28 @@ type LastRequest = Option<(PlacementRequest, FleetSnapshot)>;
 
 impl EndOfHistory {
     /// Reads what was known before `to`: arrivals for the closed loop where there is a world, and the last request with the
-    /// fleet as it was then.
+    /// fleet as it was then. What is held is bounded, however long the history is.
     pub(crate) fn read(history: &History, whole: Period, to: Timestamp) -> NightResult<(Option<Self>, LastRequest)> {
         let test_from = whole.test_from;
-        let measured_ns = whole.to.nanos() - test_from.nanos();
-        let from = Timestamp::from_nanos(test_from.nanos() - WARM_UP_PERIODS * measured_ns).max(whole.from);
-        let (mut decisions, mut market, mut reports) = (Vec::new(), Vec::<MarketRecord>::new(), Vec::new());
+        let from = learned_from(test_from, whole);
+        let (mut window, mut reports) = (Window::new(test_from), Vec::new());
         let network = history.network();
         let mut fleet = FleetSnapshot::new(Vec::new(), network.clone(), network.default_region.clone())
             .map_err(history_is_broken)?;
         for record in history.records(Some(from), Some(to))? {
             match record? {
-                HistoryRecord::Decision(mut decision) => {
+                HistoryRecord::Decision(decision) => {
                     // The fleet is kept as the last decision saw it.
                     reports.drain(..).for_each(|report| fleet.apply_report(&report));
                     fleet.router_region.clone_from(&decision.router_region);
-                    (decision.logged_shards, decision.logged_features) = (Vec::new(), Vec::new());
-                    decisions.push(*decision);
+                    window.decided(*decision);
                 }
                 HistoryRecord::Report(report) => reports.push(*report),
-                HistoryRecord::Market(minute) => market.push(minute),
+                HistoryRecord::Market(minute) => window.heard(minute),
                 HistoryRecord::Outcome(_) | HistoryRecord::Shadow(_) => {}
             }
         }
-        let last = decisions.last().map(|last| (last.request.clone(), fleet));
+        let last = window.last().map(|last| (last.request.clone(), fleet));
         let (world, counts_from, is_estimated) = match history.world_json() {
             Some(world) => {
                 let world: WorldSpec = serde_json::from_str(world).map_err(history_is_broken)?;
@@ -107,16 +105,42 @@ impl EndOfHistory {
                 }
             },
         };
+        let Played { decisions, market, measured } = window.close(whole);
         let workload = Workload::from_decisions(&world, decisions, market, counts_from).map_err(history_is_broken)?;
-        let span_ns = (workload.end.nanos() - workload.start.nanos()).max(1);
-        let warm_up = (test_from.nanos() - workload.start.nanos()).max(0) as f64 / span_ns as f64;
+        let warm_up = measured.warm_up(&workload);
         let period = Period { from, test_from, to };
-        Ok((Some(Self { period, workload, world, warm_up, is_estimated }), last))
+        Ok((Some(Self { period, workload, world, measured, warm_up, is_estimated }), last))
     }
 
-    /// From where routers learn, and from where it is measured.
+    /// The held-out end, and as much before it as routers would learn from were all of it measured.
     pub(crate) fn period(&self) -> Period {
         self.period
+    }
+
+    /// From where it is measured: from where it is held out, or later.
+    pub(crate) fn measured_from(&self) -> Timestamp {
+        self.measured.from
+    }
+
+    /// What the paths are made of, in words.
+    fn setting(&self) -> Vec<Fact> {
+        let world = if self.is_estimated { "estimated from the history" } else { "the one that made the history" };
+        let Measured { from, requests, learned, held_out, .. } = self.measured;
+        let (requests, learned) = (grouped(requests), grouped(learned));
+        let mut setting = vec![
+            Fact::new("world", world),
+            Fact::new("measured", format!("{requests} of them, from {from} on; routers learn from {learned} before")),
+        ];
+        if self.measured.requests < held_out {
+            let of = grouped(held_out);
+            setting.push(Fact::new(
+                "cut",
+                format!(
+                    "{of} requests are held out; the last {requests} are played, which is as much as a report holds"
+                ),
+            ));
+        }
+        setting
     }
 
     /// What all contenders are run on.
@@ -311,8 +335,7 @@ pub(crate) fn closed_loop(
         stage.count(done as u64, all as u64, format!("{done} of {all} runs, last {policy}"));
     };
     let mut closed_loop = run_closed_loop(&end.paths(seeds), &contenders, &progress, output::interrupt_flag())?;
-    let world = if end.is_estimated { "estimated from the history" } else { "the one that made the history" };
-    closed_loop.setting.push(Fact::new("world", world));
+    closed_loop.setting.extend(end.setting());
     stage.into_inner().expect("no holder panics").done("all on the same sample paths");
     Ok(closed_loop)
 }

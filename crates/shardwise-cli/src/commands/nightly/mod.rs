@@ -12,6 +12,7 @@ mod quality;
 mod report;
 mod retention;
 mod run_folder;
+mod window;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;

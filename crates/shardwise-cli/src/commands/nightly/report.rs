@@ -16,7 +16,7 @@ use super::evaluate::Judged;
 use super::failure::NightResult;
 use super::quality::in_a_line;
 use super::{Found, Night, Outcome, TrainedVersion};
-use crate::arguments::NightlyArguments;
+use crate::arguments::{NightlyArguments, page_command};
 use crate::commands::{files, predict};
 
 impl Night<'_> {
@@ -28,6 +28,7 @@ impl Night<'_> {
         let input = ReportInput {
             title: format!("shardwise · {} · {}", self.options.name, trained.version),
             command: self.command(),
+            explain: page_command(&self.options.history, &self.models, &self.options.name),
             dataset: dataset_facts(card, &trained.metrics, &self.options.history),
             model: ModelFacts {
                 card: card_of(&manifest),
