@@ -1,7 +1,7 @@
 //! One import from end to end.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use shardwise_types::Timestamp;
 
