@@ -102,8 +102,18 @@ fn answer_one(mut stream: TcpStream, answer: &dyn Fn(&Request) -> Answer) {
 
 /// Asks `host:port` for a path; all of the answer, or `None` when there is none.
 pub(crate) fn get(address: &str, path: &str) -> Option<String> {
+    ask(address, &format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n"))
+}
+
+/// What is answered to JSON.
+pub(crate) fn post(address: &str, path: &str, json: &str) -> Option<String> {
+    let length = json.len();
+    ask(address, &format!("POST {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n{json}"))
+}
+
+fn ask(address: &str, request: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").ok()?;
+    stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     Some(answer)

@@ -16,6 +16,7 @@ mod import_prometheus;
 mod import_rows;
 mod judge;
 mod kills;
+mod live;
 mod mlflow;
 mod mlflow_server;
 mod models;

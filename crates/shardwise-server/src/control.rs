@@ -27,9 +27,11 @@ pub(crate) const PATH: &str = "/v1/control/";
 pub(crate) struct HttpTransport {
     own: InProcess,
     agent: ureq::Agent,
-    /// Where an endpoint answers, as `http://host:port`.
-    address_of: Box<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    address_of: Box<AddressOf>,
 }
+
+/// Where an endpoint answers, as `http://host:port`.
+type AddressOf = dyn Fn(&str) -> Option<String> + Send + Sync;
 
 impl HttpTransport {
     pub(crate) fn new(address_of: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {

@@ -33,7 +33,7 @@ pub(crate) struct Decided {
 impl Decider {
     pub(crate) fn rival(policy: Box<dyn Policy>, seed: u64) -> Self {
         let name = policy.name().to_owned();
-        Self::Rival { name, policy: Mutex::new((policy, StdRng::seed_from_u64(seed))) }
+        Self::Rival { name, policy: Mutex::new((policy, Box::new(StdRng::seed_from_u64(seed)))) }
     }
 
     pub(crate) fn name(&self) -> &str {

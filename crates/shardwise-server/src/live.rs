@@ -203,15 +203,14 @@ impl Live {
             shadow.observe(&logged);
         }
         let shard = fleet.shards[decision.chosen].id.clone();
-        if self.pending.has_room() {
-            let mut ticket = self.router.on_dispatch(&context, decision.chosen);
-            ticket.forecast = decision.forecast;
-            let waiting = Waiting { request: request.clone(), shard: shard.clone(), ticket, decided_at };
-            self.pending.insert(decision_id, waiting);
-        }
         self.accepted.count();
         self.figures.decide(decision.decided_by, decision.fallback_reason);
         self.recent.note(decided_at, decision_id, &request, &shard, &decision, prediction.as_ref());
+        if self.pending.has_room() {
+            let mut ticket = self.router.on_dispatch(&context, decision.chosen);
+            ticket.forecast = decision.forecast;
+            self.pending.insert(decision_id, Waiting { request, shard: shard.clone(), ticket, decided_at });
+        }
         let said = prediction.map_or_else(
             || Said::Plain {
                 recommended_shard: shard,

@@ -182,7 +182,7 @@ impl Figures {
         counts(encoder, "forecasts_within", help, Some("quantile"), quantiles)?;
         let [expected, measured] = live.figures.seconds_foretold();
         let help = "Sum of the measured latencies over the sum of the foretold ones; 1 is calibrated";
-        gauge(encoder, "calibration", help, Some(Unit::Ratios), if expected > 0.0 { measured / expected } else { 1.0 })
+        gauge(encoder, "calibration_ratio", help, None, if expected > 0.0 { measured / expected } else { 1.0 })
     }
 
     fn answers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -290,7 +290,7 @@ impl Figures {
         let ages = known().map(|(id, report)| (id, now.millis_since(report.known_at) / 1e3));
         gauges(encoder, "shard_report_age", "Age of the last report", Some(Unit::Seconds), Some("shard"), ages)?;
         let loads = fleet.shards.iter().filter_map(|shard| Some((shard.id.as_str(), f64::from(shard.load()?))));
-        gauges(encoder, "shard_load", "Load as reported", Some(Unit::Ratios), Some("shard"), loads)?;
+        gauges(encoder, "shard_load_ratio", "Load as reported", None, Some("shard"), loads)?;
         let healthy = known().map(|(id, report)| (id, f64::from(u8::from(report.healthy))));
         gauges(encoder, "shard_healthy", "Whether it calls itself healthy: 1 or 0", None, Some("shard"), healthy)?;
         let breakers = fleet.shards.iter().map(|shard| {

@@ -69,7 +69,7 @@ pub(super) fn summary(app: &App) -> Value {
             "ageDays": bundle.as_ref().map(|b| live.clock.now().millis_since(b.manifest().trained_to) / 86_400_000.0),
             "registryUnreachable": app.models.is_unreachable(),
         },
-        "gate": live.decider.placer().map(|placer| match placer.trust() {
+        "gate": live.decider.placer().filter(|_| bundle.is_some()).map(|placer| match placer.trust() {
             Trust::Model => "model",
             Trust::Table => "service_table",
             Trust::Online => "online_estimates",

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shardwise_control::commands::{self, ChangeOptions, Changed, LimitsOptions, RollbackOptions, SplitOptions};
-use shardwise_control::{ControlError, ControlPlane, Outcome, ShardLimits};
+use shardwise_control::{AgentHost, ControlError, ControlPlane, Outcome, ShardLimits};
 
 use super::problem::Problem;
 use super::{App, body};
@@ -92,7 +92,7 @@ fn told(changed: Result<Changed, ControlError>) -> Result<Json<Value>, Problem> 
 /// `GET /v1/config`
 pub(super) async fn show(State(app): State<Arc<App>>) -> Json<Value> {
     let coordinator = app.control.get().and_then(|control| control.plane.as_ref()).map(ControlPlane::status);
-    Json(json!({ "agent": app.live.agent.get().map(|agent| agent.status()), "coordinator": coordinator }))
+    Json(json!({ "agent": app.live.agent.get().map(AgentHost::status), "coordinator": coordinator }))
 }
 
 /// `GET /v1/config/history`

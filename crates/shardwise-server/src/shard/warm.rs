@@ -68,7 +68,8 @@ impl WarmSet {
 
     /// Memory that they take, in MB.
     pub(super) fn used_mb(&self) -> f32 {
-        self.loaded.iter().map(|loaded| loaded.memory_mb).sum()
+        // From 0 on: the sum of nothing would be -0.
+        self.loaded.iter().fold(0.0, |sum, loaded| sum + loaded.memory_mb)
     }
 
     fn expire(&mut self, now: Instant) {

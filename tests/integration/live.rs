@@ -1,0 +1,213 @@
+//! The live system as processes: shards that run functions, routers that place, clients that ask, and what is left in the history.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::http::{get, post};
+use crate::support::{command, json as run_json, root, shardwise, skipped, text};
+
+/// A process that ends when the test does, however it does.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Running {
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.0.id().to_string()]).status();
+        assert!(sent.expect("kill is everywhere").success());
+    }
+
+    /// What it printed last, once it has ended by itself.
+    fn result(mut self) -> Value {
+        let output = self.0.stdout.take().expect("piped");
+        let last = BufReader::new(output).lines().map(|line| line.expect("UTF-8")).last();
+        assert!(self.0.wait().expect("it ends").success());
+        serde_json::from_str(&last.expect("a result")).expect("JSON")
+    }
+}
+
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").to_string()
+}
+
+/// Starts a router and waits until it answers.
+fn serve(folder: &Path, address: &str, options: &[&str]) -> Running {
+    let data = folder.join("data");
+    let fleet = root().join("data/sample-fleet.json");
+    let fleet = if folder.join("fleet/fleet.json").exists() { folder.join("fleet/fleet.json") } else { fleet };
+    let fixed = ["serve", "--listen", address, "--data", text(&data), "--fleet", text(&fleet), "--json"];
+    let child = command(&[&fixed, options].concat()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+    let running = Running(child.expect("the binary starts"));
+    wait_until("the router answers", || ask(address, "/v2/health/ready").is_some());
+    running
+}
+
+/// Starts shards that report to a router, and waits for the file that says where they are.
+fn fleet(folder: &Path, shards: &str, router: &str) -> Running {
+    let (dir, router) = (folder.join("fleet"), format!("http://{router}"));
+    let arguments = ["fleet", "up", "--shards", shards, "--dir", text(&dir), "--report-to", &router, "--no-restart"];
+    let child = command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let running = Running(child.expect("the binary starts"));
+    wait_until("the fleet is up", || dir.join("fleet.json").exists());
+    running
+}
+
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    for _ in 0..600 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("not within a minute: {what}");
+}
+
+/// A JSON document of a router; none when it does not answer with one.
+fn ask(address: &str, path: &str) -> Option<Value> {
+    let response = get(address, path)?;
+    let is_ok = response.lines().next().is_some_and(|line| line.contains(" 200 "));
+    if is_ok { serde_json::from_str(body(&response)).ok() } else { None }
+}
+
+fn body(response: &str) -> &str {
+    response.split_once("\r\n\r\n").map_or("", |(_, body)| body)
+}
+
+fn place(address: &str) -> Option<String> {
+    let request = std::fs::read_to_string(root().join("data/sample-request.json")).expect("the sample");
+    let response = post(address, "/v1/predict-optimal-shard", &request)?;
+    let answer: Value = serde_json::from_str(body(&response)).ok()?;
+    answer["decisionId"].as_str().map(str::to_owned)
+}
+
+fn import(folder: &Path) -> Value {
+    let (journal, out) = (folder.join("data/journal"), folder.join("history"));
+    run_json(&["history", "import", "--from", "journal", "--input", text(&journal), "--out", text(&out)])
+}
+
+#[test]
+fn shards_run_what_routers_place_and_all_of_it_becomes_history() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let address = free_address();
+    let fleet = fleet(folder.path(), "3", &address);
+    let router = serve(folder.path(), &address, &["--models", text(&root().join("models")), "--router", "live"]);
+    wait_until("all shards report", || {
+        ask(&address, "/v1/status").is_some_and(|status| status["reports"]["new"].as_u64() >= Some(6))
+    });
+    let target = format!("live=http://{address}");
+    let options = ["--rate", "40", "--duration", "6", "--block", "2", "--settle", "0.5"];
+    let scenario = ["loadtest", "--scenario", "market_volatility", "--target", &target];
+    let compared = run_json(&[&scenario[..], &options].concat());
+    let arm = &compared["arms"][0];
+    assert_eq!((&arm["failures"], &arm["outcomesLost"]), (&json!({}), &json!(0)), "{arm}");
+    assert!(arm["requests"].as_u64() > Some(50) && arm["shards"].as_object().expect("shards").len() > 1, "{arm}");
+
+    // A split holds everywhere at one instant, the router included; with a shard that is gone the next one holds nowhere.
+    let server = format!("http://{address}");
+    let split = |weights: &str| {
+        let arguments = ["config", "split", "--server", &server, "--function", "f", "--why", "test", "--step", weights];
+        shardwise(&[&arguments[..], &["--json"]].concat())
+    };
+    let shards = ask(&address, "/v1/fleet").expect("a fleet")["shards"].clone();
+    let names: Vec<&str> =
+        shards.as_array().expect("shards").iter().map(|shard| shard["id"].as_str().expect("id")).collect();
+    let changed = split(&format!("{}=1", names[1]));
+    assert_eq!(changed.status.code(), Some(0), "{}", String::from_utf8_lossy(&changed.stderr));
+    wait_until("version 1 holds", || ask(&address, "/v1/config").is_some_and(|config| config["agent"]["serves"] == 1));
+    let pid = std::fs::read_to_string(folder.path().join("fleet/fleet.json")).expect("the fleet's file");
+    let pid = serde_json::from_str::<Value>(&pid).expect("JSON")["shards"][0]["pid"].to_string();
+    assert!(Command::new("kill").args(["-KILL", &pid]).status().expect("kill is everywhere").success());
+    let withdrawn = split(&format!("{}=1", names[2]));
+    assert_eq!(withdrawn.status.code(), Some(3), "{}", String::from_utf8_lossy(&withdrawn.stderr));
+    assert_eq!(ask(&address, "/v1/config").expect("a configuration")["agent"]["serves"], 1);
+    let history = run_json(&["config", "history", "--server", &server]);
+    let outcomes: Vec<&Value> = history["changes"].as_array().expect("changes").iter().map(|c| &c["outcome"]).collect();
+    assert_eq!(outcomes, ["withdrawn", "committed"]);
+
+    let before = ask(&address, "/v1/status").expect("a status");
+    router.signal("TERM");
+    let summary = router.result();
+    drop(fleet);
+    assert_eq!(summary["dropped"], 0);
+    let report = import(folder.path());
+    assert_eq!(report["refused"], 0, "{report}");
+    assert_eq!(report["stored"]["decisions"], summary["decisions"]);
+    assert_eq!(report["stored"]["outcomes"], summary["outcomes"]);
+    assert!(report["stored"]["shard_reports"].as_u64() >= before["reports"]["new"].as_u64(), "{report} {before}");
+    let (history, dataset) = (folder.path().join("history"), folder.path().join("dataset"));
+    let built = run_json(&["dataset", "build", "--history", text(&history), "--out", text(&dataset)]);
+    assert!(built["rows"].as_u64() > Some(50), "{built}");
+}
+
+#[test]
+fn of_a_router_that_is_killed_at_most_a_second_is_lost_and_that_is_counted() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let address = free_address();
+    let router = serve(folder.path(), &address, &[]);
+    let answered = (0..300).filter_map(|_| place(&address)).count() as u64;
+    assert_eq!(answered, 300);
+    router.signal("KILL");
+    drop(router);
+    let again = serve(folder.path(), &address, &[]);
+    let status = ask(&address, "/v1/status").expect("a status");
+    let lost = status["journal"]["lostBefore"].as_u64().expect("a count");
+    again.signal("TERM");
+    again.result();
+    let kept = import(folder.path())["stored"]["decisions"].as_u64().unwrap_or(0);
+    assert_eq!(kept + lost, answered, "{kept} kept, {lost} lost");
+}
+
+/// A program that the environment names, or that is on the path.
+fn program(variable: &str, name: &str) -> Option<PathBuf> {
+    let named = std::env::var_os(variable).map(|path| PathBuf::from(path).with_file_name(name));
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let found = || std::env::split_paths(&paths).map(|folder| folder.join(name)).find(|path| path.is_file());
+    named.filter(|path| path.is_file()).or_else(found)
+}
+
+#[test]
+fn prometheus_takes_the_metrics_and_the_rules() {
+    let Some(promtool) = program("SHARDWISE_PROMETHEUS", "promtool") else {
+        skipped("no promtool on PATH, and none beside SHARDWISE_PROMETHEUS");
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let address = free_address();
+    let _router = serve(folder.path(), &address, &["--models", text(&root().join("models"))]);
+    place(&address).expect("a decision");
+    let response = get(&address, "/metrics").expect("an answer");
+    let file = folder.path().join("metrics");
+    std::fs::write(&file, body(&response)).expect("writable");
+    let metrics = std::fs::File::open(&file).expect("readable");
+    let checked = Command::new(&promtool).args(["check", "metrics"]).stdin(metrics).output().expect("it starts");
+    let said = [checked.stdout, checked.stderr].concat();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&said));
+    let rules = root().join("crates/shardwise-server/deploy/alerts.yaml");
+    let checked = Command::new(&promtool).args(["check", "rules", text(&rules)]).output().expect("it starts");
+    let said = [checked.stdout, checked.stderr].concat();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&said));
+
+    // Every metric that a rule or the dashboard asks for is there.
+    let known: std::collections::BTreeSet<&str> =
+        body(&response).lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    for name in ["alerts.yaml", "grafana.json"] {
+        let path = root().join("crates/shardwise-server/deploy").join(name);
+        let text = std::fs::read_to_string(&path).expect("readable");
+        for word in text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')) {
+            let metric = word.strip_suffix("_bucket").unwrap_or(word);
+            let is_metric = word.starts_with("shardwise_") && !word.ends_with('_');
+            assert!(!is_metric || known.contains(metric), "{name} asks for {word}, which is not among {known:?}");
+        }
+    }
+}
