@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
@@ -142,7 +143,7 @@ fn members(app: &App) -> Vec<shardwise_control::Member> {
 /// `POST /v1/control/{endpoint}`: what agents ask the coordinator, and it them.
 pub(super) async fn endpoint(
     State(app): State<Arc<App>>,
-    Path(endpoint): Path<String>,
+    endpoint: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Vec<u8>, Problem> {
