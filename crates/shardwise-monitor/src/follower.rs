@@ -27,6 +27,11 @@ pub trait ReportSink: Send + Sync {
     /// # Errors
     /// The record is not stored, nor will it be: the same record is handed in again later.
     fn append(&self, record: &ReportRecord) -> Result<(), SinkError>;
+
+    /// Calls `take`, which has the view take in an envelope; for those that must know of it before anything else happens.
+    fn take_in(&self, take: &dyn Fn() -> Ingested) -> Ingested {
+        take()
+    }
 }
 
 /// Reads the router's wall clock.
@@ -177,7 +182,7 @@ impl Follower {
                 return self.acknowledge(delivery).await;
             }
         };
-        match self.view.ingest(&envelope, now) {
+        match self.sink.take_in(&|| self.view.ingest(&envelope, (self.clock)())) {
             Ingested::New(record) | Ingested::Late(record) => unsaved.push(envelope.id(), record, delivery),
             Ingested::Duplicate => {
                 if let Some(delivery) = unsaved.keep_copy(&envelope.id(), delivery) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shardwise_monitor::{BusError, Follower, FollowerConfig, NatsBus, NatsConfig, ReportSink, SinkError};
+use shardwise_monitor::{BusError, Follower, FollowerConfig, Ingested, NatsBus, NatsConfig, ReportSink, SinkError};
 use shardwise_types::{HistoryRecord, ReportRecord};
 use tokio::sync::watch;
 
@@ -17,9 +17,11 @@ struct Journaled {
 
 impl ReportSink for Journaled {
     fn append(&self, record: &ReportRecord) -> Result<(), SinkError> {
-        // It is heard whether or not the disk takes it; hearing it again changes nothing.
-        self.live.hear(record);
         self.keep.durably(HistoryRecord::Report(Box::new(record.clone()))).map_err(SinkError::from)
+    }
+
+    fn take_in(&self, take: &dyn Fn() -> Ingested) -> Ingested {
+        self.live.take_in(take)
     }
 }
 

@@ -18,7 +18,7 @@ pub(crate) enum Decider {
     /// A rival. One thread at a time: it is there to be measured, not to be fast.
     Rival {
         name: String,
-        policy: Mutex<(Box<dyn Policy>, StdRng)>,
+        policy: Mutex<(Box<dyn Policy>, Box<StdRng>)>,
     },
 }
 

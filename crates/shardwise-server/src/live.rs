@@ -1,18 +1,18 @@
 //! One router at work: decides, remembers what waits for its outcome, logs, and learns from what comes back.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use shardwise_control::{AgentHost, Pick};
 use shardwise_features::{DecisionContext, RouterState};
 use shardwise_inference::{DecisionLog, LoggedDecision, LoggedOutcome, Shadow};
-use shardwise_monitor::FleetView;
+use shardwise_monitor::{FleetView, Ingested};
 use shardwise_policies::{Decision, Observed, Rules, eligible};
 use shardwise_types::{
-    DecidedBy, ErrorClass, FallbackReason, InvalidInput, MarketSnapshot, NoEligibleShard, PlacementRequest,
-    ReportRecord, Response, ShardId, ShardPrediction, Timestamp, combine_keys, key_of,
+    DecidedBy, ErrorClass, FallbackReason, InvalidInput, MarketSnapshot, NoEligibleShard, PlacementRequest, Response,
+    ShardId, ShardPrediction, Timestamp, combine_keys, key_of,
 };
 
 use crate::accepted::Accepted;
@@ -34,6 +34,9 @@ pub(crate) struct Live {
     pub(crate) market: ArcSwap<MarketSnapshot>,
     pub(crate) log: DecisionLog,
     pub(crate) pending: Pending,
+    /// Held while something happens to the router's state, from the moment that it is known until it has happened: the history
+    /// tells of it in that order, and whoever plays it again comes to the same features, bit for bit.
+    pub(crate) order: Mutex<()>,
     pub(crate) ids: Ids,
     pub(crate) accepted: Accepted,
     pub(crate) figures: Figures,
@@ -163,6 +166,7 @@ pub(crate) enum Settled {
 impl Live {
     /// Decides a request.
     pub(crate) fn place(&self, request: PlacementRequest) -> Result<Answer, NoEligibleShard> {
+        let in_order = self.in_order();
         let (fleet, market) = (self.view.snapshot(), self.market.load());
         let decided_at = self.clock.now();
         let context = DecisionContext {
@@ -203,11 +207,13 @@ impl Live {
             shadow.observe(&logged);
         }
         let shard = fleet.shards[decision.chosen].id.clone();
+        // Before the answer leaves: then its outcome may come.
+        let ticket = self.pending.has_room().then(|| self.router.on_dispatch(&context, decision.chosen));
+        drop(in_order);
         self.accepted.count();
         self.figures.decide(decision.decided_by, decision.fallback_reason);
         self.recent.note(decided_at, decision_id, &request, &shard, &decision, prediction.as_ref());
-        if self.pending.has_room() {
-            let mut ticket = self.router.on_dispatch(&context, decision.chosen);
+        if let Some(mut ticket) = ticket {
             ticket.forecast = decision.forecast;
             self.pending.insert(decision_id, Waiting { request, shard: shard.clone(), ticket, decided_at });
         }
@@ -265,6 +271,7 @@ impl Live {
     /// Names the field that is out of range.
     pub(crate) fn settle(&self, outcome: &Outcome) -> Result<Settled, InvalidInput> {
         let (decision_id, response) = outcome.check()?;
+        let _in_order = self.in_order();
         let known_at = self.clock.now();
         let event_at = outcome.event_at.unwrap_or(known_at);
         let sequence = self.ids.sequence();
@@ -295,10 +302,20 @@ impl Live {
         }
     }
 
-    /// Learns from a report that the view has taken in.
-    pub(crate) fn hear(&self, record: &ReportRecord) {
-        self.router.on_report(&record.shard, record.report.known_at);
-        self.decider.hear(&record.shard, &record.report);
+    /// Has the view take in a report, and learns from it.
+    pub(crate) fn take_in(&self, take: &dyn Fn() -> Ingested) -> Ingested {
+        let _in_order = self.in_order();
+        let ingested = take();
+        if let Ingested::New(record) = &ingested {
+            self.router.on_report(&record.shard, record.report.known_at);
+            self.decider.hear(&record.shard, &record.report);
+        }
+        ingested
+    }
+
+    fn in_order(&self) -> MutexGuard<'_, ()> {
+        // It guards an order, which nobody can leave half done.
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is done every second, away from the requests.

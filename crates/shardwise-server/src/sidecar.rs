@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -176,6 +176,8 @@ async fn run(
         tokio::time::sleep(LOOK_EVERY).await;
     }
     app.is_draining.store(true, Relaxed);
+    // Whoever looks at the dashboard is let go.
+    app.moments.send_modify(|_| ());
     tracing::info!("ending: what was accepted is answered and written");
     // It fails only when no server listens any more.
     _ = end.send(true);
@@ -251,7 +253,10 @@ fn make(config: ServeConfig) -> Result<Made, StartError> {
     let (accepted, answered, completed) =
         Accepted::open(&counts).map_err(system(format!("cannot open {}", counts.display())))?;
     let memory = data.join("memory.json");
-    let (router, image) = memory::restore(&memory, now).unwrap_or_else(|| (RouterState::new(), FleetImage::default()));
+    let restored = memory::restore(&memory, now);
+    // What was remembered is in no journal: features that stand on it could not be made again, and would look like skew.
+    let log_share = if restored.is_some() { 0.0 } else { config.log_share };
+    let (router, image) = restored.unwrap_or_else(|| (RouterState::new(), FleetImage::default()));
     let view = view(&config, image, now)?;
     let (decider, placer) = decider(&config)?;
     let network = serde_json::to_vec_pretty(&view.snapshot().network).expect("a network is plain data");
@@ -268,7 +273,7 @@ fn make(config: ServeConfig) -> Result<Made, StartError> {
         capacity: LOG_CAPACITY,
         router: RouterId::new(&config.router),
         router_region: view.snapshot().router_region.clone(),
-        candidate_share: config.log_share,
+        candidate_share: log_share,
     });
     let live = Arc::new(Live {
         decider,
@@ -279,6 +284,7 @@ fn make(config: ServeConfig) -> Result<Made, StartError> {
         market: ArcSwap::from_pointee(MarketSnapshot::default()),
         log,
         pending: Pending::new(config.limits.pending),
+        order: Mutex::new(()),
         ids: Ids::of(&config.router, now),
         accepted,
         figures: Figures::default(),

@@ -147,6 +147,7 @@ pub(super) async fn endpoint(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Vec<u8>, Problem> {
+    let Path(endpoint) = endpoint.map_err(|error| Problem::bad_request(error.body_text()))?;
     let bytes = body::read(&headers, body, &app.config.limits).await?;
     let control =
         app.control.get().ok_or_else(|| Problem::unavailable("starting", "the router has only just started"))?;

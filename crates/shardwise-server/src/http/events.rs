@@ -16,11 +16,14 @@ pub(super) async fn stream(State(app): State<Arc<App>>) -> impl IntoResponse {
     let mut moments = app.moments.subscribe();
     // Whoever comes sees at once what there is.
     moments.mark_changed();
-    let events = stream::unfold(moments, |mut moments| async move {
-        // It fails when the server ends, and then so does the stream: open ones would hold up the end.
+    let events = stream::unfold((moments, app), |(mut moments, app)| async move {
         moments.changed().await.ok()?;
+        // Open streams would hold up the end of the server.
+        if app.is_draining() {
+            return None;
+        }
         let json = moments.borrow_and_update().clone();
-        Some((Ok::<_, Infallible>(Event::default().data(json)), moments))
+        Some((Ok::<_, Infallible>(Event::default().data(json)), (moments, app)))
     });
     Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))
 }

@@ -91,13 +91,9 @@ pub(super) async fn report(
 ) -> Result<impl IntoResponse, Problem> {
     let bytes = body::read(&headers, body, &app.config.limits).await?;
     let envelope: Envelope = body::parse(&bytes)?;
-    let received_at = app.live.clock.now();
-    let record = match app.live.view.ingest(&envelope, received_at) {
-        Ingested::New(record) => {
-            app.live.hear(&record);
-            record
-        }
-        Ingested::Late(record) => record,
+    let ingested = app.live.take_in(&|| app.live.view.ingest(&envelope, app.live.clock.now()));
+    let record = match ingested {
+        Ingested::New(record) | Ingested::Late(record) => record,
         Ingested::Duplicate => return Ok(Json(json!({ "taken": false, "reason": "duplicate" }))),
         Ingested::Distrusted(problem) => {
             let detail = format!("the report is not believed: {problem}");

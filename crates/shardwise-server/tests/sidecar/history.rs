@@ -1,7 +1,7 @@
 //! What is kept: the journal, what is remembered, and what is counted when something is lost.
 
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 
 use serde_json::Value;
 use shardwise_server::{Journal, JournalLimits, ServeConfig};
@@ -38,6 +38,20 @@ fn everything_that_was_accepted_is_in_the_journal_after_a_stop() {
         assert!(features > 0 && features.is_multiple_of(decision.logged_shards.len()), "{line}");
         assert!(decision.logged_features.iter().any(|value| value.is_nan()), "what is missing is missing");
     }
+}
+
+#[test]
+fn who_looks_at_the_dashboard_does_not_hold_up_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let sidecar = Sidecar::start(config(&folder));
+    let mut stream = std::net::TcpStream::connect(&sidecar.started.listen).unwrap();
+    stream.write_all(b"GET /v1/events HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.starts_with("data: {")), "the state comes once a second");
+    let (sender, stopped) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(sidecar.stop()));
+    // Otherwise it would wait for `drain_ms`, ten seconds.
+    assert!(stopped.recv_timeout(std::time::Duration::from_secs(8)).is_ok());
 }
 
 #[test]
