@@ -313,6 +313,13 @@ impl Live {
         ingested
     }
 
+    /// Takes in the market; returns when that was.
+    pub(crate) fn take_market(&self, market: MarketSnapshot) -> Timestamp {
+        let _in_order = self.in_order();
+        self.market.store(Arc::new(market));
+        self.clock.now()
+    }
+
     fn in_order(&self) -> MutexGuard<'_, ()> {
         // It guards an order, which nobody can leave half done.
         self.order.lock().unwrap_or_else(PoisonError::into_inner)

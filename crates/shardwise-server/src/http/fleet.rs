@@ -134,7 +134,6 @@ pub(super) async fn market(
 ) -> Result<impl IntoResponse, Problem> {
     let bytes = body::read(&headers, body, &app.config.limits).await?;
     let minute: Minute = body::parse(&bytes)?;
-    let known_at = app.live.clock.now();
     if minute.instrument.is_empty() || !(minute.price_usd.is_finite() && minute.price_usd > 0.0) {
         return Err(Problem::bad_request("instrument must be named, and priceUsd be a finite number above 0"));
     }
@@ -143,7 +142,7 @@ pub(super) async fn market(
     }
     let snapshot = MarketSnapshot { volatility: minute.volatility_bp, trend: minute.trend_bp };
     snapshot.check().map_err(|error| Problem::bad_request(error.to_string()))?;
-    app.live.market.store(Arc::new(snapshot));
+    let known_at = app.live.take_market(snapshot);
     let record = HistoryRecord::Market(MarketRecord {
         sequence: app.live.ids.sequence(),
         event_at: minute.event_at.unwrap_or(known_at),
