@@ -141,7 +141,7 @@ fn in_time(app: &App, until: Option<Instant>) -> Result<(), Problem> {
     if until.is_some_and(|until| instant() >= until) {
         app.live.figures.turn_away(TurnedAway::Deadline);
         let detail = format!("the {DEADLINE} was over before the request was read");
-        return Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "deadline", detail));
+        return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "deadline", detail));
     }
     Ok(())
 }

@@ -111,7 +111,7 @@ fn a_deadline_that_is_over_is_not_answered() {
             body.len()
         )
     };
-    assert!(raw(&sidecar, head("0").as_bytes()).starts_with("HTTP/1.1 504"));
+    assert!(raw(&sidecar, head("0").as_bytes()).starts_with("HTTP/1.1 408"));
     assert!(raw(&sidecar, head("soon").as_bytes()).starts_with("HTTP/1.1 400"));
     assert!(raw(&sidecar, head("5000").as_bytes()).starts_with("HTTP/1.1 200"));
 }
