@@ -286,7 +286,7 @@ mod tests {
         all.remove(lost);
         all.push("no JSON\n".to_owned());
         journal(&dir, "1-000000.ndjson", &all);
-        let report = run(&[dir.clone()], &out, 0.5).unwrap();
+        let report = run(std::slice::from_ref(&dir), &out, 0.5).unwrap();
         let counted: Vec<_> = report.reasons.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
         assert_eq!(counted, [("is no record", 1), ("speaks of a decision that is not there", orphans)]);
         let quarantine = std::fs::read_to_string(report.quarantine.unwrap()).unwrap();
