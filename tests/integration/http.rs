@@ -108,7 +108,12 @@ pub(crate) fn get(address: &str, path: &str) -> Option<String> {
 /// What is answered to JSON.
 pub(crate) fn post(address: &str, path: &str, json: &str) -> Option<String> {
     let length = json.len();
-    ask(address, &format!("POST {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n{json}"))
+    ask(
+        address,
+        &format!(
+            "POST {path} HTTP/1.0\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{json}"
+        ),
+    )
 }
 
 fn ask(address: &str, request: &str) -> Option<String> {

@@ -47,7 +47,10 @@ fn serve(folder: &Path, address: &str, options: &[&str]) -> Running {
     let fleet = root().join("data/sample-fleet.json");
     let fleet = if folder.join("fleet/fleet.json").exists() { folder.join("fleet/fleet.json") } else { fleet };
     let fixed = ["serve", "--listen", address, "--data", text(&data), "--fleet", text(&fleet), "--json"];
-    let child = command(&[&fixed, options].concat()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+    let mut command = command(&[&fixed, options].concat());
+    // Other tests have the machine, too: what waits is no sign of load here.
+    command.env("SHARDWISE_SERVE_LIMITS__SHED_ABOVE_MS", "100000");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
     let running = Running(child.expect("the binary starts"));
     wait_until("the router answers", || ask(address, "/v2/health/ready").is_some());
     running
@@ -155,8 +158,12 @@ fn of_a_router_that_is_killed_at_most_a_second_is_lost_and_that_is_counted() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let address = free_address();
     let router = serve(folder.path(), &address, &[]);
-    let answered = (0..300).filter_map(|_| place(&address)).count() as u64;
-    assert_eq!(answered, 300);
+    let place_all = |count: u64| (0..count).filter_map(|_| place(&address)).count() as u64;
+    let early = place_all(200);
+    // More than the second that may be lost.
+    std::thread::sleep(Duration::from_millis(1_500));
+    let late = place_all(100);
+    assert_eq!((early, late), (200, 100));
     router.signal("KILL");
     drop(router);
     let again = serve(folder.path(), &address, &[]);
@@ -165,7 +172,8 @@ fn of_a_router_that_is_killed_at_most_a_second_is_lost_and_that_is_counted() {
     again.signal("TERM");
     again.result();
     let kept = import(folder.path())["stored"]["decisions"].as_u64().unwrap_or(0);
-    assert_eq!(kept + lost, answered, "{kept} kept, {lost} lost");
+    assert_eq!(kept + lost, early + late, "{kept} kept, {lost} lost");
+    assert!(kept >= early, "{kept} kept of {early} that were made in time");
 }
 
 /// A program that the environment names, or that is on the path.

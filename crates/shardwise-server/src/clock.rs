@@ -17,6 +17,8 @@ pub struct Clock {
     /// Nanoseconds that were leapt.
     ahead: AtomicI64,
     jumps: AtomicU64,
+    /// How far the wall clock was ahead the last time, in ns.
+    was_ahead: AtomicI64,
 }
 
 impl Default for Clock {
@@ -28,7 +30,13 @@ impl Default for Clock {
 impl Clock {
     /// A clock that shows the wall clock's time now.
     pub fn new() -> Self {
-        Self { start: instant(), wall_start: wall(), ahead: AtomicI64::new(0), jumps: AtomicU64::new(0) }
+        Self {
+            start: instant(),
+            wall_start: wall(),
+            ahead: AtomicI64::new(0),
+            jumps: AtomicU64::new(0),
+            was_ahead: AtomicI64::new(0),
+        }
     }
 
     /// The time now.
@@ -49,11 +57,15 @@ impl Clock {
 
     fn compare(&self, wall: i64) -> f64 {
         let ahead = wall.saturating_sub(self.now().nanos());
-        if ahead.unsigned_abs() > JUMP.as_nanos() as u64 {
+        let far = JUMP.as_nanos() as u64;
+        let was_ahead = self.was_ahead.swap(ahead, Relaxed);
+        // One that was set back stays behind: that is one jump, not one at each look.
+        if ahead.abs_diff(was_ahead) > far && ahead.unsigned_abs() > far {
             self.jumps.fetch_add(1, Relaxed);
-            if ahead > 0 {
-                self.ahead.fetch_add(ahead, Relaxed);
-            }
+        }
+        if ahead > 0 && ahead.unsigned_abs() > far {
+            self.ahead.fetch_add(ahead, Relaxed);
+            self.was_ahead.store(0, Relaxed);
         }
         ahead as f64 / 1e6
     }
@@ -79,6 +91,8 @@ mod tests {
         let clock = Clock::new();
         let before = clock.now();
         assert!(clock.compare(before.nanos() - 3_600_000_000_000) < -3_500_000.0);
+        clock.compare(before.nanos() - 3_600_000_000_000);
+        assert_eq!(clock.jumps(), 1, "it was set back once, and stays behind");
         assert!(clock.now() >= before, "set back by an hour");
         assert!(clock.now().millis_since(before) < 60_000.0);
         clock.compare(before.nanos() + 3_600_000_000_000);

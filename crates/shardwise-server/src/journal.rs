@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use shardwise_types::HistoryRecord;
 
+use crate::files::sync_folder;
+
 /// The end of the name of a file that is still written to.
 const OPEN: &str = "ndjson.open";
 /// The end of the name of a file that is complete.
@@ -133,6 +135,7 @@ impl Journal {
         if self.file.is_none() {
             let path = self.dir.join(format!("{}-{:06}.{OPEN}", self.boot, self.files));
             let file = OpenOptions::new().create_new(true).write(true).open(&path)?;
+            sync_folder(&self.dir)?;
             self.file = Some(OpenFile { file, path, bytes: 0, is_synced: true });
             self.files += 1;
         }
@@ -184,7 +187,7 @@ impl Journal {
             return Err(error);
         }
         self.completed = self.decisions;
-        Ok(())
+        sync_folder(&self.dir)
     }
 }
 

@@ -84,7 +84,7 @@ impl Keep {
 /// The thread; it ends when it is asked to and everything is written, or cannot be.
 pub(crate) struct Keeper {
     until: Arc<AtomicBool>,
-    thread: JoinHandle<Journal>,
+    thread: JoinHandle<(Journal, bool)>,
 }
 
 /// A channel for records that must be durable.
@@ -106,14 +106,14 @@ impl Keeper {
         let is_over = Arc::clone(&until);
         let thread = thread::Builder::new().name("journal".to_owned()).spawn(move || {
             let mut work = Work { live, journal, records: records.0, keeping, synced_at: instant() };
-            work.run(&is_over);
-            work.journal
+            let is_whole = work.run(&is_over);
+            (work.journal, is_whole)
         })?;
         Ok(Self { until, thread })
     }
 
-    /// Writes what is left and returns the journal, completed as far as the disk allows.
-    pub(crate) fn stop(self) -> Option<Journal> {
+    /// Writes what is left, and returns the journal and whether everything is in it.
+    pub(crate) fn stop(self) -> Option<(Journal, bool)> {
         self.until.store(true, Relaxed);
         self.thread.join().ok()
     }
@@ -128,7 +128,8 @@ struct Work {
 }
 
 impl Work {
-    fn run(&mut self, is_over: &AtomicBool) {
+    /// Writes until it is over, and then what is left; returns whether the disk took all of it.
+    fn run(&mut self, is_over: &AtomicBool) -> bool {
         loop {
             let is_last = is_over.load(Relaxed);
             let first = match self.records.recv_timeout(if is_last { Duration::ZERO } else { WRITE_EVERY }) {
@@ -139,7 +140,7 @@ impl Work {
                     None
                 }
             };
-            self.write_log();
+            let is_whole = self.write_log(is_last);
             if let Some(first) = first {
                 self.write_durably(first);
             }
@@ -147,31 +148,33 @@ impl Work {
                 self.sync();
             }
             if is_last {
-                _ = self.journal.close();
-                return;
+                return is_whole & self.journal.close().is_ok();
             }
         }
     }
 
-    /// What is logged, as long as the disk takes it.
-    fn write_log(&mut self) {
+    /// What is logged, as long as the disk takes it: as much as waits at most, or all there is `until_empty`. Returns whether the
+    /// disk took it.
+    fn write_log(&mut self, until_empty: bool) -> bool {
         loop {
-            let mut drained = 0;
+            let mut taken = 0;
             while self.journal.has_room() && self.live.log.drain(1, |record| self.journal.add(record)) == 1 {
-                drained += 1;
+                taken += 1;
             }
             if let Some(shadow) = self.live.shadow.as_deref().filter(|_| self.journal.has_room()) {
-                shadow.score(SHADOWS_PER_WRITE, |said| {
+                taken += shadow.score(SHADOWS_PER_WRITE, |said| {
                     if said.agrees {
                         self.live.figures.shadow_agree();
                     }
                     self.journal.add(&HistoryRecord::Shadow(Box::new(said)));
                 });
             }
+            let was_full = !self.journal.has_room();
             let written = self.journal.flush();
             self.note(&written);
-            if written.is_err() || drained == 0 || self.journal.has_room() {
-                return;
+            let is_done = !was_full && (taken == 0 || !until_empty);
+            if written.is_err() || is_done {
+                return written.is_ok();
             }
         }
     }
@@ -195,8 +198,10 @@ impl Work {
     }
 
     fn sync(&mut self) {
-        let synced = self.journal.sync();
-        self.note(&synced);
+        // That nothing is left to be synced is no success: only writes tell.
+        if let Err(error) = self.journal.sync() {
+            self.keeping.failed(&error);
+        }
         self.synced_at = instant();
     }
 

@@ -208,13 +208,13 @@ impl Live {
         }
         let shard = fleet.shards[decision.chosen].id.clone();
         // Before the answer leaves: then its outcome may come.
-        let ticket = self.pending.has_room().then(|| self.router.on_dispatch(&context, decision.chosen));
+        let mut ticket = self.router.on_dispatch(&context, decision.chosen);
+        ticket.forecast = decision.forecast;
         drop(in_order);
         self.accepted.count();
         self.figures.decide(decision.decided_by, decision.fallback_reason);
         self.recent.note(decided_at, decision_id, &request, &shard, &decision, prediction.as_ref());
-        if let Some(mut ticket) = ticket {
-            ticket.forecast = decision.forecast;
+        if self.pending.has_room() {
             self.pending.insert(decision_id, Waiting { request, shard: shard.clone(), ticket, decided_at });
         }
         let said = prediction.map_or_else(

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use shardwise_features::{RouterImage, RouterState};
@@ -20,6 +21,9 @@ struct Memory {
 
 /// Writes what is remembered.
 pub(crate) fn save(path: &Path, live: &Live) -> io::Result<()> {
+    // One at a time: they write the same file beside.
+    static SAVING: Mutex<()> = Mutex::new(());
+    let _saving = SAVING.lock().unwrap_or_else(PoisonError::into_inner);
     let memory = Memory { router: live.router.save(), fleet: live.view.image() };
     files::replace(path, &serde_json::to_vec(&memory)?)
 }

@@ -219,7 +219,7 @@ impl Figures {
             "Looks at the registry that failed, and models that were refused",
             models.failures(),
         )?;
-        let unreachable = f64::from(u8::from(models.is_unreachable()));
+        let unreachable = f64::from(u8::from(models.is_unreachable(live.clock.now())));
         gauge(encoder, "registry_unreachable", "Whether the registry could not be reached: 1 or 0", None, unreachable)?;
         if let Some(placer) = live.decider.placer() {
             let trust = match placer.trust() {

@@ -1,7 +1,7 @@
 //! What happened to models in this process: what is served, what was refused, when it was swapped.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
@@ -10,6 +10,8 @@ use shardwise_types::Timestamp;
 
 /// Events that are kept.
 const KEPT: usize = 64;
+/// A look at a registry that is slow may take so long.
+const PATIENCE_MS: f64 = 1_000.0;
 
 /// Something that happened to an alias that is followed.
 #[derive(Debug, Clone, Serialize)]
@@ -28,8 +30,8 @@ pub(crate) struct ModelLog {
     serving: Mutex<Option<String>>,
     failures: AtomicU64,
     swaps: AtomicU64,
-    /// Whether the registry was reached the last time.
-    unreachable: AtomicU64,
+    /// Until when the registry counts as out of reach, in ns: it is looked for again before.
+    unreachable_until: AtomicI64,
 }
 
 impl ModelLog {
@@ -42,7 +44,10 @@ impl ModelLog {
             WatchEvent::Refused { version, error, .. } => ("refused", Some(version.clone()), Some(error.to_string())),
             WatchEvent::Swapped { to, .. } => ("swapped", Some(to.clone()), None),
         };
-        self.unreachable.store(u64::from(what == "unreachable"), Relaxed);
+        if let WatchEvent::Unreachable { retry_after, .. } = event {
+            let until = at.plus_millis(2e3 * retry_after.as_secs_f64() + PATIENCE_MS);
+            self.unreachable_until.fetch_max(until.nanos(), Relaxed);
+        }
         match what {
             "unreachable" | "refused" => {
                 self.failures.fetch_add(1, Relaxed);
@@ -83,7 +88,8 @@ impl ModelLog {
         self.swaps.load(Relaxed)
     }
 
-    pub(crate) fn is_unreachable(&self) -> bool {
-        self.unreachable.load(Relaxed) == 1
+    /// Whether the registry could not be reached of late.
+    pub(crate) fn is_unreachable(&self, now: Timestamp) -> bool {
+        now.nanos() < self.unreachable_until.load(Relaxed)
     }
 }

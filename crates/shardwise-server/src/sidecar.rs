@@ -1,5 +1,6 @@
 //! Starting a sidecar, running it until it is told to stop, and stopping it so that nothing accepted is lost.
 
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -17,7 +18,8 @@ use shardwise_models::{Registry, RegistryError};
 use shardwise_monitor::{BusError, FleetImage, FleetView, FleetViewConfig};
 use shardwise_policies::{Runtime, Strategies, by_name};
 use shardwise_types::{
-    FleetSnapshot, InvalidInput, MarketSnapshot, ReportRecord, RouterId, ShardSnapshot, Timestamp, key_of,
+    FleetSnapshot, HistoryRecord, InvalidInput, MarketSnapshot, ReportRecord, RouterId, ShardSnapshot, Timestamp,
+    key_of,
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -133,6 +135,8 @@ struct Made {
     recovered: Recovered,
     placer: Option<Arc<Placer>>,
     memory: PathBuf,
+    /// Goes with the process, however it ends.
+    lock: File,
 }
 
 async fn run(
@@ -140,7 +144,7 @@ async fn run(
     stop: &'static AtomicBool,
     started: impl FnOnce(&Started),
 ) -> Result<Summary, StartError> {
-    let Made { app, journal, records, recovered, placer, memory } = make(config)?;
+    let Made { app, journal, records, recovered, placer, memory, lock } = make(config)?;
     let config = &app.config;
     let tls = http::acceptor(&config.access)?;
     let listen = bind("listen", &config.listen).await?;
@@ -193,7 +197,9 @@ async fn run(
     }
     beside.into_iter().for_each(|task| task.abort());
     drop(watchers);
-    finish(&app, keeper, &memory).await
+    let summary = finish(&app, keeper, &memory).await;
+    drop(lock);
+    summary
 }
 
 /// Connects to NATS where it is to, follows the reports there, and takes part in changes of the configuration.
@@ -224,8 +230,8 @@ async fn bind(field: &str, address: &str) -> Result<Listener, StartError> {
 
 /// Writes what is left, and what is to be remembered.
 async fn finish(app: &Arc<App>, keeper: Keeper, memory: &Path) -> Result<Summary, StartError> {
-    let journal = tokio::task::spawn_blocking(|| keeper.stop()).await.ok().flatten();
-    let is_whole = journal.as_ref().is_some_and(|journal| journal.waiting_bytes() == 0);
+    let stopped = tokio::task::spawn_blocking(|| keeper.stop()).await.ok().flatten();
+    let is_whole = stopped.as_ref().is_some_and(|(_, is_whole)| *is_whole);
     let counted = if is_whole { app.live.accepted.clear() } else { Ok(()) };
     if let Err(error) = counted.and_then(|()| memory::save(memory, &app.live)) {
         tracing::warn!(%error, "what was learned could not be saved; the next start begins without it");
@@ -235,7 +241,7 @@ async fn finish(app: &Arc<App>, keeper: Keeper, memory: &Path) -> Result<Summary
         decisions: live.figures.decisions().iter().map(|(_, _, count)| count).sum(),
         refused: live.figures.refused(),
         outcomes: live.figures.outcomes().map(|(_, count)| count).sum(),
-        journaled: journal.map_or(0, |journal| journal.decisions()),
+        journaled: stopped.map_or(0, |(journal, _)| journal.decisions()),
         dropped: live.log.dropped(),
     })
 }
@@ -245,9 +251,10 @@ fn make(config: ServeConfig) -> Result<Made, StartError> {
     let now = clock.now();
     let data = &config.data;
     std::fs::create_dir_all(data).map_err(system(format!("cannot make the folder {}", data.display())))?;
+    let lock = locked(data)?;
     let boot = format!("{:016x}", now.nanos());
     let folder = data.join("journal");
-    let (journal, recovered) = Journal::open(&folder, &boot, JournalLimits::default())
+    let (mut journal, recovered) = Journal::open(&folder, &boot, JournalLimits::default())
         .map_err(system(format!("cannot open the journal in {}", folder.display())))?;
     let counts = data.join("accepted");
     let (accepted, answered, completed) =
@@ -257,7 +264,9 @@ fn make(config: ServeConfig) -> Result<Made, StartError> {
     // What was remembered is in no journal: features that stand on it could not be made again, and would look like skew.
     let log_share = if restored.is_some() { 0.0 } else { config.log_share };
     let (router, image) = restored.unwrap_or_else(|| (RouterState::new(), FleetImage::default()));
-    let view = view(&config, image, now)?;
+    let (view, stand_ins) = view(&config, image, now)?;
+    // What is decided on them must be found in the history.
+    stand_ins.iter().for_each(|record| journal.add(record));
     let (decider, placer) = decider(&config)?;
     let network = serde_json::to_vec_pretty(&view.snapshot().network).expect("a network is plain data");
     crate::files::replace(&folder.join("topology.json"), &network)
@@ -305,11 +314,29 @@ fn make(config: ServeConfig) -> Result<Made, StartError> {
         live,
         config,
     });
-    Ok(Made { app, journal, records, recovered, placer, memory })
+    Ok(Made { app, journal, records, recovered, placer, memory, lock })
+}
+
+/// Keeps other routers out of the folder: they would take each other's journals for those of dead ones.
+fn locked(data: &Path) -> Result<File, StartError> {
+    let path = data.join("lock");
+    let lock = File::create(&path).map_err(system(format!("cannot open {}", path.display())))?;
+    lock.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => StartError::from(ConfigError::new(
+            data.display().to_string(),
+            "another router has it; give each its own --data",
+        )),
+        TryLockError::Error(error) => system(format!("cannot lock {}", path.display()))(error),
+    })?;
+    Ok(lock)
 }
 
 /// The fleet as it was remembered, or as the file says, until the shards themselves report.
-fn view(config: &ServeConfig, image: FleetImage, now: Timestamp) -> Result<FleetView, StartError> {
+fn view(
+    config: &ServeConfig,
+    image: FleetImage,
+    now: Timestamp,
+) -> Result<(FleetView, Vec<HistoryRecord>), StartError> {
     let path = &config.fleet;
     let wrong = |problem: String| ConfigError::new(path.display().to_string(), problem);
     let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot read the fleet: {error}")))?;
@@ -321,22 +348,22 @@ fn view(config: &ServeConfig, image: FleetImage, now: Timestamp) -> Result<Fleet
     let is_new = image == FleetImage::default();
     let view = FleetView::restore(image, settings, fleet.network, fleet.router_region)
         .map_err(|error: InvalidInput| wrong(error.to_string()))?;
-    if is_new {
-        fleet.shards.into_iter().for_each(|shard| stand_in(&view, shard, now));
-    }
-    Ok(view)
+    let shards = if is_new { fleet.shards } else { Vec::new() };
+    let stand_ins = shards.into_iter().filter_map(|shard| stand_in(&view, shard, now)).collect();
+    Ok((view, stand_ins))
 }
 
 /// Until a shard reports, what the file says of it is taken for a report of now.
-fn stand_in(view: &FleetView, shard: ShardSnapshot, now: Timestamp) {
+fn stand_in(view: &FleetView, shard: ShardSnapshot, now: Timestamp) -> Option<HistoryRecord> {
     let ShardSnapshot { id, shape, report } = shard;
-    match report {
-        Some(mut report) => {
-            (report.event_at, report.known_at) = (now, now);
-            view.recover(&ReportRecord { sequence: 0, shard: id, shape, report });
-        }
-        None => tracing::warn!(shard = id.as_str(), "the fleet file has no report of it; it is known when it reports"),
-    }
+    let Some(mut report) = report else {
+        tracing::info!(shard = id.as_str(), "the fleet file has no report of it; it is known when it reports");
+        return None;
+    };
+    (report.event_at, report.known_at) = (now, now);
+    let record = ReportRecord { sequence: 0, shard: id, shape, report };
+    view.recover(&record);
+    Some(HistoryRecord::Report(Box::new(record)))
 }
 
 fn decider(config: &ServeConfig) -> Result<(Decider, Option<Arc<Placer>>), StartError> {

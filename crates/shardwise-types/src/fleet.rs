@@ -258,7 +258,11 @@ impl FleetSnapshot {
     /// Takes in a shard's report; the first one makes the shard known. Whoever makes the record has checked its values.
     pub fn apply_report(&mut self, record: &ReportRecord) {
         match self.shards.binary_search_by(|shard| shard.id.cmp(&record.shard)) {
-            Ok(known) => self.shards[known].report = Some(record.report.clone()),
+            Ok(known) => {
+                // It may have come back as another machine, or be limited.
+                self.shards[known].shape.clone_from(&record.shape);
+                self.shards[known].report = Some(record.report.clone());
+            }
             Err(place) => {
                 let (id, shape) = (record.shard.clone(), record.shape.clone());
                 self.shards.insert(place, ShardSnapshot { id, shape, report: Some(record.report.clone()) });

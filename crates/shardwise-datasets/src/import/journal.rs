@@ -57,10 +57,19 @@ pub fn import_journal(
     };
     let writer = HistoryWriter::create(&options.out, &network, None)?;
     let quarantine = Quarantine::new(Some(writer.scratch().join("refused.ndjson")));
-    let mut run = Run { writer, quarantine, seen: Seen::default(), rows: 0, stored: BTreeMap::new(), known: None };
+    let mut run = Run {
+        writer,
+        quarantine,
+        seen: Seen::default(),
+        orphans: Vec::new(),
+        rows: 0,
+        stored: BTreeMap::new(),
+        known: None,
+    };
     for file in &files {
         run.read(file, progress)?;
     }
+    run.take_orphans()?;
     run.finish(options)
 }
 
@@ -83,6 +92,10 @@ fn topology(journal: &Path) -> Result<Network, DatasetError> {
     let text = std::fs::read_to_string(&path).map_err(DatasetError::io("read", &path))?;
     serde_json::from_str(&text).map_err(|error| super::source::bad(&path, error))
 }
+
+/// Why a line is refused whose decision is nowhere, in general and in particular.
+const ORPHAN: &str = "speaks of a decision that is not there";
+const LOST: &str = "the decision was lost with the process that made it, or is in a journal that was not named";
 
 /// What was taken already.
 #[derive(Default)]
@@ -133,6 +146,8 @@ struct Run {
     writer: HistoryWriter,
     quarantine: Quarantine,
     seen: Seen,
+    /// Lines that speak of a decision that was not there yet: it may be in a later file.
+    orphans: Vec<(HistoryRecord, RefusedRow)>,
     rows: u64,
     stored: BTreeMap<&'static str, u64>,
     known: Option<(Timestamp, Timestamp)>,
@@ -153,9 +168,21 @@ impl Run {
                 return Ok(());
             }
             row += 1;
-            if let Some((reason, detail)) = self.take(&line)? {
+            let refused = |(reason, detail): (&str, String)| {
                 let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-                self.quarantine.add(RefusedRow { source: input.clone(), row, reason, detail, text })?;
+                RefusedRow { source: input.clone(), row, reason: reason.to_owned(), detail, text }
+            };
+            match serde_json::from_slice::<HistoryRecord>(&line) {
+                Err(error) => self.quarantine.add(refused(("is no record", error.to_string())))?,
+                Ok(record) => match self.seen.take(&record) {
+                    Taken::Again => {}
+                    Taken::Orphan => self.orphans.push((record, refused((ORPHAN, LOST.to_owned())))),
+                    Taken::New => {
+                        if let Some(why) = self.store(record)? {
+                            self.quarantine.add(refused(why))?;
+                        }
+                    }
+                },
             }
             if row % ROWS_PER_LOOK == 0 {
                 let refused = self.quarantine.refused;
@@ -166,21 +193,24 @@ impl Run {
         }
     }
 
-    /// Stores a line, or says why not.
-    fn take(&mut self, line: &[u8]) -> Result<Option<(String, String)>, DatasetError> {
-        let record: HistoryRecord = match serde_json::from_slice(line) {
-            Ok(record) => record,
-            Err(error) => return Ok(Some(("is no record".to_owned(), error.to_string()))),
-        };
-        match self.seen.take(&record) {
-            Taken::Again => return Ok(None),
-            Taken::Orphan => {
-                let detail =
-                    "the decision was lost with the process that made it, or is in a journal that was not named";
-                return Ok(Some(("speaks of a decision that is not there".to_owned(), detail.to_owned())));
-            }
-            Taken::New => {}
+    /// The decisions of all files are known: what still speaks of one that is not there is refused.
+    fn take_orphans(&mut self) -> Result<(), DatasetError> {
+        for (record, row) in std::mem::take(&mut self.orphans) {
+            let refused = match self.seen.take(&record) {
+                Taken::Again => None,
+                Taken::Orphan => Some(row),
+                Taken::New => {
+                    let why = self.store(record)?;
+                    why.map(|(reason, detail)| RefusedRow { reason: reason.to_owned(), detail, ..row })
+                }
+            };
+            refused.map_or(Ok(()), |row| self.quarantine.add(row))?;
         }
+        Ok(())
+    }
+
+    /// Stores a record, or says why not.
+    fn store(&mut self, record: HistoryRecord) -> Result<Option<(&'static str, String)>, DatasetError> {
         let (known_at, name) = (record.order().0, Table::of(&record).name());
         match self.writer.record(record) {
             Ok(()) => {}
@@ -256,9 +286,9 @@ mod tests {
         let records = history("2026-01-05T23:57:00Z", 6.0, 500.0);
         let all = lines(&records);
         let half = all.len() / 2;
-        // Delivered again after a restart, and cut short in the end.
-        journal(&dir, "1-000000.ndjson", &all[..half]);
-        journal(&dir, "2-000000.ndjson.open", &all[half - 20..]);
+        // Delivered again after a restart, in files whose order the clock has turned round, and cut short in the end.
+        journal(&dir, "1-000000.ndjson", &all[half - 20..]);
+        journal(&dir, "2-000000.ndjson.open", &all[..half]);
         let mut open = std::fs::read(dir.join("2-000000.ndjson.open")).unwrap();
         open.extend_from_slice(all[0].as_bytes()[..30].as_ref());
         std::fs::write(dir.join("2-000000.ndjson.open"), open).unwrap();

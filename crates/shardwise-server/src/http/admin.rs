@@ -67,7 +67,7 @@ pub(super) fn summary(app: &App) -> Value {
             "version": bundle.as_ref().map(|bundle| bundle.version()),
             "trainedTo": bundle.as_ref().map(|bundle| bundle.manifest().trained_to),
             "ageDays": bundle.as_ref().map(|b| live.clock.now().millis_since(b.manifest().trained_to) / 86_400_000.0),
-            "registryUnreachable": app.models.is_unreachable(),
+            "registryUnreachable": app.models.is_unreachable(live.clock.now()),
         },
         "gate": live.decider.placer().filter(|_| bundle.is_some()).map(|placer| match placer.trust() {
             Trust::Model => "model",

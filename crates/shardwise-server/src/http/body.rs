@@ -11,14 +11,14 @@ use serde::de::DeserializeOwned;
 use super::problem::Problem;
 use crate::config::Limits;
 
-/// The bytes of a body that says that it is JSON, or says nothing.
+/// The bytes of a body that says that it is JSON. What says nothing is refused: a page of another site can have a browser send
+/// such a body, but none that says so without asking first.
 ///
 /// # Errors
 /// It is something else, too large, too slow, or cut short.
 pub(super) async fn read(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<Bytes, Problem> {
-    if let Some(kind) = headers.get(CONTENT_TYPE)
-        && !kind.to_str().is_ok_and(|kind| kind.split(';').next().is_some_and(|kind| kind.trim() == "application/json"))
-    {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).and_then(|kind| kind.split(';').next());
+    if kind.map(str::trim) != Some("application/json") {
         let detail = "send JSON, with content-type: application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
     }

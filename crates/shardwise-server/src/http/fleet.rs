@@ -11,7 +11,7 @@ use axum::{Json, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shardwise_features::BreakerState;
-use shardwise_monitor::{Distrust, Envelope, Ingested, ShardStatus};
+use shardwise_monitor::{Distrust, Envelope, Ingested, ShardStatus, shard_subject};
 use shardwise_types::{
     HistoryRecord, MarketRecord, MarketSnapshot, ShardId, ShardReport, ShardShape, ShardSnapshot, Timestamp,
 };
@@ -90,7 +90,12 @@ pub(super) async fn report(
     body: Body,
 ) -> Result<impl IntoResponse, Problem> {
     let bytes = body::read(&headers, body, &app.config.limits).await?;
-    let envelope: Envelope = body::parse(&bytes)?;
+    let Named { shard } = body::parse(&bytes)?;
+    let subject = shard_subject(&shard).map_err(|error| Problem::bad_request(error.to_string()))?;
+    let envelope = Envelope::from_json(&subject, &bytes).map_err(|refused| {
+        app.live.view.refuse(&refused, app.live.clock.now());
+        Problem::bad_request(refused.to_string())
+    })?;
     let ingested = app.live.take_in(&|| app.live.view.ingest(&envelope, app.live.clock.now()));
     let record = match ingested {
         Ingested::New(record) | Ingested::Late(record) => record,
@@ -100,15 +105,28 @@ pub(super) async fn report(
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "distrusted", detail));
         }
     };
-    keep(&app, HistoryRecord::Report(Box::new(record))).await?;
-    app.live.view.saved(&envelope.id());
+    let (view, id) = (Arc::clone(&app.live.view), envelope.id());
+    // Whether or not the shard waits for it.
+    let told = move |kept: bool| if kept { view.saved(&id) } else { view.forget(&id) };
+    keep(&app, HistoryRecord::Report(Box::new(record)), told).await?;
     Ok(Json(json!({ "taken": true })))
 }
 
-/// Returns when a record is on disk.
-async fn keep(app: &App, record: HistoryRecord) -> Result<(), Problem> {
+/// The part of an envelope that says where it belongs.
+#[derive(Deserialize)]
+struct Named {
+    shard: ShardId,
+}
+
+/// Returns when a record is on disk, or cannot be; `told` hears which.
+async fn keep(app: &App, record: HistoryRecord, told: impl FnOnce(bool) + Send + 'static) -> Result<(), Problem> {
     let keep = app.keep.clone();
-    let kept = tokio::task::spawn_blocking(move || keep.durably(record)).await.map_err(|error| error.to_string());
+    let keeping = move || {
+        let kept = keep.durably(record);
+        told(kept.is_ok());
+        kept
+    };
+    let kept = tokio::task::spawn_blocking(keeping).await.map_err(|error| error.to_string());
     kept.and_then(|kept| kept)
         .map_err(|problem| Problem::unavailable("journal", format!("it is used, but could not be kept: {problem}")))
 }
@@ -153,6 +171,6 @@ pub(super) async fn market(
         volatility_bp: minute.volatility_bp,
         trend_bp: minute.trend_bp,
     });
-    keep(&app, record).await?;
+    keep(&app, record, |_| ()).await?;
     Ok(Json(json!({ "taken": true })))
 }

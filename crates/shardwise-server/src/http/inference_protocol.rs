@@ -14,11 +14,14 @@ use super::App;
 use super::problem::Problem;
 use crate::decider::PLACER;
 
-pub(super) fn routes() -> Router<Arc<App>> {
+/// What everybody may ask.
+pub(super) fn health() -> Router<Arc<App>> {
+    Router::new().route("/v2/health/live", get(live)).route("/v2/health/ready", get(ready))
+}
+
+pub(super) fn about() -> Router<Arc<App>> {
     Router::new()
         .route("/v2", get(server))
-        .route("/v2/health/live", get(live))
-        .route("/v2/health/ready", get(ready))
         .route("/v2/models/{name}", get(model))
         .route("/v2/models/{name}/ready", get(model_ready))
 }

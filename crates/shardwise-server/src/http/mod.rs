@@ -111,8 +111,9 @@ fn administration_routes() -> Router<Arc<App>> {
 /// Health is for everybody; all else asks for the token, where there is one.
 fn finish(routes: Router<Arc<App>>, app: &Arc<App>) -> Router {
     routes
+        .merge(inference_protocol::about())
         .route_layer(middleware::from_fn_with_state(Arc::clone(app), access::check))
-        .merge(inference_protocol::routes())
+        .merge(inference_protocol::health())
         .fallback(nothing_here)
         .method_not_allowed_fallback(not_this_way)
         .with_state(Arc::clone(app))

@@ -50,11 +50,11 @@ pub(super) async fn batch(State(app): State<Arc<App>>, headers: HeaderMap, body:
     }
     let mut json = br#"{"predictions":["#.to_vec();
     for (n, raw) in requests.into_iter().enumerate() {
-        in_time(&app, until)?;
         if n > 0 {
             json.push(b',');
         }
-        let placed = body::parse(raw.get().as_bytes()).and_then(|request| place(&app, request));
+        let placed = in_time(&app, until).and_then(|()| body::parse(raw.get().as_bytes()));
+        let placed = placed.and_then(|request| place(&app, request));
         json.extend(placed.unwrap_or_else(|problem| problem.to_json().to_string().into_bytes()));
         // Others wait for the thread, too.
         if n % 16 == 15 {
@@ -81,13 +81,6 @@ fn nowhere(refusal: &NoEligibleShard) -> Problem {
     Problem { extra: Some(extra), ..Problem::unavailable("no_eligible_shard", detail) }
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Outcomes {
-    Many(Vec<Outcome>),
-    One(Outcome),
-}
-
 /// What was done with the outcomes of a request.
 #[derive(Default, Serialize)]
 struct Tally {
@@ -101,14 +94,9 @@ struct Tally {
 /// `POST /v1/outcomes`: one, or a list. May be sent again until it is answered with 200.
 pub(super) async fn outcomes(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let bytes = body::read(&headers, body, &app.config.limits).await?;
-    let outcomes = match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
-        // Each by itself: told apart by trial, both would be told in each other's words.
-        Some(b'[') => body::parse(&bytes).map(Outcomes::Many)?,
-        _ => body::parse(&bytes).map(Outcomes::One)?,
-    };
-    let outcomes = match outcomes {
-        Outcomes::Many(outcomes) => outcomes,
-        Outcomes::One(outcome) => vec![outcome],
+    let outcomes: Vec<Outcome> = match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'[') => body::parse(&bytes)?,
+        _ => vec![body::parse(&bytes)?],
     };
     let mut tally = Tally::default();
     for (n, outcome) in outcomes.iter().enumerate() {

@@ -19,12 +19,14 @@ struct Loaded {
 pub(super) struct WarmSet {
     loaded: Vec<Loaded>,
     memory_mb: f32,
+    /// Functions that may be loaded at a time.
+    most: usize,
     ttl: Duration,
 }
 
 impl WarmSet {
     pub(super) fn new(memory_mb: f32, ttl: Duration) -> Self {
-        Self { loaded: Vec::new(), memory_mb, ttl }
+        Self { loaded: Vec::new(), memory_mb, most: usize::MAX, ttl }
     }
 
     /// What a loaded function holds, and from now on it is the most recently used; `None` when it must be loaded.
@@ -41,6 +43,9 @@ impl WarmSet {
     /// Takes in what was just loaded; others make room.
     pub(super) fn insert(&mut self, function: &FunctionId, table: Arc<Table>, memory_mb: f32, now: Instant) {
         self.loaded.retain(|loaded| loaded.function != *function);
+        while self.loaded.len() >= self.most.max(1) {
+            self.loaded.remove(0);
+        }
         while !self.loaded.is_empty() && self.used_mb() + memory_mb > self.memory_mb {
             self.loaded.remove(0);
         }
@@ -53,10 +58,11 @@ impl WarmSet {
         (self.used_mb() / self.memory_mb).clamp(0.0, 1.0)
     }
 
-    /// Changes the memory that there is; who no longer fits makes room, the least recently used first.
-    pub(super) fn limit(&mut self, memory_mb: f32) {
-        self.memory_mb = memory_mb;
-        while !self.loaded.is_empty() && self.used_mb() > self.memory_mb {
+    /// Changes the memory that there is, and how many functions may be loaded at a time; who no longer fits makes room, the least
+    /// recently used first.
+    pub(super) fn limit(&mut self, memory_mb: f32, most: usize) {
+        (self.memory_mb, self.most) = (memory_mb, most);
+        while !self.loaded.is_empty() && (self.used_mb() > self.memory_mb || self.loaded.len() > self.most) {
             self.loaded.remove(0);
         }
     }

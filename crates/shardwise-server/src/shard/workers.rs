@@ -147,7 +147,8 @@ impl Workers {
     pub(super) fn limit(&self, limits: Option<ShardLimits>) {
         let mut state = self.lock();
         let memory_mb = limits.map_or(f64::INFINITY, |limits| limits.max_memory_mb) as f32;
-        state.warm.limit(memory_mb.min(self.options.shape.memory_mb));
+        let most = limits.and_then(|limits| limits.max_concurrent_functions).map_or(usize::MAX, |most| most as usize);
+        state.warm.limit(memory_mb.min(self.options.shape.memory_mb), most);
         state.limits = limits;
         drop(state);
         self.changed.notify_all();

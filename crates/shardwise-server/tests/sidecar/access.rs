@@ -37,8 +37,11 @@ fn only_who_has_the_token_is_answered_but_for_health() {
     }
     assert!(asked(&format!("{GET}authorization: Bearer open sesame\r\n")).starts_with("HTTP/1.1 200"));
     assert_eq!((sidecar.get("/v2/health/live").0, sidecar.get("/v2/health/ready").0), (200, 200));
-    assert_eq!((sidecar.get("/metrics").0, sidecar.get("/").0), (401, 401));
+    for path in ["/metrics", "/", "/v2", "/v2/models/default"] {
+        assert_eq!(sidecar.get(path).0, 401, "{path}");
+    }
 
+    drop(sidecar);
     std::fs::write(&file, "\n").unwrap();
     let error = Sidecar::try_start(ServeConfig { access, ..config(&folder) }).err().unwrap().to_string();
     assert!(error.contains("token") && error.contains("empty"), "{error}");
@@ -91,6 +94,7 @@ fn with_a_certificate_it_speaks_tls_only() {
     assert!(ask(stream, GET).starts_with("HTTP/1.1 200"));
     assert!(!ask(TcpStream::connect(&sidecar.started.listen).unwrap(), GET).contains("200 OK"));
 
+    drop(sidecar);
     std::fs::write(&key, "no key").unwrap();
     let error = Sidecar::try_start(ServeConfig { access, ..config(&folder) }).err().unwrap().to_string();
     assert!(error.contains("key.pem") && error.contains("no private key"), "{error}");

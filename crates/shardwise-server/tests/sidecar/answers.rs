@@ -101,7 +101,8 @@ fn a_shard_that_reports_joins_and_one_that_lies_is_not_followed() {
     assert_eq!(new["address"], "http://127.0.0.1:9");
     assert!(new["report"]["cpu"].as_f64().unwrap() > 0.0 && !new["distrust"].is_null(), "{new}");
     sidecar.stop();
-    assert_eq!(crate::support::journal(&folder, "report").len(), 1, "one report is in the journal");
+    // Beside what the fleet file says of the others.
+    assert_eq!(crate::support::journal(&folder, "report").len(), before + 1, "one report is in the journal");
 }
 
 #[test]

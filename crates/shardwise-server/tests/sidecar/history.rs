@@ -87,8 +87,8 @@ fn what_a_killed_process_lost_is_counted_and_what_it_tore_is_cut_off() {
     std::fs::copy(folder.path().join("data/accepted"), data.join("accepted")).unwrap();
     let from = shardwise_server::journal_files(&folder.path().join("data/journal")).unwrap().pop().unwrap();
     let text = std::fs::read_to_string(&from).unwrap();
-    let lines: Vec<&str> = text.lines().collect();
-    let torn = format!("{}\n{}", lines[..7].join("\n"), &lines[7][..40]);
+    let (decisions, others): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.contains("\"decision\""));
+    let torn = format!("{}\n{}\n{}", others.join("\n"), decisions[..7].join("\n"), &decisions[7][..40]);
     std::fs::write(data.join("journal").join(from.file_name().unwrap()), torn).unwrap();
 
     let again = Sidecar::start(config(&killed));
@@ -98,6 +98,26 @@ fn what_a_killed_process_lost_is_counted_and_what_it_tore_is_cut_off() {
     again.stop();
     assert_eq!(journal(&killed, "decision").len(), 8, "seven were whole, and one is new");
     assert_eq!(Sidecar::start(config(&killed)).started.lost_before, 0, "it is counted once");
+}
+
+#[test]
+fn a_second_router_is_kept_out_of_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let sidecar = Sidecar::start(config(&folder));
+    let error = Sidecar::try_start(config(&folder)).err().unwrap().to_string();
+    assert!(error.contains("another router") && error.contains("--data"), "{error}");
+    (0..3).for_each(|_| _ = sidecar.place());
+    assert_eq!(sidecar.stop().journaled, 3, "and the first goes on as if nothing had been");
+}
+
+#[test]
+fn what_the_fleet_file_says_is_in_the_journal_before_the_first_decision() {
+    let folder = tempfile::tempdir().unwrap();
+    let sidecar = Sidecar::start(config(&folder));
+    let shards = sidecar.json("/v1/fleet")["shards"].as_array().unwrap().len();
+    sidecar.place();
+    sidecar.stop();
+    assert_eq!(journal(&folder, "report").len(), shards);
 }
 
 #[test]

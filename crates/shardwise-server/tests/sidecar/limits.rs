@@ -10,6 +10,7 @@ use shardwise_server::{Limits, ServeConfig};
 use crate::support::{Sidecar, config, request};
 
 fn with(limits: Limits, folder: &tempfile::TempDir) -> Sidecar {
+    let limits = Limits { shed_above_ms: 1e5, ..limits };
     Sidecar::start(ServeConfig { limits, ..config(folder) })
 }
 
@@ -53,7 +54,8 @@ fn what_is_wrong_is_named() {
         ("/v1/outcomes", json, "[{\"decisionId\":\"1\",\"totalMs\":-1}]", 400, "outcome 0"),
         ("/v1/outcomes", json, &outcome("error", "\"bored\""), 400, "timeout"),
         ("/v1/outcomes", json, &outcome("execMs", "1e99"), 400, "range"),
-        ("/v1/reports", json, "{}", 400, "schemaVersion"),
+        ("/v1/reports", json, "{}", 400, "shard"),
+        ("/v1/reports", json, "{\"shard\":\"a\",\"schemaVersion\":9}", 400, "only 1"),
         ("/v1/market", json, "{\"instrument\":\"\",\"priceUsd\":1}", 400, "instrument"),
         ("/v1/nothing", json, "{}", 404, "/v1/nothing"),
         ("/v1/fleet", json, "{}", 405, "POST"),
@@ -107,7 +109,7 @@ fn a_deadline_that_is_over_is_not_answered() {
     let body = request().to_string();
     let head = |deadline: &str| {
         format!(
-            "POST /v1/predict-optimal-shard HTTP/1.1\r\nhost: x\r\nx-deadline-ms: {deadline}\r\ncontent-length: {}\r\n\r\n{body}",
+            "POST /v1/predict-optimal-shard HTTP/1.1\r\nhost: x\r\nx-deadline-ms: {deadline}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         )
     };

@@ -135,10 +135,10 @@ mod tests {
 
     use super::*;
 
-    /// Decisions of four seconds and the market beside them, in the order of a history.
+    /// Decisions of eight seconds and the market beside them, in the order of a history.
     fn records() -> Vec<HistoryRecord> {
         let world = WorldSpec::generate(1, &FleetOptions { shards: 4, functions: 10, ..FleetOptions::default() });
-        let options = WorkloadOptions::new("2026-01-05T12:00:00Z".parse().unwrap(), 4_000.0, 0.5);
+        let options = WorkloadOptions::new("2026-01-05T12:00:00Z".parse().unwrap(), 8_000.0, 0.5);
         let workload = Workload::generate(&world, 1, &options).unwrap();
         let policy = || shardwise_policies::by_name("sed_tab", world.timing.runtime()).unwrap();
         let mut kept = KeepAll::default();
