@@ -215,10 +215,7 @@ impl Run {
         match self.writer.record(record) {
             Ok(()) => {}
             Err(DatasetError::BadValue { column, value, rule, .. }) => {
-                return Ok(Some((
-                    "holds a value that is not allowed".to_owned(),
-                    format!("{column} holds {value}: {rule}"),
-                )));
+                return Ok(Some(("holds a value that is not allowed", format!("{column} holds {value}: {rule}"))));
             }
             Err(error) => return Err(error),
         }
