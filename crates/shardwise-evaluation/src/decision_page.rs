@@ -280,8 +280,10 @@ mod tests {
     }
 
     fn page(name: &str, candidates: Vec<PageCandidate>) -> DecisionPage {
-        let request =
-            PlacementRequest::from_json(r#"{"function":"f","type":"PriceUpdated","amountUsd":1250}"#).unwrap();
+        let request = PlacementRequest::from_json(
+            r#"{"function":"f","type":"PriceUpdated","protocol":"aave","amountUsd":1250,"eventAt":"2026-01-05"}"#,
+        )
+        .unwrap();
         DecisionPage {
             id: 42,
             shard: name.to_owned(),

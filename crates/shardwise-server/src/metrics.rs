@@ -179,7 +179,7 @@ impl Figures {
         count(encoder, "forecasts_measured", "Successful outcomes that had been foretold", foretold)?;
         let help = "Of these, those within the foretold quantile of their latency";
         let quantiles = ["0.5", "0.9", "0.99"].into_iter().zip(within);
-        counts(encoder, "forecasts_within", help, Some("quantile"), quantiles)?;
+        counts(encoder, "forecasts_within", help, Some("foretold"), quantiles)?;
         let [expected, measured] = live.figures.seconds_foretold();
         let help = "Sum of the measured latencies over the sum of the foretold ones; 1 is calibrated";
         gauge(encoder, "calibration_ratio", help, None, if expected > 0.0 { measured / expected } else { 1.0 })
