@@ -8,7 +8,9 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use shardwise_features::{DecisionContext, DecisionFeatures, FeatureVector, ServiceObservations};
-use shardwise_types::{DecisionRecord, HistoryRecord, Response, ShardSnapshot, Timestamp, combine_keys, key_of};
+use shardwise_types::{
+    DecisionRecord, HistoryRecord, Response, ShardSnapshot, Timestamp, combine_keys, key_of, unit_of,
+};
 
 use crate::files;
 use crate::part_writer::{PartWriter, Written};
@@ -282,7 +284,7 @@ fn healthy(shards: &[ShardSnapshot]) -> impl Iterator<Item = usize> {
 /// Whether a decision belongs to a share of all, by a hash of its id: no randomness, the same in every build.
 pub(crate) fn is_sampled(decision_id: u64, share: f64) -> bool {
     const SALT: u64 = key_of("shardwise dataset candidates");
-    ((combine_keys(decision_id, SALT) >> 11) as f64) < share * (1_u64 << 53) as f64
+    unit_of(combine_keys(decision_id, SALT)) < share
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use shardwise_features::{DecisionContext, DecisionFeatures, FEATURE_COUNT, Featu
 use shardwise_policies::Decision;
 use shardwise_types::{
     DecisionRecord, HistoryRecord, OutcomeRecord, PlacementRequest, Priority, Region, Response, RiskLevel, RouterId,
-    ShardId, Timestamp, Urgency, combine_keys,
+    ShardId, Timestamp, Urgency, combine_keys, unit_of,
 };
 
 /// Draws the decisions whose candidates are logged apart from anything else that is drawn by decision.
@@ -225,8 +225,7 @@ impl DecisionLog {
 
 /// Draws a share of all decisions by their ids; `purpose` keeps draws for one apart from those for another.
 pub(crate) fn is_drawn(decision_id: u64, purpose: u64, share: f64) -> bool {
-    const STEPS: f64 = (1_u64 << 53) as f64;
-    ((combine_keys(decision_id, purpose) >> 11) as f64 / STEPS) < share
+    unit_of(combine_keys(decision_id, purpose)) < share
 }
 
 pub(crate) fn filled<T>(capacity: usize, count: usize, make: impl Fn() -> T) -> ArrayQueue<T> {

@@ -12,7 +12,7 @@ use shardwise_models::{ExecHead, ModelBundle};
 use shardwise_policies::{Decision, Observed, Policy, Ranking as StrategyRanking, Strategies};
 use shardwise_types::{
     Alternative, Confidence, DecidedBy, FallbackReason, MOST_ALTERNATIVES, NoEligibleShard, ShardPrediction, Widening,
-    combine_keys,
+    combine_keys, unit_of,
 };
 
 use crate::confidence::{MOST_COMPARED, Uncertain, best, calibrated, close_to_best};
@@ -245,7 +245,7 @@ impl Placer {
     fn draw(&self, context: &DecisionContext<'_>) -> f64 {
         let drawn = self.draws.fetch_add(1, Relaxed);
         let request = combine_keys(context.request.function.key(), context.decided_at.nanos().cast_unsigned());
-        (combine_keys(combine_keys(self.config.seed, drawn), request) >> 11) as f64 / (1_u64 << 53) as f64
+        unit_of(combine_keys(combine_keys(self.config.seed, drawn), request))
     }
 
     fn decide_with<T>(

@@ -32,7 +32,7 @@ impl Clock {
     pub fn new() -> Self {
         Self {
             start: instant(),
-            wall_start: wall(),
+            wall_start: wall().nanos(),
             ahead: AtomicI64::new(0),
             jumps: AtomicU64::new(0),
             was_ahead: AtomicI64::new(0),
@@ -47,7 +47,7 @@ impl Clock {
 
     /// Compares with the wall clock, to be called now and then. Returns by how many ms the wall clock is ahead.
     pub fn look_at_the_wall(&self) -> f64 {
-        self.compare(wall())
+        self.compare(wall().nanos())
     }
 
     /// How often the wall clock was found to have jumped.
@@ -77,9 +77,9 @@ pub(crate) fn instant() -> Instant {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a server answers at real times")]
-fn wall() -> i64 {
+pub(crate) fn wall() -> Timestamp {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+    Timestamp::from_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

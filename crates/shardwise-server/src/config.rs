@@ -11,6 +11,9 @@ use toml::{Table, Value};
 /// `SHARDWISE_SERVE_LIMITS__BODY_BYTES`.
 pub const PREFIX: &str = "SHARDWISE_SERVE_";
 
+/// Rivals that need more than requests, responses and reports: without it they would be given less than the others.
+const PROBING: [&str; 2] = ["join_idle", "prequal"];
+
 /// All settings of a sidecar. What a file does not say is the default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -209,6 +212,10 @@ impl ServeConfig {
                 format!("'{}' is none; choose {} or one of {all}", self.policy, crate::PLACER),
             ));
         }
+        if PROBING.contains(&self.policy.as_str()) {
+            let problem = "lives on probes or notices of idle cores, which a sidecar does not send; choose another";
+            return Err(ConfigError::new("policy", format!("'{}' {problem}", self.policy)));
+        }
         if !(0.0..=1.0).contains(&self.log_share) {
             return wrong("log_share", "must be a share between 0 and 1");
         }
@@ -349,7 +356,7 @@ mod tests {
 
     #[test]
     fn what_it_writes_it_reads() {
-        let config = ServeConfig { admin: Some("unix:/tmp/x".to_owned()), ..ServeConfig::default() };
+        let config = ServeConfig { admin: Some("unix:admin.sock".to_owned()), ..ServeConfig::default() };
         assert_eq!(load(&config.to_toml(), &[], &[]).unwrap(), config);
     }
 
@@ -362,6 +369,7 @@ mod tests {
             ("log_share = 2.0", "between 0 and 1"),
             ("workers = 0", "workers"),
             ("policy = 'best'", "p2c_in_flight"),
+            ("policy = 'prequal'", "probes"),
             ("name = ''", "name"),
             ("[limits]\nbody_bytes = 0", "limits.body_bytes"),
             ("[limits]\nshed_above_ms = -1.0", "above 0"),

@@ -12,10 +12,8 @@ use shardwise_types::HistoryRecord;
 
 use crate::files::sync_folder;
 
-/// The end of the name of a file that is still written to.
+/// The end of the name of a file that is still written to; without its last part the file is complete.
 const OPEN: &str = "ndjson.open";
-/// The end of the name of a file that is complete.
-const CLOSED: &str = "ndjson";
 /// How the line of a decision begins; the tag comes first.
 const DECISION: &[u8] = br#"{"table":"decision","#;
 
@@ -77,7 +75,7 @@ impl Journal {
     pub fn open(dir: &Path, boot: &str, limits: JournalLimits) -> io::Result<(Self, Recovered)> {
         fs::create_dir_all(dir)?;
         let mut recovered = Recovered::default();
-        for path in files_of(dir, OPEN)? {
+        for path in left_open(dir)? {
             close_left_over(&path, &mut recovered)?;
         }
         let journal = Self {
@@ -191,23 +189,13 @@ impl Journal {
     }
 }
 
-/// The files of a journal in the order in which they were begun: names begin with the time of the start.
-///
-/// # Errors
-/// The folder cannot be read.
-pub fn journal_files(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut files = files_of(dir, CLOSED)?;
-    files.extend(files_of(dir, OPEN)?);
-    files.sort();
-    Ok(files)
-}
-
-fn files_of(dir: &Path, end: &str) -> io::Result<Vec<PathBuf>> {
+/// The files of earlier processes that are still open.
+fn left_open(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if name.split_once('.').is_some_and(|(_, rest)| rest == end) {
+        if name.split_once('.').is_some_and(|(_, rest)| rest == OPEN) {
             files.push(path);
         }
     }

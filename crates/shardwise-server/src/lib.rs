@@ -24,5 +24,5 @@ mod sidecar;
 pub use clock::Clock;
 pub use config::{Access, Address, ConfigError, Limits, PREFIX, ServeConfig};
 pub use decider::PLACER;
-pub use journal::{Journal, JournalLimits, Recovered, journal_files};
+pub use journal::{Journal, JournalLimits, Recovered};
 pub use sidecar::{StartError, Started, Summary, serve};

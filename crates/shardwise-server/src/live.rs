@@ -12,7 +12,7 @@ use shardwise_monitor::{FleetView, Ingested};
 use shardwise_policies::{Decision, Observed, Rules, eligible};
 use shardwise_types::{
     DecidedBy, ErrorClass, FallbackReason, InvalidInput, MarketSnapshot, NoEligibleShard, PlacementRequest, Response,
-    ShardId, ShardPrediction, Timestamp, combine_keys, key_of,
+    ShardId, ShardPrediction, Timestamp, combine_keys, key_of, unit_of,
 };
 
 use crate::accepted::Accepted;
@@ -252,7 +252,7 @@ impl Live {
         let position =
             |shard: &ShardId| context.fleet.position(shard).filter(|at| candidates.binary_search(at).is_ok());
         // A draw for each decision, apart from all others that are made by its id.
-        let draw = (combine_keys(decision_id, key_of("traffic split")) >> 11) as f64 / (1_u64 << 53) as f64;
+        let draw = unit_of(combine_keys(decision_id, key_of("traffic split")));
         let Pick::Shard(shard) = splits.pick(function, now, draw, |shard| position(shard).is_some()) else {
             self.figures.split_without_shard();
             return None;

@@ -29,7 +29,7 @@ pub use decision::{
 pub use fleet::{FleetSnapshot, HardwareClass, MarketSnapshot, Network, ShardReport, ShardShape, ShardSnapshot};
 pub use history::{DecisionRecord, HistoryRecord, MarketRecord, OutcomeRecord, ReportRecord, ShadowRecord};
 pub use names::{
-    EventType, Exchange, FunctionId, Protocol, Region, RouterId, ShardId, TradingPair, combine_keys, key_of,
+    EventType, Exchange, FunctionId, Protocol, Region, RouterId, ShardId, TradingPair, combine_keys, key_of, unit_of,
 };
 pub use outcome::{ErrorClass, Response};
 pub use quantities::{Confidence, InvalidInput, Timestamp, UsdAmount};

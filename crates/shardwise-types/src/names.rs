@@ -28,6 +28,11 @@ pub const fn combine_keys(first: u64, second: u64) -> u64 {
     mix(first.rotate_left(29) ^ second.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
+/// A number in [0, 1) from a key: its upper 53 bits, as many as a float holds. Evenly spread keys give uniform draws.
+pub const fn unit_of(key: u64) -> f64 {
+    (key >> 11) as f64 / (1_u64 << 53) as f64
+}
+
 const fn mix(mut x: u64) -> u64 {
     x ^= x >> 33;
     x = x.wrapping_mul(0xff51_afd7_ed55_8ccd);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustc_hash::FxHashSet;
 use shardwise_types::{HistoryRecord, Network, Timestamp, combine_keys};
 
-use super::quarantine::{Quarantine, beside};
+use super::quarantine::{Ended, Quarantine, end};
 use super::run::ROWS_PER_LOOK;
 use super::{ImportProgress, ImportReport, RefusedRow};
 use crate::DatasetError;
@@ -227,21 +227,14 @@ impl Run {
     }
 
     fn finish(mut self, options: &JournalImport) -> Result<ImportReport, DatasetError> {
-        let refused = self.quarantine.refused;
-        let too_many_refused = self.rows == 0 || refused as f64 > options.max_refused * (self.rows + refused) as f64;
-        let at = options.quarantine.clone().unwrap_or_else(|| beside(&options.out));
-        let quarantine = self.quarantine.keep(&at)?;
-        let out = if too_many_refused {
-            None
-        } else {
-            self.writer.finish()?;
-            Some(options.out.clone())
-        };
+        let at = options.quarantine.as_deref();
+        let Ended { too_many_refused, quarantine, out } =
+            end(&mut self.quarantine, at, Some(self.writer), &options.out, self.rows, options.max_refused)?;
         let (from, to) = self.known.unzip();
         Ok(ImportReport {
             table: "journal".to_owned(),
             rows: self.rows,
-            refused,
+            refused: self.quarantine.refused,
             reasons: self.quarantine.reasons,
             quarantine,
             from,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::RefusedRow;
 use crate::DatasetError;
+use crate::history::HistoryWriter;
 
 /// Refused rows of a dry run that are kept to be shown.
 const SHOWN: usize = 10;
@@ -62,8 +63,40 @@ impl Quarantine {
     }
 }
 
+/// How an import ends.
+pub(super) struct Ended {
+    /// Whether more rows than allowed were refused, so that no history was written.
+    pub(super) too_many_refused: bool,
+    /// The file with what was refused.
+    pub(super) quarantine: Option<PathBuf>,
+    /// Where the history stands.
+    pub(super) out: Option<PathBuf>,
+}
+
+/// Moves refused rows to their place, and the history too unless more than the share `max_refused` of all rows was refused.
+pub(super) fn end(
+    quarantine: &mut Quarantine,
+    at: Option<&Path>,
+    writer: Option<HistoryWriter>,
+    out: &Path,
+    taken: u64,
+    max_refused: f64,
+) -> Result<Ended, DatasetError> {
+    let refused = quarantine.refused;
+    let too_many_refused = taken == 0 || refused as f64 > max_refused * (taken + refused) as f64;
+    let quarantine = quarantine.keep(&at.map_or_else(|| beside(out), Path::to_owned))?;
+    let out = match writer {
+        Some(writer) if !too_many_refused => {
+            writer.finish()?;
+            Some(out.to_owned())
+        }
+        _ => None,
+    };
+    Ok(Ended { too_many_refused, quarantine, out })
+}
+
 /// Where a history's refused rows go when nobody says where.
-pub(super) fn beside(out: &Path) -> PathBuf {
+fn beside(out: &Path) -> PathBuf {
     let name = out.file_name().map_or_else(|| "history".to_owned(), |name| name.to_string_lossy().into_owned());
     out.with_file_name(format!("{name}.refused.ndjson"))
 }

@@ -9,7 +9,7 @@ use super::admission::{Admission, Admitted};
 use super::fields::Target;
 use super::mapping::{Mapping, TableWords};
 use super::plan::Plan;
-use super::quarantine::{Quarantine, beside};
+use super::quarantine::{Ended, Quarantine, end};
 use super::source::{Next, open};
 use super::value::{Refusal, Stored};
 use super::{Format, ImportOptions, ImportProgress, ImportReport, RefusedRow};
@@ -213,23 +213,14 @@ impl Run<'_> {
     }
 
     fn finish(mut self, options: &ImportOptions, table: String) -> Result<ImportReport, DatasetError> {
-        let refused = self.quarantine.refused;
-        let all = self.rows + refused;
-        let too_many_refused = self.rows == 0 || refused as f64 > options.max_refused * all as f64;
-        let at = options.quarantine.clone().unwrap_or_else(|| beside(&options.out));
-        let quarantine = self.quarantine.keep(&at)?;
-        let out = match self.writer {
-            Some(writer) if !too_many_refused => {
-                writer.finish()?;
-                Some(options.out.clone())
-            }
-            _ => None,
-        };
+        let at = options.quarantine.as_deref();
+        let Ended { too_many_refused, quarantine, out } =
+            end(&mut self.quarantine, at, self.writer, &options.out, self.rows, options.max_refused)?;
         let (from, to) = self.known.map(|(from, to)| (Timestamp::from_nanos(from), Timestamp::from_nanos(to))).unzip();
         Ok(ImportReport {
             table,
             rows: self.rows,
-            refused,
+            refused: self.quarantine.refused,
             reasons: self.quarantine.reasons,
             quarantine,
             from,

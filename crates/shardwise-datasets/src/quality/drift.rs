@@ -108,7 +108,7 @@ mod tests {
         let mut counts = Counts::numbers();
         // Sums of twelve evenly scrambled fractions: close enough to the normal distribution for the claims below.
         for n in 0..200_000_u64 {
-            let fraction = |salt: u64| (shardwise_types::combine_keys(n, salt) >> 11) as f64 / (1_u64 << 53) as f64;
+            let fraction = |salt: u64| shardwise_types::unit_of(shardwise_types::combine_keys(n, salt));
             let sum: f64 = (1..=12).map(fraction).sum();
             counts.number((mean + sd * (sum - 6.0)) as f32);
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
-use shardwise_types::{HardwareClass, InvalidInput, Network, Region, ShardId, ShardShape, combine_keys};
+use shardwise_types::{HardwareClass, InvalidInput, Network, Region, ShardId, ShardShape, combine_keys, unit_of};
 
 use super::FleetError;
 use crate::shard::{Fault, ShardOptions};
@@ -241,7 +241,7 @@ struct Draws {
 impl Draws {
     fn share(&mut self) -> f64 {
         self.drawn += 1;
-        (combine_keys(self.key, self.drawn) >> 11) as f64 / (1_u64 << 53) as f64
+        unit_of(combine_keys(self.key, self.drawn))
     }
 }
 

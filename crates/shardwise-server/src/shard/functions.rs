@@ -12,7 +12,7 @@
 //!
 //! Floating point goes through `libm` and is never reordered: results are the same bits on every machine.
 
-use shardwise_types::{FunctionId, HardwareClass, PlacementRequest, UsdAmount, combine_keys};
+use shardwise_types::{FunctionId, HardwareClass, PlacementRequest, UsdAmount, combine_keys, unit_of};
 
 /// Words of what a function holds when it is loaded: 64 KiB.
 const TABLE_WORDS: usize = 8_192;
@@ -149,11 +149,11 @@ fn hash(state: u64, table: &Table) -> u64 {
 }
 
 fn price(state: u64, table: &Table) -> u64 {
-    let unit = |word: u64| (word >> 11) as f64 / (1_u64 << 53) as f64;
     let mut sum = 0.0;
     for option in 0..PRICES_PER_STEP {
         let word = table.0[(state as usize).wrapping_add(option) % TABLE_WORDS];
-        let (moneyness, volatility, years) = (0.5 + unit(word), 0.1 + unit(word << 16), 0.05 + unit(word << 32));
+        let (moneyness, volatility, years) =
+            (0.5 + unit_of(word), 0.1 + unit_of(word << 16), 0.05 + unit_of(word << 32));
         sum += call(moneyness, volatility, years);
     }
     combine_keys(state, sum.to_bits())

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use shardwise_control::{ShardLimits, ShardUsage};
 use shardwise_monitor::{FunctionRecorder, WaitingCall};
-use shardwise_types::{ErrorClass, PlacementRequest, ShardReport, combine_keys};
+use shardwise_types::{ErrorClass, PlacementRequest, ShardReport, combine_keys, unit_of};
 use tokio::sync::oneshot;
 
 use super::clock::{self, millis};
@@ -275,7 +275,7 @@ impl Workers {
 
     /// Whether request number so and so fails, by seed.
     fn fails(&self, number: u64) -> bool {
-        let draw = (combine_keys(self.options.seed, number) >> 11) as f64 / (1_u64 << 53) as f64;
+        let draw = unit_of(combine_keys(self.options.seed, number));
         draw < self.faults().failing()
     }
 

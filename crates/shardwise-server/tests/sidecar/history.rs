@@ -7,7 +7,7 @@ use serde_json::Value;
 use shardwise_server::{Journal, JournalLimits, ServeConfig};
 use shardwise_types::HistoryRecord;
 
-use crate::support::{Sidecar, config, journal};
+use crate::support::{Sidecar, config, journal, journal_files};
 
 fn ids(lines: &[Value]) -> Vec<u64> {
     let mut ids: Vec<u64> = lines.iter().map(|line| line["decision_id"].as_u64().unwrap()).collect();
@@ -85,7 +85,7 @@ fn what_a_killed_process_lost_is_counted_and_what_it_tore_is_cut_off() {
     let data = killed.path().join("data");
     std::fs::create_dir_all(data.join("journal")).unwrap();
     std::fs::copy(folder.path().join("data/accepted"), data.join("accepted")).unwrap();
-    let from = shardwise_server::journal_files(&folder.path().join("data/journal")).unwrap().pop().unwrap();
+    let from = journal_files(&folder.path().join("data/journal")).pop().unwrap();
     let text = std::fs::read_to_string(&from).unwrap();
     let (decisions, others): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.contains("\"decision\""));
     let torn = format!("{}\n{}\n{}", others.join("\n"), decisions[..7].join("\n"), &decisions[7][..40]);
@@ -165,7 +165,7 @@ fn a_full_disk_keeps_what_waits_until_it_takes_it_again() {
     std::fs::rename(&gone, &dir).unwrap();
     journal.flush().unwrap();
     journal.close().unwrap();
-    let files = shardwise_server::journal_files(&dir).unwrap();
+    let files = journal_files(&dir);
     let text: String = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
     let sequences: Vec<u64> =
         text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["sequence"].as_u64().unwrap()).collect();
