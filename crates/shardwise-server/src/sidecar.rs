@@ -382,7 +382,7 @@ fn decider(config: &ServeConfig) -> Result<(Decider, Option<Arc<Placer>>), Start
     Ok((Decider::Placer(Arc::clone(&placer)), Some(placer)))
 }
 
-/// Follows the aliases; a registry that is not there yet is looked for until it is.
+/// Follows the aliases; one that names nothing yet is looked for until it does.
 fn follow(app: &Arc<App>, placer: Option<Arc<Placer>>) -> Result<Vec<Watcher>, StartError> {
     let config = &app.config;
     let Some(models) = &config.models else { return Ok(Vec::new()) };
