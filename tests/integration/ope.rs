@@ -159,8 +159,12 @@ fn estimates_of_a_local_change_are_near_the_truth_or_are_refused() {
     }
     let judged = judge(0.85, ArrivalProcess::Market);
     let refused = judged.iter().filter(|judged| judged.ratios.is_none() && !judged.refusals.is_empty()).count();
+    let given: Vec<[f64; 3]> = judged.iter().filter_map(|judged| judged.ratios).collect();
     println!("load 0.85: {refused} of {} refused, such as: {}", judged.len(), judged[0].refusals.join("; "));
-    assert_eq!(refused, judged.len());
+    println!("given (over the truth): {given:?}");
+    // Ten seconds of bursts may happen to be calm ones: of 200 seeds one log was no busier than those of a lower load.
+    assert!(refused as f64 >= 0.99 * judged.len() as f64, "{refused} refused");
+    assert!(given.iter().all(|[_, low, high]| *low <= 1.0 && 1.0 <= *high), "{given:?}");
 }
 
 /// A bandit's log with all that estimators ask for: (log for obp, the same as rounds).

@@ -80,7 +80,7 @@ impl Replay {
         let router_region = network.default_region.clone();
         Self {
             routers: BTreeMap::new(),
-            fleet: FleetSnapshot { shards: Vec::new(), network, router_region },
+            fleet: FleetSnapshot { shards: Vec::new(), network, router_region, placements: Default::default() },
             market: MarketSnapshot::default(),
             table: None,
             open: FxHashMap::default(),
@@ -197,7 +197,12 @@ impl Replay {
             |(id, router): &(RouterId, RouterImage)| RouterState::restore(router).map(|state| (id.clone(), state));
         Ok(Self {
             routers: image.routers.iter().map(router).collect::<Result<_, _>>()?,
-            fleet: FleetSnapshot { shards: image.shards, network: image.network, router_region },
+            fleet: FleetSnapshot {
+                shards: image.shards,
+                network: image.network,
+                router_region,
+                placements: Default::default(),
+            },
             market: image.market,
             table: image.table.map(Arc::new),
             open: image.open.into_iter().collect(),

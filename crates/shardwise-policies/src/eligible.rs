@@ -32,6 +32,8 @@ struct Judge<'a> {
     oldest_report_ns: i64,
     /// Whether any shard may be ejected or half-open.
     has_ejected: bool,
+    /// Whether any function should stay away from any shard.
+    avoids_any: bool,
 }
 
 /// Why a shard is out of the question.
@@ -44,8 +46,8 @@ enum Refused {
 
 /// Puts the positions of the shards that the request may go to into `out`, in the order of the fleet.
 ///
-/// Silence and the breaker are doubts, not rules: when they would leave nothing, doubtful shards are let in. Health by
-/// the shard's own word, amount, residency and memory hold always.
+/// Silence, the breaker and [placements](shardwise_types::Placements) are doubts, not rules: when they would leave nothing,
+/// doubtful shards are let in. Health by the shard's own word, amount, residency and memory hold always.
 ///
 /// # Errors
 /// When nothing is left; the refusal counts the reasons.
@@ -121,6 +123,7 @@ impl<'a> Judge<'a> {
             context,
             oldest_report_ns: context.decided_at.nanos().saturating_sub(max_age_ns),
             has_ejected: context.router.has_ejected(context.decided_at),
+            avoids_any: context.fleet.placements.avoids_any(),
         }
     }
 
@@ -132,7 +135,8 @@ impl<'a> Judge<'a> {
         Ok(if is_doubtful { rung.in_doubt() } else { rung })
     }
 
-    /// Whether a shard that no hard rule forbids is in doubt: its report is old, or the breaker has ejected it.
+    /// Whether a shard that no hard rule forbids is in doubt: its report is old, the breaker has ejected it, or the function
+    /// was moved away from it.
     #[inline]
     fn doubts(&self, shard: &ShardSnapshot) -> Result<bool, Refused> {
         let (request, shape) = (self.context.request, &shard.shape);
@@ -149,13 +153,17 @@ impl<'a> Judge<'a> {
         }
         let report = shard.report.as_ref().filter(|report| report.healthy).ok_or(Refused::Unhealthy)?;
         let is_old = report.event_at.nanos() < self.oldest_report_ns && self.is_overdue(shard, report.event_at);
-        Ok(is_old || self.is_ejected(shard))
+        Ok(is_old || self.is_ejected(shard) || self.is_avoided(shard))
     }
 
     /// Whether more reports are missing than a shard that reports as seldom as this one may miss.
     fn is_overdue(&self, shard: &ShardSnapshot, reported_at: Timestamp) -> bool {
         let usual_ms = self.context.router.report_gap_ms(&shard.id);
         self.context.decided_at.millis_since(reported_at) > MISSED_REPORTS * usual_ms
+    }
+
+    fn is_avoided(&self, shard: &ShardSnapshot) -> bool {
+        self.avoids_any && self.context.fleet.placements.avoids(&self.context.request.function, &shard.id)
     }
 
     fn is_ejected(&self, shard: &ShardSnapshot) -> bool {
@@ -167,7 +175,9 @@ impl<'a> Judge<'a> {
 mod tests {
     use super::*;
     use shardwise_features::golden::{GoldenContext, contexts};
-    use shardwise_types::{ErrorClass, Response, UsdAmount};
+    use shardwise_types::{ErrorClass, Placements, Residence, Response, UsdAmount};
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
 
     fn informed() -> GoldenContext {
         contexts().remove(1)
@@ -201,6 +211,22 @@ mod tests {
         golden.fleet.shards[0].report.as_mut().unwrap().event_at = golden.decided_at.plus_millis(-60_000.0);
         assert_eq!(positions(&golden).unwrap(), [1, 2]);
         golden.decided_at = golden.decided_at.plus_millis(60_000.0);
+        assert_eq!(positions(&golden).unwrap(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_function_that_was_moved_away_comes_back_only_when_nothing_else_is_left() {
+        let mut golden = informed();
+        let away = |shards: &[usize]| {
+            let pair =
+                |shard: &usize| Residence::new(golden.request.function.clone(), golden.fleet.shards[*shard].id.clone());
+            Placements::new(shards.iter().map(pair).collect(), BTreeSet::new(), BTreeSet::new())
+        };
+        let (from_two, from_all) = (away(&[0, 2]), away(&[0, 1, 2]));
+        golden.fleet.placements = Arc::new(from_two);
+        assert_eq!(positions(&golden).unwrap(), [1]);
+        assert!(!is_eligible(&golden.context(), &Rules::default(), 0));
+        golden.fleet.placements = Arc::new(from_all);
         assert_eq!(positions(&golden).unwrap(), [0, 1, 2]);
     }
 

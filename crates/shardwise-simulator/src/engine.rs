@@ -14,11 +14,12 @@
 use std::ops::ControlFlow;
 
 use shardwise_policies::Policy;
-use shardwise_types::{ReportRecord, Timestamp};
+use shardwise_types::{HistoryRecord, ReportRecord, Timestamp};
 
 use crate::audit::Finding;
 use crate::events::{Event, EventQueue};
 use crate::notices::Message;
+use crate::operator::{Operations, Standing};
 use crate::player::Player;
 use crate::recorder::Recorder;
 use crate::requests::Attempt;
@@ -111,6 +112,22 @@ pub fn simulate_with<P: Into<Player>>(
     recorder: &mut dyn Recorder,
     options: &SimulateOptions,
 ) -> Result<RunSummary, SimulationError> {
+    simulate_operated(world, workload, seed, players, recorder, options, None)
+}
+
+/// As [`simulate_with`], with an operator who moves the furniture.
+///
+/// # Errors
+/// As [`simulate`].
+pub fn simulate_operated<'a, P: Into<Player>>(
+    world: &'a WorldSpec,
+    workload: &'a Workload,
+    seed: u64,
+    players: Vec<P>,
+    recorder: &'a mut dyn Recorder,
+    options: &SimulateOptions,
+    operations: Option<Operations<'a>>,
+) -> Result<RunSummary, SimulationError> {
     world.check()?;
     check_workload(world, workload)?;
     if players.len() != world.routers.len() {
@@ -118,6 +135,8 @@ pub fn simulate_with<P: Into<Player>>(
     }
     let players = players.into_iter().map(Into::into).collect();
     let mut simulation = Simulation::new(world, workload, seed, players, recorder, options)?;
+    simulation.records |= operations.is_some();
+    simulation.operations = operations;
     // An interrupted run is not a failed one.
     let _ = simulation.begin();
     simulation.run();
@@ -157,7 +176,10 @@ pub(crate) struct Simulation<'a> {
     pub(crate) shards: Vec<Shard<'a>>,
     pub(crate) routers: Vec<SimRouter<'a>>,
     pub(crate) recorder: &'a mut dyn Recorder,
+    /// Whether anybody wants the history.
     pub(crate) records: bool,
+    pub(crate) operations: Option<Operations<'a>>,
+    pub(crate) standing: Standing,
     pub(crate) events: EventQueue,
     record_sequence: u64,
     pub(crate) now: SimTime,
@@ -221,6 +243,8 @@ impl<'a> Simulation<'a> {
             routers: players.into_iter().enumerate().map(router).collect::<Result<_, _>>()?,
             records: recorder.wants_history(),
             recorder,
+            operations: None,
+            standing: Standing::default(),
             events: EventQueue::new(),
             record_sequence: 0,
             now: 0,
@@ -272,6 +296,7 @@ impl<'a> Simulation<'a> {
         if self.wants_idle_notices {
             (0..self.shards.len()).for_each(|shard| self.tell_idle(shard));
         }
+        self.begin_operations();
         self.events.push(self.since_start(self.workload.end), Event::End(0));
         if self.measured_from == 0 {
             self.tally.busy_ns[0] = self.busy_ns();
@@ -340,6 +365,9 @@ impl<'a> Simulation<'a> {
             Event::Started(slot) => self.hear_started(slot),
             Event::Cancel(slot) => self.cancelled(slot),
             Event::Message(slot) => self.deliver(slot),
+            Event::Look(_) => self.look(),
+            Event::Obey(batch) => self.obey(batch as usize),
+            Event::NoteWarm(_) => self.note_warm(),
         }
         ControlFlow::Continue(())
     }
@@ -360,6 +388,15 @@ impl<'a> Simulation<'a> {
 
     pub(crate) fn is_measured(&self, arrival: usize) -> bool {
         arrival >= self.measured_from
+    }
+
+    /// Hands a record to the operator and the recorder.
+    pub(crate) fn record(&mut self, record: HistoryRecord) -> Flow {
+        self.hear(&record);
+        match self.recorder.wants_history() {
+            true => self.recorder.record(record),
+            false => ControlFlow::Continue(()),
+        }
     }
 
     pub(crate) fn next_record(&mut self) -> u64 {

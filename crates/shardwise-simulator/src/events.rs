@@ -7,9 +7,9 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use crate::shard::SimTime;
 
-/// Bits of the sequence number and of the event in the key; time has the rest, 58 bits, which is nine years.
+/// Bits of the sequence number and of the event in the key; time has the rest, 57 bits, which is more than four years.
 const SEQUENCE_BITS: u32 = 34;
-const EVENT_BITS: u32 = 36;
+const EVENT_BITS: u32 = 37;
 const NUMBER_BITS: u32 = 32;
 
 macro_rules! events {
@@ -64,7 +64,13 @@ events! {
     /// Word that an attempt is called off reaches its shard.
     Cancel = 13,
     /// A probe or a notice of an idle core reaches where it was sent.
-    Message = 14
+    Message = 14,
+    /// The operator looks.
+    Look = 15,
+    /// A batch of the operator's orders holds from now on.
+    Obey = 16,
+    /// Routers are told what is kept warm.
+    NoteWarm = 17
 }
 
 /// Delays that have a line of their own: as many as there are distances between a few regions.

@@ -24,6 +24,7 @@ mod load_result;
 mod load_test;
 mod market;
 mod notices;
+mod operator;
 mod player;
 mod recorder;
 mod replay;
@@ -43,7 +44,7 @@ mod world;
 
 pub use answers::{AnswerRecord, CONFIDENCE_BINS, ConfidenceBin, Coverage};
 pub use audit::{Bug, Finding};
-pub use engine::{SimulateOptions, SimulationError, simulate, simulate_with};
+pub use engine::{SimulateOptions, SimulationError, simulate, simulate_operated, simulate_with};
 pub use episodes::{
     Episode, EpisodeOptions, Numbered, duration_of_requests, failing_episodes, simulate_episodes, training_episodes,
     workload_of_requests,
@@ -61,6 +62,7 @@ pub use load_result::{
 };
 pub use load_test::{LoadTestError, capacity_plan, load_arrivals, simulate_load, with_launch};
 pub use market::{generate_bars, records_of_bars};
+pub use operator::{Operations, Operator, Order};
 pub use player::{NO_QUEUE_BOUND, ORACLES, Player};
 pub use recorder::{Choice, KeepAll, NoRecorder, Recorder};
 pub use replay::{ReplayInputs, ReplayOptions, world_and_workload};

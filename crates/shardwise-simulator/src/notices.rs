@@ -60,7 +60,7 @@ impl Simulation<'_> {
             return ControlFlow::Continue(());
         }
         record.sequence = self.next_record();
-        self.recorder.record(HistoryRecord::Report(Box::new(record)))
+        self.record(HistoryRecord::Report(Box::new(record)))
     }
 
     /// Sends the probes that the policy wants beside the request that it has just placed.
@@ -131,6 +131,6 @@ impl Simulation<'_> {
         }
         let mut record = record.clone();
         record.sequence = self.next_record();
-        self.recorder.record(HistoryRecord::Market(record))
+        self.record(HistoryRecord::Market(record))
     }
 }

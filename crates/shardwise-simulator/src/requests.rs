@@ -356,7 +356,7 @@ impl<'a> Simulation<'a> {
         let router = router.spec.id.clone();
         let (sequence, event_at) = (self.next_record(), self.at(event_at));
         let record = OutcomeRecord { decision_id, sequence, event_at, known_at, router, response: *response };
-        self.recorder.record(HistoryRecord::Outcome(record))
+        self.record(HistoryRecord::Outcome(record))
     }
 
     /// Ends a request: `Some` latency of a good answer, `None` for everything else.
@@ -394,7 +394,7 @@ impl<'a> Simulation<'a> {
             logged_shards: placement.logged_shards,
             logged_features: placement.logged_features,
         };
-        self.recorder.record(HistoryRecord::Decision(Box::new(record)))
+        self.record(HistoryRecord::Decision(Box::new(record)))
     }
 
     // ── on the shard ──

@@ -2,14 +2,16 @@
 //!
 //! It sees only what reports, responses and the market tell it, never the world. Oracles are let see the truth.
 
+use std::sync::Arc;
+
 use rand_chacha::ChaCha8Rng;
 use shardwise_features::{DecisionContext, DecisionFeatures, FeatureVector, RouterState, ServiceTable, Ticket};
 use shardwise_policies::{
     Decision, Observed, Outstanding, ProbeAnswer, Rules, eligible, is_eligible, sed::congestion_ms,
 };
 use shardwise_types::{
-    DecidedBy, FleetSnapshot, MarketRecord, MarketSnapshot, PlacementRequest, ReportRecord, Response, ShardId,
-    Timestamp,
+    DecidedBy, FleetSnapshot, MarketRecord, MarketSnapshot, PlacementRequest, Placements, ReportRecord, Residence,
+    Response, ShardId, Timestamp,
 };
 
 use crate::audit::{Audit, Bug};
@@ -290,6 +292,15 @@ impl<'a> SimRouter<'a> {
         if let Some(policy) = self.player.policy() {
             policy.on_report(&record.shard, &record.report);
         }
+    }
+
+    /// Takes over where functions are to live.
+    pub(crate) fn follow(&mut self, placements: &Arc<Placements>) {
+        self.known.fleet.placements = Arc::clone(placements);
+    }
+
+    pub(crate) fn note_warm(&self, pair: &Residence, now: Timestamp) {
+        self.known.state.keep_warm(&pair.function, &pair.shard, now);
     }
 
     pub(crate) fn on_market(&mut self, record: &MarketRecord) {

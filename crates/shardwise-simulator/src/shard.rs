@@ -47,6 +47,8 @@ pub(crate) struct Shard<'a> {
     present: Presence,
     since_report: Interval,
     recent: RecentLatencies,
+    /// When it joins although it was to be absent.
+    joins: Option<SimTime>,
 }
 
 impl<'a> Shard<'a> {
@@ -70,7 +72,23 @@ impl<'a> Shard<'a> {
             present: Presence::default(),
             since_report: Interval::default(),
             recent: RecentLatencies::default(),
+            joins: None,
         }
+    }
+
+    /// Loads a function and keeps it. Returns whether it was not loaded yet.
+    pub(crate) fn pin(&mut self, now: SimTime, function: u32) -> bool {
+        self.warm.pin(now, function)
+    }
+
+    /// Lets it be unloaded when it is not used.
+    pub(crate) fn unpin(&mut self, now: SimTime, function: u32) {
+        self.warm.unpin(now, function);
+    }
+
+    /// Joins the fleet at an instant, if it is absent.
+    pub(crate) fn join(&mut self, at: SimTime) {
+        self.joins.get_or_insert(at);
     }
 
     /// Whether another attempt can begin at once: a core is free, or cores are shared.
@@ -313,7 +331,11 @@ impl<'a> Shard<'a> {
 
     fn faults(&self, now: SimTime) -> impl Iterator<Item = FaultKind> + use<'_> {
         let now_ms = millis(self.elapsed + now);
-        self.spec.faults.iter().filter(move |fault| (fault.from_ms..fault.until_ms).contains(&now_ms)).map(|f| f.kind)
+        let has_joined = self.joins.is_some_and(|at| at <= now);
+        let is_over = move |fault: &crate::world::Fault| has_joined && matches!(fault.kind, FaultKind::Absent);
+        let is_on =
+            move |fault: &&crate::world::Fault| (fault.from_ms..fault.until_ms).contains(&now_ms) && !is_over(fault);
+        self.spec.faults.iter().filter(is_on).map(|fault| fault.kind)
     }
 }
 
@@ -548,10 +570,19 @@ struct WarmSet {
 struct WarmFunction {
     memory_mb: f32,
     loaded: bool,
+    /// It is not unloaded for want of use or memory.
+    pinned: bool,
     running: u32,
     unused_since: SimTime,
     before: u32,
     after: u32,
+}
+
+impl WarmFunction {
+    /// Whether it is in the list of those that may be unloaded.
+    fn is_idle(&self) -> bool {
+        self.loaded && self.running == 0 && !self.pinned
+    }
 }
 
 impl WarmSet {
@@ -559,6 +590,7 @@ impl WarmSet {
         let cold = |spec: &FunctionSpec| WarmFunction {
             memory_mb: spec.memory_mb,
             loaded: false,
+            pinned: false,
             running: 0,
             unused_since: 0,
             before: NONE,
@@ -577,28 +609,59 @@ impl WarmSet {
         self.expire(now);
         let entry = self.functions[function as usize];
         if entry.loaded {
-            if entry.running == 0 {
+            if entry.is_idle() {
                 self.unlink(function);
             }
             self.functions[function as usize].running += 1;
             return false;
         }
+        self.functions[function as usize].running = 1;
+        self.load(function);
+        true
+    }
+
+    fn load(&mut self, function: u32) {
         let entry = &mut self.functions[function as usize];
-        (entry.loaded, entry.running) = (true, 1);
+        entry.loaded = true;
         self.used_mb += f64::from(entry.memory_mb);
         while self.used_mb > self.capacity_mb && self.longest_unused != NONE {
             self.unload(self.longest_unused);
         }
-        true
+    }
+
+    /// Returns whether the function was cold.
+    fn pin(&mut self, now: SimTime, function: u32) -> bool {
+        self.expire(now);
+        let entry = self.functions[function as usize];
+        if entry.is_idle() {
+            self.unlink(function);
+        }
+        self.functions[function as usize].pinned = true;
+        if !entry.loaded {
+            self.load(function);
+        }
+        !entry.loaded
+    }
+
+    fn unpin(&mut self, now: SimTime, function: u32) {
+        let entry = &mut self.functions[function as usize];
+        if std::mem::take(&mut entry.pinned) && entry.is_idle() {
+            self.link(now, function);
+        }
     }
 
     fn finish(&mut self, now: SimTime, function: u32) {
-        let last = self.last_used;
         let entry = &mut self.functions[function as usize];
         entry.running -= 1;
-        if entry.running > 0 {
-            return;
+        if entry.is_idle() {
+            self.link(now, function);
         }
+    }
+
+    /// Puts a function that is not used any more at the end of the list.
+    fn link(&mut self, now: SimTime, function: u32) {
+        let last = self.last_used;
+        let entry = &mut self.functions[function as usize];
         (entry.unused_since, entry.before, entry.after) = (now, last, NONE);
         self.last_used = function;
         match last {
@@ -617,7 +680,7 @@ impl WarmSet {
 
     fn is_warm(&self, at: SimTime, function: u32) -> bool {
         let entry = self.functions[function as usize];
-        entry.loaded && (entry.running > 0 || entry.unused_since.saturating_add(self.ttl) > at)
+        entry.loaded && (!entry.is_idle() || entry.unused_since.saturating_add(self.ttl) > at)
     }
 
     fn unload_all(&mut self) {

@@ -1,8 +1,10 @@
 //! What a router knows of the fleet: shapes of shards, their last reports, distances, the market.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use crate::{Exchange, InvalidInput, Region, ReportRecord, ShardId, Timestamp};
+use crate::{Exchange, InvalidInput, Placements, Region, ReportRecord, ShardId, Timestamp};
 
 /// What a machine is good at; it decides which functions run fast on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -218,6 +220,9 @@ pub struct FleetSnapshot {
     pub network: Network,
     /// Where the router stands.
     pub router_region: Region,
+    /// Where functions are to live; not part of a fleet that is written down.
+    #[serde(skip)]
+    pub placements: Arc<Placements>,
 }
 
 #[derive(Deserialize)]
@@ -243,7 +248,7 @@ impl FleetSnapshot {
         }
         shards.iter().try_for_each(ShardSnapshot::check)?;
         network.check()?;
-        Ok(Self { shards, network, router_region })
+        Ok(Self { shards, network, router_region, placements: Arc::default() })
     }
 
     /// Reads a fleet from JSON (`shards`, `network`, `routerRegion`).

@@ -18,6 +18,7 @@ mod fleet;
 mod history;
 mod names;
 mod outcome;
+mod placements;
 mod quantities;
 mod reasoning;
 mod request;
@@ -32,6 +33,7 @@ pub use names::{
     EventType, Exchange, FunctionId, Protocol, Region, RouterId, ShardId, TradingPair, combine_keys, key_of, unit_of,
 };
 pub use outcome::{ErrorClass, Response};
+pub use placements::{Placements, Residence};
 pub use quantities::{Confidence, InvalidInput, Timestamp, UsdAmount};
 pub use request::{PlacementRequest, Priority, RiskLevel, Urgency};
 pub use traces::{ArrivalTrace, MarketBar, Percentiles, SpeedTrace};

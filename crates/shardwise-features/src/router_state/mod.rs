@@ -16,7 +16,7 @@ mod stamp;
 mod tests;
 
 use serde::{Deserialize, Serialize};
-use shardwise_types::{PlacementRequest, Response, ShardId, Timestamp, combine_keys};
+use shardwise_types::{FunctionId, PlacementRequest, Response, ShardId, Timestamp, combine_keys};
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::atomic::{AtomicU64, get, set, smooth, update};
@@ -339,6 +339,15 @@ impl RouterState {
             sent_at: context.decided_at,
             forecast: Forecast::default(),
         }
+    }
+
+    /// Notes that a shard keeps a function loaded at `now`, as if this router had just sent it there. Said again before the
+    /// function's time is up, for as long as it holds.
+    pub fn keep_warm(&self, function: &FunctionId, id: &ShardId, now: Timestamp) {
+        let sent = self.shards.find(id.key()).map_or(0.0, |fields| get(&fields[shard::DISPATCHES]));
+        let pair = self.dispatched.claim(combine_keys(function.key(), id.key()));
+        pair[pair::LAST_DISPATCH].store(stamp(now), Relaxed);
+        set(&pair[pair::DISPATCHES], sent);
     }
 
     /// Learns from a response at the instant it arrives.

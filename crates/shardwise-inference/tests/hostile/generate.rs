@@ -281,7 +281,7 @@ impl Dice {
         if size > 1 && self.chance(0.2) {
             shards[0].id = self.one(&shards[1..]).id.clone();
         }
-        FleetSnapshot { shards, network, router_region }
+        FleetSnapshot { shards, network, router_region, placements: Default::default() }
     }
 
     pub(crate) fn shuffled(&mut self, fleet: &FleetSnapshot) -> FleetSnapshot {

@@ -1,0 +1,130 @@
+//! Where functions live: what a planner or an operator said about functions and shards, which all routers follow.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{FunctionId, ShardId, combine_keys};
+
+/// A function on a shard.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Residence {
+    /// The function.
+    pub function: FunctionId,
+    /// Where.
+    pub shard: ShardId,
+}
+
+impl Residence {
+    /// A function on a shard.
+    pub fn new(function: impl Into<FunctionId>, shard: impl Into<ShardId>) -> Self {
+        Self { function: function.into(), shard: shard.into() }
+    }
+
+    fn key(&self) -> u64 {
+        combine_keys(self.function.key(), self.shard.key())
+    }
+}
+
+/// What holds of functions and shards: which pairs to avoid, which are kept warm, which shards are to run empty.
+///
+/// Avoiding and draining are doubts, not hard rules: when nothing else is left, such a shard is used after all.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "Lists", into = "Lists")]
+pub struct Placements {
+    avoided: BTreeSet<Residence>,
+    warm: BTreeSet<Residence>,
+    drained: BTreeSet<ShardId>,
+    /// Keys of what is avoided and of the shards that are drained, sorted: what a decision looks up.
+    keys: Vec<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Lists {
+    #[serde(default)]
+    avoided: BTreeSet<Residence>,
+    #[serde(default)]
+    warm: BTreeSet<Residence>,
+    #[serde(default)]
+    drained: BTreeSet<ShardId>,
+}
+
+impl From<Lists> for Placements {
+    fn from(Lists { avoided, warm, drained }: Lists) -> Self {
+        Self::new(avoided, warm, drained)
+    }
+}
+
+impl From<Placements> for Lists {
+    fn from(Placements { avoided, warm, drained, .. }: Placements) -> Self {
+        Self { avoided, warm, drained }
+    }
+}
+
+impl Placements {
+    /// Pairs to avoid, pairs that are kept warm, shards to run empty.
+    pub fn new(avoided: BTreeSet<Residence>, warm: BTreeSet<Residence>, drained: BTreeSet<ShardId>) -> Self {
+        let mut keys: Vec<u64> = avoided.iter().map(Residence::key).chain(drained.iter().map(ShardId::key)).collect();
+        keys.sort_unstable();
+        Self { avoided, warm, drained, keys }
+    }
+
+    /// Whether nothing is said at all.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.warm.is_empty()
+    }
+
+    /// Whether any shard may have to be passed over; most of the time none has.
+    #[inline]
+    pub fn avoids_any(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// Whether a function should go elsewhere while it can.
+    #[inline]
+    pub fn avoids(&self, function: &FunctionId, shard: &ShardId) -> bool {
+        let has = |key: u64| self.keys.binary_search(&key).is_ok();
+        has(shard.key()) || has(combine_keys(function.key(), shard.key()))
+    }
+
+    /// Pairs to avoid.
+    pub fn avoided(&self) -> &BTreeSet<Residence> {
+        &self.avoided
+    }
+
+    /// Functions that shards keep loaded whether or not they are used.
+    pub fn warm(&self) -> &BTreeSet<Residence> {
+        &self.warm
+    }
+
+    /// Shards that are to run empty.
+    pub fn drained(&self) -> &BTreeSet<ShardId> {
+        &self.drained
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_and_whole_shards_are_avoided_and_what_is_warm_is_not() {
+        let pair = |function: &str, shard: &str| Residence::new(function, shard);
+        let placements = Placements::new([pair("f", "a")].into(), [pair("f", "b")].into(), ["c".into()].into());
+        let avoids = |function: &str, shard: &str| placements.avoids(&function.into(), &shard.into());
+        assert!(avoids("f", "a") && avoids("f", "c") && avoids("g", "c"));
+        assert!(!avoids("g", "a") && !avoids("f", "b"));
+        assert!(placements.avoids_any() && !placements.is_empty() && Placements::default().is_empty());
+    }
+
+    #[test]
+    fn it_reads_what_it_writes() {
+        let placements = Placements::new([Residence::new("f", "a")].into(), BTreeSet::new(), ["c".into()].into());
+        let json = serde_json::to_string(&placements).unwrap();
+        assert_eq!(json, r#"{"avoided":[{"function":"f","shard":"a"}],"warm":[],"drained":["c"]}"#);
+        assert_eq!(serde_json::from_str::<Placements>(&json).unwrap(), placements);
+        assert!(serde_json::from_str::<Placements>(r#"{"cold":[]}"#).is_err());
+    }
+}
