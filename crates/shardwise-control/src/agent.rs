@@ -149,6 +149,7 @@ impl Agent {
         let verdict = match command {
             Command::UpdateTrafficSplit(prepare)
             | Command::UpdateResourceLimits(prepare)
+            | Command::UpdatePlacements(prepare)
             | Command::RestoreConfiguration(prepare) => self.prepare(now, prepare, surroundings),
             Command::Commit { version } => self.commit(now, *version),
             Command::Withdraw { version, .. } => self.withdraw(*version),

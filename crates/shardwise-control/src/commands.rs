@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use shardwise_types::{FunctionId, InvalidInput, ShardId};
+use shardwise_types::{FunctionId, InvalidInput, Placements, ShardId};
 
 use crate::{
     ControlError, ControlPlane, Entry, FileError, History, Member, Outcome, Proposal, ShardLimits, SplitStep,
@@ -43,6 +43,15 @@ pub struct LimitsOptions {
     pub shard: String,
     /// What it may use at most.
     pub limits: ShardLimits,
+    /// Who, why, and without whom.
+    pub change: ChangeOptions,
+}
+
+/// What a plan wants of where functions live.
+#[derive(Debug, Clone, Default)]
+pub struct PlacementsOptions {
+    /// All that is to be avoided, kept warm and drained.
+    pub placements: Placements,
     /// Who, why, and without whom.
     pub change: ChangeOptions,
 }
@@ -89,6 +98,19 @@ pub async fn split(plane: &ControlPlane, fleet: &[Member], options: &SplitOption
 /// As of [`split`].
 pub async fn limits(plane: &ControlPlane, fleet: &[Member], options: &LimitsOptions) -> Result<Changed, ControlError> {
     let what = What::Limits { shard: ShardId::new(&options.shard), limits: options.limits };
+    change(plane, fleet, &options.change, what).await
+}
+
+/// Says where functions are to live.
+///
+/// # Errors
+/// As of [`split`].
+pub async fn placements(
+    plane: &ControlPlane,
+    fleet: &[Member],
+    options: &PlacementsOptions,
+) -> Result<Changed, ControlError> {
+    let what = What::Placements { placements: options.placements.clone() };
     change(plane, fleet, &options.change, what).await
 }
 

@@ -1,13 +1,13 @@
 //! The whole configuration under one version, and changes of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use shardwise_types::{FunctionId, InvalidInput, ShardId, Timestamp};
+use shardwise_types::{FunctionId, InvalidInput, Placements, Residence, ShardId, Timestamp};
 
 use crate::{ShardLimits, TrafficSplit};
 
-/// All splits and limits. Whoever has the same version has the same configuration.
+/// All splits, limits and placements. Whoever has the same version has the same configuration.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Configuration {
@@ -17,6 +17,9 @@ pub struct Configuration {
     pub splits: BTreeMap<FunctionId, ActiveSplit>,
     /// The limits of each shard that was given some.
     pub limits: BTreeMap<ShardId, ShardLimits>,
+    /// Where functions are to live.
+    #[serde(default, skip_serializing_if = "Placements::is_empty")]
+    pub placements: Placements,
 }
 
 /// A split and the instant from which the times of its steps count.
@@ -72,6 +75,11 @@ pub enum What {
         /// What it may use at most.
         limits: ShardLimits,
     },
+    /// Where functions are to live, all of it.
+    Placements {
+        /// What is to be avoided, kept warm and drained.
+        placements: Placements,
+    },
     /// All is to be as it was at an earlier version.
     Rollback {
         /// As it was then; its version is the earlier one.
@@ -99,6 +107,17 @@ impl What {
                 known("shard", shard)?;
                 limits.check()
             }
+            Self::Placements { placements } => {
+                let of = |pairs: &BTreeSet<Residence>| -> Result<(), InvalidInput> {
+                    pairs.iter().try_for_each(|pair| {
+                        check_function(&pair.function)?;
+                        known("shard", &pair.shard)
+                    })
+                };
+                of(placements.avoided())?;
+                of(placements.warm())?;
+                placements.drained().iter().try_for_each(|shard| known("drained", shard))
+            }
             // What was in force once may name shards that have gone since; routers pass those over.
             Self::Rollback { configuration } => configuration.limits.values().try_for_each(ShardLimits::check),
         }
@@ -121,6 +140,12 @@ impl What {
             Self::Limits { shard, limits } => {
                 format!("limits {shard}: {} cores, {} MB", limits.max_cpu_cores, limits.max_memory_mb)
             }
+            Self::Placements { placements } => format!(
+                "placements: {} avoided, {} warm, {} drained",
+                placements.avoided().len(),
+                placements.warm().len(),
+                placements.drained().len()
+            ),
             Self::Rollback { configuration } => format!("back to version {}", configuration.version),
         }
     }
@@ -149,6 +174,7 @@ impl Configuration {
             What::Limits { shard, limits } => {
                 next.limits.insert(shard.clone(), *limits);
             }
+            What::Placements { placements } => next.placements = placements.clone(),
             What::Rollback { configuration } => next = configuration.clone(),
         }
         next.version = change.version;
@@ -193,6 +219,23 @@ mod tests {
         assert_eq!(split("f").check(knows).expect_err("a is unknown").field, "weights");
         assert_eq!(split(" ").check(|_| true).expect_err("no name").field, "function");
         split("f").check(|_| true).expect("it is right");
+    }
+
+    #[test]
+    fn placements_are_replaced_as_a_whole_and_their_shards_must_be_known() {
+        let avoided = |shard: &str| Placements::new([Residence::new("f", shard)].into(), [].into(), [].into());
+        let what = |placements: Placements| What::Placements { placements };
+        let one = Configuration::default().after(&change(1, what(avoided("a"))));
+        let two = one.after(&change(2, what(avoided("b"))));
+        assert_eq!(two.placements, avoided("b"));
+        assert_eq!(two.after(&change(3, What::Rollback { configuration: one.clone() })).placements, avoided("a"));
+        let drained = Placements::new([].into(), [].into(), [ShardId::new("a")].into());
+        let knows = |shard: &ShardId| shard.as_str() == "b";
+        assert_eq!(what(drained).check(knows).expect_err("a is unknown").field, "drained");
+        assert_eq!(what(avoided("a")).check(knows).expect_err("a is unknown").field, "shard");
+        what(avoided("b")).check(knows).expect("it is right");
+        let json = serde_json::to_string(&two).expect("names and numbers");
+        assert_eq!(serde_json::from_str::<Configuration>(&json).expect("its own"), two);
     }
 
     #[test]

@@ -1,14 +1,14 @@
-//! Traffic splits and shard limits, changed everywhere or nowhere.
+//! Traffic splits, shard limits and placements of functions, changed everywhere or nowhere.
 //!
 //! A change is proposed to all members, shards and routers, with one **effective time** (10 s ahead by default) from
-//! which it holds. All splits and limits together have one version, and whoever has the same version has the same
-//! configuration.
+//! which it holds. All splits, limits and placements together have one version, and whoever has the same version has the
+//! same configuration.
 //!
 //! # The protocol
 //!
-//! 1. The coordinator writes `proposed` to its history and sends `UpdateTrafficSplit` or `UpdateResourceLimits`. An
-//!    agent checks the change (known shards; limits against what is used now), writes it down and answers `prepared`: a
-//!    promise to follow the decision.
+//! 1. The coordinator writes `proposed` to its history and sends `UpdateTrafficSplit`, `UpdateResourceLimits` or
+//!    `UpdatePlacements`. An agent checks the change (known shards; limits against what is used now), writes it down and
+//!    answers `prepared`: a promise to follow the decision.
 //! 2. When *all* have promised by `effective time − margin`, the coordinator writes `committed` to its history. This
 //!    line is the decision; there is no other. Whoever is missing, refuses, answers for another version, or whose clock
 //!    is too far off, makes it `withdrawn`.

@@ -83,6 +83,8 @@ pub enum Command {
     UpdateTrafficSplit(Prepare),
     /// The limits of a shard are to change.
     UpdateResourceLimits(Prepare),
+    /// Functions are to live elsewhere.
+    UpdatePlacements(Prepare),
     /// All is to be as it was.
     RestoreConfiguration(Prepare),
     /// All have promised: the change holds from its effective time on.
@@ -116,6 +118,7 @@ impl Command {
         match change.what {
             What::Split { .. } | What::NoSplit { .. } => Self::UpdateTrafficSplit(prepare(change)),
             What::Limits { .. } => Self::UpdateResourceLimits(prepare(change)),
+            What::Placements { .. } => Self::UpdatePlacements(prepare(change)),
             What::Rollback { .. } => Self::RestoreConfiguration(prepare(change)),
         }
     }
@@ -125,6 +128,7 @@ impl Command {
         match self {
             Self::UpdateTrafficSplit(prepare)
             | Self::UpdateResourceLimits(prepare)
+            | Self::UpdatePlacements(prepare)
             | Self::RestoreConfiguration(prepare) => prepare.change.version,
             Self::Commit { version } | Self::Withdraw { version, .. } => *version,
         }
