@@ -1,27 +1,26 @@
 //! The agent of this process: listens to the coordinator, keeps its state on disk, and hands routers their snapshot.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use shardwise_types::{ShardId, Timestamp};
+use shardwise_types::Timestamp;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::clock::{Clock, until};
 use crate::transport::{Handler, Serving, Transport, TransportError};
 use crate::{
-    Agent, Answer, COORDINATOR, Command, FileError, Member, Settings, ShardLimits, Splits, Standing, StateFile,
+    Agent, Answer, COORDINATOR, Command, Configuration, FileError, Member, Settings, Splits, Standing, StateFile,
     Surroundings, Truth, Verdict,
 };
 
-/// Who enforces limits: the shard its own, the balancer of a router the capacities of all.
-pub trait Capacities: Send + Sync {
-    /// Takes the limits that hold from now on; a shard that is not there has none of its own.
-    fn update(&self, limits: &BTreeMap<ShardId, ShardLimits>);
+/// Who enforces limits and placements: the shard its own, the balancer of a router those of all.
+pub trait Enforcer: Send + Sync {
+    /// Takes what holds from now on; a shard that is not among the limits has none of its own.
+    fn update(&self, holds: &Configuration);
 }
 
 /// What an agent needs.
@@ -36,8 +35,8 @@ pub struct AgentParts {
     pub transport: Arc<dyn Transport>,
     /// What it must know of the machine and the fleet.
     pub surroundings: Box<dyn Surroundings + Send + Sync>,
-    /// Who enforces limits.
-    pub capacities: Box<dyn Capacities>,
+    /// Who enforces limits and placements.
+    pub enforcer: Box<dyn Enforcer>,
     /// The time.
     pub clock: Clock,
 }
@@ -187,12 +186,12 @@ impl Inner {
         }))
     }
 
-    /// What holds by now for whoever enforces limits, and when that changes.
-    fn limits(&self) -> (BTreeMap<ShardId, ShardLimits>, Option<Timestamp>) {
+    /// What holds by now for whoever enforces it, and when that changes.
+    fn holds(&self) -> (Configuration, Option<Timestamp>) {
         let now = (self.parts.clock)();
         let agent = self.lock();
         let next = agent.state().prepared.as_ref().filter(|it| it.committed && it.effective_at > now);
-        (agent.serving(now).limits.clone(), next.map(|prepared| prepared.effective_at))
+        (agent.serving(now).clone(), next.map(|prepared| prepared.effective_at))
     }
 }
 
@@ -207,14 +206,14 @@ impl Handler for Commands {
     }
 }
 
-/// Hands on limits at their instant; the splits switch by themselves.
+/// Hands on limits and placements at their instant; the splits switch by themselves.
 async fn apply_in_time(inner: Arc<Inner>) {
     let mut before = None;
     loop {
-        let (limits, next) = inner.limits();
-        if before.as_ref() != Some(&limits) {
-            inner.parts.capacities.update(&limits);
-            before = Some(limits);
+        let (holds, next) = inner.holds();
+        if before.as_ref() != Some(&holds.version) {
+            inner.parts.enforcer.update(&holds);
+            before = Some(holds.version);
         }
         // A failure is counted and said; what is served does not depend on it.
         let settling = Arc::clone(&inner);

@@ -95,7 +95,7 @@ mod splits;
 mod transport;
 
 pub use agent::{Agent, AgentState, Prepared, Standing, Surroundings};
-pub use agent_host::{AgentError, AgentHost, AgentParts, AgentStatus, Capacities};
+pub use agent_host::{AgentError, AgentHost, AgentParts, AgentStatus, Enforcer};
 pub use clock::{Clock, system_clock};
 pub use configuration::{ActiveSplit, Change, Configuration, What};
 pub use control_plane::{ControlError, ControlParts, ControlPlane, ControlStatus, Events, LogEvents};

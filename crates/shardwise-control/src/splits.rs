@@ -4,9 +4,8 @@
 //! version does not depend on when its agent was scheduled last.
 
 use std::cmp::Ordering;
-use std::sync::Arc;
 
-use shardwise_types::{FunctionId, Placements, ShardId, Timestamp};
+use shardwise_types::{FunctionId, ShardId, Timestamp};
 
 use crate::{ActiveSplit, AgentState, Configuration};
 
@@ -34,7 +33,6 @@ struct Table {
     version: u64,
     /// In the order of [`compare`].
     functions: Vec<(FunctionId, Vec<Step>)>,
-    placements: Arc<Placements>,
 }
 
 #[derive(Debug, Clone)]
@@ -55,11 +53,6 @@ impl Splits {
     /// The version that is served at `now`.
     pub fn version(&self, now: Timestamp) -> u64 {
         self.table(now).version
-    }
-
-    /// Where functions are to live at `now`.
-    pub fn placements(&self, now: Timestamp) -> &Arc<Placements> {
-        &self.table(now).placements
     }
 
     /// Sends a request of `function` to one of the shards of its split, by its weight among those that are eligible.
@@ -117,8 +110,7 @@ impl Table {
         let mut functions: Vec<(FunctionId, Vec<Step>)> =
             configuration.splits.iter().map(|(function, active)| (function.clone(), steps(active))).collect();
         functions.sort_by(|(left, _), (right, _)| compare(left, right));
-        let placements = Arc::new(configuration.placements.clone());
-        Self { version: configuration.version, functions, placements }
+        Self { version: configuration.version, functions }
     }
 
     fn weights(&self, function: &FunctionId, now: Timestamp) -> Option<&[(ShardId, f64)]> {

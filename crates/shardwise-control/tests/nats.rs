@@ -1,7 +1,6 @@
 //! The protocol over a real NATS server, which is killed and restarted.
 #![cfg(feature = "nats")]
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -11,9 +10,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use shardwise_control::{
-    AgentHost, AgentParts, Capacities, ControlParts, ControlPlane, EVENT_SUBJECT, LoadBalancingConfigUpdated, Member,
-    Nats, Outcome, Proposal, Settings, ShardLimits, ShardUsage, StateFile, Surroundings, TrafficSplit, What,
-    system_clock,
+    AgentHost, AgentParts, Configuration, ControlParts, ControlPlane, EVENT_SUBJECT, Enforcer,
+    LoadBalancingConfigUpdated, Member, Nats, Outcome, Proposal, Settings, ShardUsage, StateFile, Surroundings,
+    TrafficSplit, What, system_clock,
 };
 use shardwise_types::{FunctionId, ShardId};
 
@@ -63,8 +62,8 @@ impl Surroundings for Around {
     }
 }
 
-impl Capacities for Around {
-    fn update(&self, _limits: &BTreeMap<ShardId, ShardLimits>) {}
+impl Enforcer for Around {
+    fn update(&self, _holds: &Configuration) {}
 }
 
 async fn connect(port: u16) -> async_nats::Client {
@@ -111,7 +110,7 @@ async fn a_change_goes_through_the_broker_and_none_without_it() {
             file: StateFile::new(&folder.path().join(format!("{number}.json"))),
             transport: Arc::new(Nats::new(connect(port).await)),
             surroundings: Box::new(Around),
-            capacities: Box::new(Around),
+            enforcer: Box::new(Around),
             clock: system_clock(),
         };
         agents.push(AgentHost::start(parts).await.expect("it starts"));

@@ -9,9 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use shardwise_control::commands::{ChangeOptions, LimitsOptions, RollbackOptions, SplitOptions};
 use shardwise_control::{
-    AgentHost, AgentParts, Capacities, Command, ControlError, ControlParts, ControlPlane, Events, Handler, InProcess,
-    LoadBalancingConfigUpdated, Member, Outcome, Pick, Refusal, Serving, Settings, ShardLimits, ShardUsage, StateFile,
-    Surroundings, Transport, commands, system_clock,
+    AgentHost, AgentParts, Command, Configuration, ControlError, ControlParts, ControlPlane, Enforcer, Events, Handler,
+    InProcess, LoadBalancingConfigUpdated, Member, Outcome, Pick, Refusal, Serving, Settings, ShardLimits, ShardUsage,
+    StateFile, Surroundings, Transport, commands, system_clock,
 };
 use shardwise_types::{FunctionId, ShardId, Timestamp};
 
@@ -41,17 +41,17 @@ impl Events for Noting {
     }
 }
 
-impl Capacities for Noting {
-    fn update(&self, limits: &BTreeMap<ShardId, ShardLimits>) {
-        let cores = limits.iter().map(|(shard, limits)| (shard.clone(), limits.max_cpu_cores)).collect();
+impl Enforcer for Noting {
+    fn update(&self, holds: &Configuration) {
+        let cores = holds.limits.iter().map(|(shard, limits)| (shard.clone(), limits.max_cpu_cores)).collect();
         *self.0.capacities.lock().expect("not poisoned") = cores;
     }
 }
 
 struct Idle;
 
-impl Capacities for Idle {
-    fn update(&self, _limits: &BTreeMap<ShardId, ShardLimits>) {}
+impl Enforcer for Idle {
+    fn update(&self, _holds: &Configuration) {}
 }
 
 /// A shard that uses three cores of a fleet of 16.
@@ -98,7 +98,7 @@ impl Fleet {
     }
 
     async fn start_agent(&mut self, member: Member) {
-        let capacities: Box<dyn Capacities> = match &member {
+        let enforcer: Box<dyn Enforcer> = match &member {
             Member::Router(_) => Box::new(Noting(Arc::clone(&self.noted))),
             Member::Shard(_) => Box::new(Idle),
         };
@@ -108,7 +108,7 @@ impl Fleet {
             file: StateFile::new(&self.folder.path().join(format!("{}.json", member.endpoint()))),
             transport: Arc::new(self.transport.clone()),
             surroundings: Box::new(Busy),
-            capacities,
+            enforcer,
             clock: system_clock(),
         };
         self.agents.insert(member, AgentHost::start(parts).await.expect("it starts"));

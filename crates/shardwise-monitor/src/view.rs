@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use shardwise_types::{
-    FleetSnapshot, InvalidInput, Network, Region, ReportRecord, ShardId, ShardShape, ShardSnapshot, Timestamp,
+    FleetSnapshot, InvalidInput, Network, Placements, Region, ReportRecord, ShardId, ShardShape, ShardSnapshot,
+    Timestamp,
 };
 
 pub use shard::Distrust;
@@ -178,6 +179,14 @@ impl FleetView {
     /// The fleet now; never waits.
     pub fn snapshot(&self) -> Arc<FleetSnapshot> {
         self.snapshot.load_full()
+    }
+
+    /// Takes over where functions are to live; readers see it from the next snapshot on.
+    pub fn place(&self, placements: &Arc<Placements>) {
+        // Under the lock, as all that changes the snapshot.
+        let _inner = self.lock();
+        let fleet = FleetSnapshot::clone(&self.snapshot.load());
+        self.snapshot.store(Arc::new(FleetSnapshot { placements: Arc::clone(placements), ..fleet }));
     }
 
     /// Where a shard answers; none when it did not say. Never waits.

@@ -1,7 +1,6 @@
 //! Configuration that operators change while the system runs (S12): the way to the shards, the router's own agent, and the
 //! coordinator where this router has it.
 
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,8 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use shardwise_control::{
-    AgentHost, AgentParts, COORDINATOR, Capacities, ControlParts, ControlPlane, Handler, InProcess, LogEvents, Member,
-    Serving, Settings, ShardLimits, ShardUsage, StateFile, Surroundings, Transport, TransportError,
+    AgentHost, AgentParts, COORDINATOR, Configuration, ControlParts, ControlPlane, Enforcer, Handler, InProcess,
+    LogEvents, Member, Serving, Settings, ShardLimits, ShardUsage, StateFile, Surroundings, Transport, TransportError,
 };
 use shardwise_monitor::{Capacity, FleetView};
 use shardwise_types::ShardId;
@@ -121,13 +120,14 @@ impl Surroundings for Router {
     }
 }
 
-impl Capacities for Router {
-    fn update(&self, limits: &BTreeMap<ShardId, ShardLimits>) {
+impl Enforcer for Router {
+    fn update(&self, holds: &Configuration) {
         let capacity = |limits: &ShardLimits| Capacity {
             cores: limits.max_cpu_cores as f32,
             memory_mb: limits.max_memory_mb as f32,
         };
-        self.view.limit(limits.iter().map(|(shard, limits)| (shard.clone(), capacity(limits))).collect());
+        self.view.limit(holds.limits.iter().map(|(shard, limits)| (shard.clone(), capacity(limits))).collect());
+        self.view.place(&Arc::new(holds.placements.clone()));
     }
 }
 
@@ -169,7 +169,7 @@ pub(crate) async fn start(
         file: StateFile::new(&folder.join("agent.json")),
         transport: way,
         surroundings: Box::new(Router { view: Arc::clone(&view) }),
-        capacities: Box::new(Router { view: Arc::clone(&view) }),
+        enforcer: Box::new(Router { view: Arc::clone(&view) }),
         clock: shardwise_control::system_clock(),
     };
     let agent = AgentHost::start(parts).await.map_err(|error| StartError::Control(error.to_string()))?;

@@ -1,6 +1,6 @@
 //! One router at work: decides, remembers what waits for its outcome, logs, and learns from what comes back.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -11,8 +11,8 @@ use shardwise_inference::{DecisionLog, LoggedDecision, LoggedOutcome, Shadow};
 use shardwise_monitor::{FleetView, Ingested};
 use shardwise_policies::{Decision, Observed, Rules, eligible};
 use shardwise_types::{
-    DecidedBy, ErrorClass, FallbackReason, InvalidInput, MarketSnapshot, NoEligibleShard, PlacementRequest, Response,
-    ShardId, ShardPrediction, Timestamp, combine_keys, key_of, unit_of,
+    DecidedBy, ErrorClass, FallbackReason, FleetSnapshot, InvalidInput, MarketSnapshot, NoEligibleShard,
+    PlacementRequest, Response, ShardId, ShardPrediction, Timestamp, combine_keys, key_of, unit_of,
 };
 
 use crate::accepted::Accepted;
@@ -32,6 +32,8 @@ pub(crate) struct Live {
     /// What operators changed; none before the agent has started.
     pub(crate) agent: OnceLock<AgentHost>,
     pub(crate) market: ArcSwap<MarketSnapshot>,
+    /// Whether the state holds that functions are warm which this router did not send.
+    pub(crate) was_told_warm: AtomicBool,
     pub(crate) log: DecisionLog,
     pub(crate) pending: Pending,
     /// Held while something happens to the router's state, from the moment that it is known until it has happened: the history
@@ -186,7 +188,7 @@ impl Live {
             decided.inspect_err(|refusal| self.figures.refuse(refusal))?;
         let context = DecisionContext { service_table: service_table.as_deref(), ..context };
         let mut candidates = Vec::new();
-        if self.log.logs_candidates(decision_id) || self.shadow.is_some() {
+        if self.logs_candidates(decision_id, &fleet) || self.shadow.is_some() {
             // It was decided, so some are eligible; what constraints leave out is no candidate of the log either.
             _ = self.candidates(&context, &mut candidates);
         }
@@ -230,6 +232,12 @@ impl Live {
             |prediction| Said::Prediction(Box::new(prediction)),
         );
         Ok(Answer { decision_id: decision_id.to_string(), said })
+    }
+
+    /// Whether the features of a decision are logged. Neither where functions are to live nor what is kept warm is in the
+    /// history: features that stand on it could not be made again, and would look like skew.
+    fn logs_candidates(&self, decision_id: u64, fleet: &FleetSnapshot) -> bool {
+        !fleet.placements.avoids_any() && !self.was_told_warm.load(Relaxed) && self.log.logs_candidates(decision_id)
     }
 
     /// The shards that may be chosen, by their positions in the fleet.
@@ -329,6 +337,20 @@ impl Live {
     pub(crate) fn tick(&self, outcome_wait_ms: f64) {
         self.figures.wall_ahead(self.clock.look_at_the_wall());
         self.pending.give_up(self.clock.now().plus_millis(-outcome_wait_ms));
+        self.note_warm();
+    }
+
+    /// Tells the state again what is kept warm, before it would take it to be cold.
+    fn note_warm(&self) {
+        let fleet = self.view.snapshot();
+        let warm = fleet.placements.warm();
+        if warm.is_empty() {
+            return;
+        }
+        let _in_order = self.in_order();
+        self.was_told_warm.store(true, Relaxed);
+        let now = self.clock.now();
+        warm.iter().for_each(|pair| self.router.keep_warm(&pair.function, &pair.shard, now));
     }
 }
 

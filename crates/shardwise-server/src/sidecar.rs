@@ -291,6 +291,7 @@ fn make(config: ServeConfig) -> Result<Made, StartError> {
         view: Arc::new(view),
         agent: OnceLock::new(),
         market: ArcSwap::from_pointee(MarketSnapshot::default()),
+        was_told_warm: AtomicBool::new(false),
         log,
         pending: Pending::new(config.limits.pending),
         order: Mutex::new(()),

@@ -10,8 +10,11 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shardwise_control::commands::{self, ChangeOptions, Changed, LimitsOptions, RollbackOptions, SplitOptions};
+use shardwise_control::commands::{
+    self, ChangeOptions, Changed, LimitsOptions, PlacementsOptions, RollbackOptions, SplitOptions,
+};
 use shardwise_control::{AgentHost, ControlError, ControlPlane, Outcome, ShardLimits};
+use shardwise_types::Placements;
 
 use super::problem::Problem;
 use super::{App, body};
@@ -50,6 +53,14 @@ struct Split {
 struct Limits {
     shard: String,
     limits: ShardLimits,
+    change: Who,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Furniture {
+    /// All of it: what is not named is as if nothing had been said.
+    placements: Placements,
     change: Who,
 }
 
@@ -122,6 +133,19 @@ pub(super) async fn limits(
     let Limits { shard, limits, change } = body::parse(&bytes)?;
     let plane = plane(&app)?;
     told(commands::limits(plane, &members(&app), &LimitsOptions { shard, limits, change: change.into() }).await)
+}
+
+/// `POST /v1/config/placements`
+pub(super) async fn placements(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Value>, Problem> {
+    let bytes = body::read(&headers, body, &app.config.limits).await?;
+    let Furniture { placements, change } = body::parse(&bytes)?;
+    let plane = plane(&app)?;
+    let options = PlacementsOptions { placements, change: change.into() };
+    told(commands::placements(plane, &members(&app), &options).await)
 }
 
 /// `POST /v1/config/rollback`

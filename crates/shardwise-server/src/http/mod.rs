@@ -105,6 +105,7 @@ fn administration_routes() -> Router<Arc<App>> {
         .route("/v1/config/history", get(configuration::history))
         .route("/v1/config/splits", post(configuration::split))
         .route("/v1/config/limits", post(configuration::limits))
+        .route("/v1/config/placements", post(configuration::placements))
         .route("/v1/config/rollback", post(configuration::rollback))
 }
 

@@ -1,12 +1,11 @@
 //! What a shard has of the world beside its clients: the bus, and its part in changes of the configuration.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use shardwise_control::{
-    AgentHost, AgentParts, COORDINATOR, Capacities, Member, Nats, Settings, ShardLimits, ShardUsage, StateFile,
+    AgentHost, AgentParts, COORDINATOR, Configuration, Enforcer, Member, Nats, Settings, ShardUsage, StateFile,
     Surroundings, Transport,
 };
 use shardwise_monitor::{Bus, Envelope, NatsBus};
@@ -48,9 +47,11 @@ impl Surroundings for Own {
     }
 }
 
-impl Capacities for Own {
-    fn update(&self, limits: &BTreeMap<ShardId, ShardLimits>) {
-        self.workers.limit(limits.get(&self.shard).copied());
+impl Enforcer for Own {
+    fn update(&self, holds: &Configuration) {
+        self.workers.limit(holds.limits.get(&self.shard).copied());
+        let mine = holds.placements.warm().iter().filter(|pair| pair.shard == self.shard);
+        self.workers.keep_warm(mine.map(|pair| pair.function.clone()).collect());
     }
 }
 
@@ -93,7 +94,7 @@ async fn agent(
         file: StateFile::new(&folder.join(format!("{}.agent.json", options.id))),
         transport,
         surroundings: Box::new(own()),
-        capacities: Box::new(own()),
+        enforcer: Box::new(own()),
         clock: shardwise_control::system_clock(),
     };
     AgentHost::start(parts).await.map_err(|error| ShardError::Outside(error.to_string()))

@@ -1,5 +1,6 @@
-//! Which functions are loaded: by memory and by time, the least recently used go first.
+//! Which functions are loaded: by memory and by time, the least recently used go first. Those that are to be kept stay.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,11 +23,13 @@ pub(super) struct WarmSet {
     /// Functions that may be loaded at a time.
     most: usize,
     ttl: Duration,
+    /// Functions that stay, once they are loaded.
+    kept: BTreeSet<FunctionId>,
 }
 
 impl WarmSet {
     pub(super) fn new(memory_mb: f32, ttl: Duration) -> Self {
-        Self { loaded: Vec::new(), memory_mb, most: usize::MAX, ttl }
+        Self { loaded: Vec::new(), memory_mb, most: usize::MAX, ttl, kept: BTreeSet::new() }
     }
 
     /// What a loaded function holds, and from now on it is the most recently used; `None` when it must be loaded.
@@ -43,12 +46,8 @@ impl WarmSet {
     /// Takes in what was just loaded; others make room.
     pub(super) fn insert(&mut self, function: &FunctionId, table: Arc<Table>, memory_mb: f32, now: Instant) {
         self.loaded.retain(|loaded| loaded.function != *function);
-        while self.loaded.len() >= self.most.max(1) {
-            self.loaded.remove(0);
-        }
-        while !self.loaded.is_empty() && self.used_mb() + memory_mb > self.memory_mb {
-            self.loaded.remove(0);
-        }
+        while self.loaded.len() >= self.most.max(1) && self.unload_one() {}
+        while self.used_mb() + memory_mb > self.memory_mb && self.unload_one() {}
         self.loaded.push(Loaded { function: function.clone(), table, memory_mb, used: now });
     }
 
@@ -62,9 +61,22 @@ impl WarmSet {
     /// recently used first.
     pub(super) fn limit(&mut self, memory_mb: f32, most: usize) {
         (self.memory_mb, self.most) = (memory_mb, most);
-        while !self.loaded.is_empty() && (self.used_mb() > self.memory_mb || self.loaded.len() > self.most) {
-            self.loaded.remove(0);
+        while (self.used_mb() > self.memory_mb || self.loaded.len() > self.most) && self.unload_one() {}
+    }
+
+    /// From now on these stay, once they are loaded, and others do not.
+    pub(super) fn keep(&mut self, functions: BTreeSet<FunctionId>) {
+        self.kept = functions;
+    }
+
+    /// Unloads the least recently used, one that is to be kept only when there is no other. Returns whether there was any.
+    fn unload_one(&mut self) -> bool {
+        let place = self.loaded.iter().position(|loaded| !self.kept.contains(&loaded.function)).unwrap_or(0);
+        let is_there = place < self.loaded.len();
+        if is_there {
+            self.loaded.remove(place);
         }
+        is_there
     }
 
     /// Functions that are loaded.
@@ -79,8 +91,9 @@ impl WarmSet {
     }
 
     fn expire(&mut self, now: Instant) {
-        let ttl = self.ttl;
-        self.loaded.retain(|loaded| now.saturating_duration_since(loaded.used) < ttl);
+        let (ttl, kept) = (self.ttl, &self.kept);
+        self.loaded
+            .retain(|loaded| kept.contains(&loaded.function) || now.saturating_duration_since(loaded.used) < ttl);
     }
 }
 
@@ -103,6 +116,21 @@ mod tests {
         assert!(warm.touch(&"b".into(), now).is_none(), "it was used before the others");
         assert!(warm.touch(&"a".into(), now).is_some() && warm.touch(&"c".into(), now).is_some());
         assert_eq!(warm.share(now), 0.8);
+    }
+
+    #[test]
+    fn what_is_kept_neither_expires_nor_makes_room_while_others_can() {
+        let (mut warm, now) = (WarmSet::new(100.0, Duration::from_secs(1)), clock::now());
+        warm.keep(["a".into()].into());
+        insert(&mut warm, "a", now);
+        insert(&mut warm, "b", now);
+        insert(&mut warm, "c", now);
+        let later = now + Duration::from_millis(900);
+        assert!(warm.touch(&"b".into(), later).is_none(), "it made room");
+        assert!(warm.touch(&"c".into(), later).is_some());
+        assert!(warm.touch(&"a".into(), now + Duration::from_secs(60)).is_some());
+        warm.keep(BTreeSet::new());
+        assert!(warm.touch(&"a".into(), now + Duration::from_secs(120)).is_none());
     }
 
     #[test]

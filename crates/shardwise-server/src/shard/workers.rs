@@ -1,6 +1,6 @@
 //! The cores of a shard: threads that take requests from one queue, first come first served.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use shardwise_control::{ShardLimits, ShardUsage};
 use shardwise_monitor::{FunctionRecorder, WaitingCall};
-use shardwise_types::{ErrorClass, PlacementRequest, ShardReport, combine_keys, unit_of};
+use shardwise_types::{ErrorClass, FunctionId, PlacementRequest, ShardReport, combine_keys, unit_of};
 use tokio::sync::oneshot;
 
 use super::clock::{self, millis};
@@ -152,6 +152,11 @@ impl Workers {
         state.limits = limits;
         drop(state);
         self.changed.notify_all();
+    }
+
+    /// Keeps these functions loaded from their next use on, and no others.
+    pub(super) fn keep_warm(&self, functions: BTreeSet<FunctionId>) {
+        self.lock().warm.keep(functions);
     }
 
     /// What is used now.

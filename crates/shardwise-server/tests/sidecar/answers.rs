@@ -183,3 +183,23 @@ pub(crate) fn envelope(shard: &str, sequence: u64) -> Value {
     let envelope = Envelope::new(id, 1000 * sequence, shape, report);
     serde_json::to_value(Envelope { address: Some("http://127.0.0.1:9".to_owned()), ..envelope }).unwrap()
 }
+
+#[test]
+fn placements_hold_by_agreement_and_name_shards_of_the_fleet() {
+    let folder = tempfile::tempdir().unwrap();
+    let sidecar = Sidecar::start(config(&folder));
+    let shards = sidecar.json("/v1/fleet")["shards"].as_array().unwrap().clone();
+    // The sample's shards are names in a file: they have no agents that could agree.
+    let without: Vec<String> = shards.iter().map(|shard| format!("shard/{}", shard["id"].as_str().unwrap())).collect();
+    let change = json!({ "author": "ann", "why": "a test", "without": without });
+    let place = |placements: Value| {
+        sidecar.post("/v1/config/placements", &json!({ "placements": placements, "change": change }))
+    };
+    let (status, entry) = place(json!({}));
+    assert_eq!((status, &entry["change"]["what"]["kind"]), (200, &json!("placements")), "{entry}");
+    assert_eq!(sidecar.json("/v1/config")["agent"]["prepared"], entry["change"]["version"], "it holds in ten seconds");
+    let (status, refusal) = place(json!({ "drained": ["shard-nowhere"] }));
+    assert_eq!(status, 409, "{refusal}");
+    assert!(refusal.to_string().contains("shard-nowhere"), "{refusal}");
+    assert_eq!(place(json!({ "cold": [] })).0, 400);
+}
