@@ -11,6 +11,8 @@ pub enum Unit {
     LatencyMs,
     /// Minutes of one core, over the horizon.
     CoreMinutes,
+    /// Cores.
+    Cores,
     /// Shards' worth of load.
     Shards,
 }

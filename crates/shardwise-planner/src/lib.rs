@@ -21,11 +21,21 @@
 //! ```
 
 mod action;
+mod balance;
+mod forecast;
 mod ledger;
 mod observations;
 mod protocol;
 
 pub use action::{Action, Estimate, Unit};
+pub use balance::{
+    BalanceProblem, BalanceSettings, Bottleneck, BottleneckKind, Expected, LoadBalancingPlan, Part, ShardOutlook,
+    Silent, after_moves, givers_and_takers,
+};
+pub use forecast::{
+    Ahead, BackTest, Fitted, Forecast, ForecastError, ForecastProblem, ForecastSettings, Forecaster, Loss, Method,
+    Past, Prepared, Score, SwitchedOff, Target, forecast,
+};
 pub use ledger::{Ledger, Move};
 pub use observations::{
     Cell, FunctionView, LeftOut, Metric, Moments, ObservationSettings, Observations, Observed, Series, ShardView,
