@@ -36,19 +36,25 @@ pub(super) struct Search<'p, 'a> {
     problem: &'p Reduced<'a>,
     /// Pieces of each source.
     of_source: Vec<Vec<usize>>,
+    /// Greedy takes what adds most for the room that it takes, or what adds most.
+    by_room: bool,
+    /// Pieces go where the least room is left, or the most.
+    tight: bool,
     trials: usize,
+    /// All room at the beginning: cores and MB.
+    room: (f64, f64),
 }
 
-/// A piece in the heap of greedy: the most gain first, then the smallest.
+/// A piece in the heap of greedy: the highest rank first, then the smallest.
 struct Candidate {
-    gain: f64,
+    rank: f64,
     size: f64,
     piece: usize,
 }
 
 impl Ord for Candidate {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.gain.total_cmp(&other.gain).then(other.size.total_cmp(&self.size)).then(other.piece.cmp(&self.piece))
+        self.rank.total_cmp(&other.rank).then(other.size.total_cmp(&self.size)).then(other.piece.cmp(&self.piece))
     }
 }
 impl PartialOrd for Candidate {
@@ -69,7 +75,8 @@ impl<'p, 'a> Search<'p, 'a> {
         for (place, piece) in problem.pieces.iter().enumerate() {
             of_source[piece.source].push(place);
         }
-        Self { problem, of_source, trials: 0 }
+        let room = problem.targets.iter().fold((0.0, 0.0), |sum, it| (sum.0 + it.cores, sum.1 + it.memory_mb));
+        Self { problem, room, of_source, by_room: false, tight: false, trials: 0 }
     }
 
     /// The moves as (piece, target), in the order of pieces.
@@ -84,10 +91,18 @@ impl<'p, 'a> Search<'p, 'a> {
 
     /// What large problems get.
     fn heuristic(&mut self) -> State {
-        let mut state = self.empty();
-        self.greedy(&mut state);
-        self.improve(&mut state);
-        state
+        let ways = [(false, false), (true, false), (false, true), (true, true)];
+        let mut best: Option<State> = None;
+        for (by_room, tight) in ways {
+            (self.by_room, self.tight) = (by_room, tight);
+            let mut state = self.empty();
+            self.greedy(&mut state);
+            self.improve(&mut state);
+            if best.as_ref().is_none_or(|best| state.worth > best.worth + LEAST_GAIN) {
+                best = Some(state);
+            }
+        }
+        best.expect("there is more than one way")
     }
 
     fn empty(&self) -> State {
@@ -129,10 +144,19 @@ impl<'p, 'a> Search<'p, 'a> {
         allowed.clone().unwrap_or_else(|| (0..self.problem.targets.len()).collect())
     }
 
-    /// The target with the most room left that the piece fits on.
-    fn roomiest(&self, state: &State, piece: usize) -> Option<usize> {
+    /// The room that a piece takes, relative to all that there is, in cores and in memory.
+    fn size(&self, piece: usize) -> f64 {
+        let part = self.problem.pieces[piece].part;
+        (part.cores / self.room.0 + part.memory_mb / self.room.1).max(1e-9)
+    }
+
+    /// The target with the most room left that the piece fits on, or with the least.
+    fn place_for(&self, state: &State, piece: usize) -> Option<usize> {
         let best = |best: Option<usize>, target: usize| {
-            let better = best.is_none_or(|best| state.room[target].0 > state.room[best].0);
+            let better = best.is_none_or(|best| match self.tight {
+                true => state.room[target].0 < state.room[best].0,
+                false => state.room[target].0 > state.room[best].0,
+            });
             if better && self.fits(state, piece, target) { Some(target) } else { best }
         };
         match &self.problem.pieces[piece].allowed {
@@ -165,23 +189,25 @@ impl<'p, 'a> Search<'p, 'a> {
         state.worth -= self.gain(state, piece);
     }
 
-    /// Takes the piece that adds most, again and again. Gains only fall, so that a stale one is an upper bound.
+    /// Takes the piece that adds most, again and again. Ranks only fall, so that a stale one is an upper bound.
     fn greedy(&mut self, state: &mut State) {
         let candidate = |search: &Self, state: &State, piece: usize| {
             let it = &search.problem.pieces[piece];
-            Candidate { gain: search.gain(state, piece), size: it.part.cores, piece }
+            let gain = search.gain(state, piece);
+            let rank = if search.by_room { gain / search.size(piece) } else { gain };
+            Candidate { rank, size: it.part.cores, piece }
         };
         let mut heap: BinaryHeap<Candidate> =
             (0..self.problem.pieces.len()).map(|piece| candidate(self, state, piece)).collect();
         while let Some(top) = heap.pop() {
-            if top.gain <= LEAST_GAIN {
+            if top.rank <= LEAST_GAIN {
                 break;
             }
             let now = candidate(self, state, top.piece);
-            if now.gain < top.gain {
+            if now.rank < top.rank {
                 heap.push(now);
             } else if self.may_move(state, top.piece)
-                && let Some(target) = self.roomiest(state, top.piece)
+                && let Some(target) = self.place_for(state, top.piece)
             {
                 self.put(state, top.piece, target);
             }
@@ -236,7 +262,7 @@ impl<'p, 'a> Search<'p, 'a> {
             }
             let gain = self.gain(state, other);
             if gain > best.0
-                && let Some(target) = self.roomiest(state, other)
+                && let Some(target) = self.place_for(state, other)
             {
                 best = (gain, other, target);
             }
@@ -250,7 +276,7 @@ impl<'p, 'a> Search<'p, 'a> {
             return;
         }
         if self.may_move(state, piece)
-            && let Some(target) = self.roomiest(state, piece)
+            && let Some(target) = self.place_for(state, piece)
         {
             self.put(state, piece, target);
             return;
@@ -276,7 +302,7 @@ impl<'p, 'a> Search<'p, 'a> {
             self.put(state, piece, target);
             if self.gain(state, other) > LEAST_GAIN
                 && self.may_move(state, other)
-                && let Some(elsewhere) = self.roomiest(state, other)
+                && let Some(elsewhere) = self.place_for(state, other)
             {
                 self.put(state, other, elsewhere);
             }
