@@ -216,12 +216,13 @@ pub fn forecast(problem: &ForecastProblem<'_>, settings: &ForecastSettings) -> R
         let at_instant = instant(minutes);
         (at_instant > problem.now).then(|| fitted.ahead(&prepared, at, minutes, at_instant))
     };
+    let past = prepared.until(prepared.len());
     let peak = fitted.ahead(&prepared, fitted.targets.len() - 1, reach_minutes, instant(reach_minutes));
     Ok(Forecast {
         method: fitted.back_test.chosen,
         ended,
         ahead: (0..settings.horizons_minutes.len()).filter_map(ahead_at).collect(),
-        alarm: problem.threshold.is_some_and(|threshold| peak.value + fitted.lift >= threshold),
+        alarm: problem.threshold.is_some_and(|threshold| fitted.alarms(fitted.back_test.chosen, &past, threshold)),
         peak,
         missing: series.missing(),
         back_test: fitted.back_test.clone(),
@@ -235,12 +236,10 @@ pub struct Fitted {
     targets: Vec<Target>,
     /// Residuals of the chosen method for each target, smallest first.
     residuals: Vec<Vec<f64>>,
-    chosen: usize,
     most: f64,
     coverage: f64,
-    /// What peaks usually lie above the method's word, and what an alarm adds to that.
-    usual: f64,
-    lift: f64,
+    /// For each method what peaks usually lie above its word, and what an alarm adds to that.
+    above: Vec<(f64, f64)>,
     /// How all methods did.
     pub back_test: BackTest,
 }
@@ -270,34 +269,46 @@ impl Fitted {
         let peaks = trials_of(peak);
         let (chosen, back_test) = choose(&tried, &peaks, loss, settings);
         let mut residuals: Vec<Vec<f64>> = targets.iter().map(|target| trials_of(*target).residuals(chosen)).collect();
-        let above = peaks.residuals(chosen);
-        let usual = quantile(&above, 0.5);
-        let lift = quantile(&above, settings.miss / (settings.miss + settings.false_alarm)) - usual;
+        let level = settings.miss / (settings.miss + settings.false_alarm);
+        let above_of = |method: usize| {
+            let residuals = peaks.residuals(method);
+            let usual = quantile(&residuals, 0.5);
+            (usual, quantile(&residuals, level) - usual)
+        };
+        let tried_above: Vec<(Method, (f64, f64))> =
+            tried.iter().enumerate().map(|(at, method)| (method.method(), above_of(at))).collect();
+        let usual = tried_above[chosen].1.0;
         // The peak's value has the usual in it already.
         residuals.last_mut().into_iter().flatten().for_each(|residual| *residual -= usual);
         let methods = fit_all(prepared, end, &targets);
         // A longer stretch may know a season that the shorter one did not, never the other way round.
-        let name = tried[chosen].method();
-        let chosen = methods.iter().position(|method| method.method() == name).unwrap_or(0);
-        Self { methods, targets, residuals, chosen, most, coverage: settings.coverage, usual, lift, back_test }
+        let above_of = |method: Method| tried_above.iter().find(|(name, _)| *name == method).map(|(_, above)| *above);
+        let above = methods.iter().map(|method| above_of(method.method()).unwrap_or_default()).collect();
+        Self { methods, targets, residuals, most, coverage: settings.coverage, above, back_test }
     }
 
-    /// The chosen method's value for a target, from a past; the last value where it cannot say, none within a gap. Of the
-    /// targets with a peak only the one that it was fitted for makes sense.
-    pub fn value(&self, past: &Past<'_>, target: Target) -> Option<f64> {
-        let said = self.methods[self.chosen].forecast(past, target).filter(|value| value.is_finite());
-        let usual = if matches!(target, Target::PeakWithin(_)) { self.usual } else { 0.0 };
+    /// A method's value for a target, from a past; the last value where it cannot say or was not fitted, none within a
+    /// gap. Of the targets with a peak only the one that it was fitted for makes sense.
+    pub fn value(&self, method: Method, past: &Past<'_>, target: Target) -> Option<f64> {
+        let place = self.place(method);
+        let said = self.methods[place].forecast(past, target).filter(|value| value.is_finite());
+        let usual = if matches!(target, Target::PeakWithin(_)) { self.above[place].0 } else { 0.0 };
         said.or(past.last()).map(|value| (value + usual).clamp(0.0, self.most))
     }
 
-    /// Whether the chosen method would raise an alarm.
-    pub fn alarms(&self, past: &Past<'_>, threshold: f64) -> bool {
+    /// Whether an alarm by a method's forecast of the peak would pay.
+    pub fn alarms(&self, method: Method, past: &Past<'_>, threshold: f64) -> bool {
         let peak = self.targets[self.targets.len() - 1];
-        self.value(past, peak).is_some_and(|value| value + self.lift >= threshold)
+        self.value(method, past, peak).is_some_and(|value| value + self.above[self.place(method)].1 >= threshold)
+    }
+
+    fn place(&self, method: Method) -> usize {
+        self.methods.iter().position(|known| known.method() == method).unwrap_or(0)
     }
 
     fn ahead(&self, prepared: &Prepared, at: usize, minutes: u32, instant: Timestamp) -> Ahead {
-        let value = self.value(&prepared.until(prepared.len()), self.targets[at]).unwrap_or(0.0);
+        let past = prepared.until(prepared.len());
+        let value = self.value(self.back_test.chosen, &past, self.targets[at]).unwrap_or(0.0);
         let tail = (1.0 - self.coverage) / 2.0;
         let end = |level: f64| (value + quantile(&self.residuals[at], level)).clamp(0.0, self.most);
         Ahead { at: instant, minutes, value, low: end(tail).min(value), high: end(1.0 - tail).max(value) }
