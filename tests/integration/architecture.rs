@@ -15,11 +15,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("inference", &["types", "features", "policies", "models"]),
     ("monitor", &["types"]),
     ("control", &["types"]),
-    ("server", &["types", "features", "policies", "models", "inference", "monitor", "control"]),
+    ("planner", &["types"]),
+    ("server", &["types", "features", "policies", "models", "inference", "monitor", "control", "planner"]),
     ("simulator", &["types", "features", "policies"]),
     ("datasets", &["types", "features"]),
     ("training", &["types", "features", "models", "datasets"]),
-    ("evaluation", &["types", "features", "models", "policies", "simulator"]),
+    ("evaluation", &["types", "features", "models", "policies", "simulator", "planner"]),
     (
         "cli",
         &[
@@ -35,6 +36,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "workload",
             "monitor",
             "control",
+            "planner",
             "server",
         ],
     ),
@@ -93,7 +95,7 @@ fn a_router_compiles_no_dataframe_and_no_trainer() {
 fn the_core_reads_no_clock_no_chance_and_no_disk() {
     let forbidden =
         ["Instant::now", "SystemTime", "Timestamp::now", "std::fs", "File::", "rand::rng()", "thread_rng", "std::env"];
-    for name in ["types", "features", "policies", "simulator", "inference"] {
+    for name in ["types", "features", "policies", "planner", "simulator", "inference"] {
         for (path, bytes) in contents(&root().join(format!("crates/shardwise-{name}/src"))) {
             let text = String::from_utf8(bytes).expect("sources are UTF-8");
             for word in forbidden {

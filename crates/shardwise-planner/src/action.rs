@@ -1,0 +1,164 @@
+//! What plans ask for: moves, functions to keep warm, shards to join or to drain. Each has a lever that undoes it.
+
+use serde::{Deserialize, Serialize};
+use shardwise_types::{FunctionId, ShardId};
+
+/// What an [`Estimate`] counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Milliseconds of latency saved, over all requests of the horizon.
+    LatencyMs,
+    /// Minutes of one core, over the horizon.
+    CoreMinutes,
+    /// Cores.
+    Cores,
+    /// Shards' worth of load.
+    Shards,
+}
+
+/// An estimate with an interval that holds nine times in ten; `low` ≤ `value` ≤ `high`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Estimate {
+    /// The most likely value.
+    pub value: f64,
+    /// Lower end of the interval.
+    pub low: f64,
+    /// Upper end of the interval.
+    pub high: f64,
+    /// What it counts.
+    pub unit: Unit,
+}
+
+impl Estimate {
+    /// Makes an estimate; the ends are moved to the value where they lie beyond it.
+    pub fn new(value: f64, low: f64, high: f64, unit: Unit) -> Self {
+        Self { value, low: low.min(value), high: high.max(value), unit }
+    }
+
+    /// Sums estimates of one unit. The ends are summed as well, as if all went wrong together: the interval is wide
+    /// rather than wrong, for errors of one forecast are shared.
+    pub fn sum<'a>(unit: Unit, parts: impl IntoIterator<Item = &'a Self>) -> Self {
+        parts.into_iter().fold(Self::new(0.0, 0.0, 0.0, unit), |sum, part| {
+            Self::new(sum.value + part.value, sum.low + part.low, sum.high + part.high, unit)
+        })
+    }
+}
+
+/// One step of a plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
+pub enum Action {
+    /// The function avoids a shard; its traffic there is expected to go to another.
+    MigrateFunction {
+        /// The function.
+        function_name: FunctionId,
+        /// The shard that it avoids from now on.
+        from_shard: ShardId,
+        /// Where room was reckoned for it.
+        to_shard: ShardId,
+        /// Why, in words.
+        reason: String,
+        /// What it saves.
+        estimated_benefit: Estimate,
+    },
+    /// The function is held in a shard's memory, whether it is asked for or not.
+    KeepWarm {
+        /// The function.
+        function_name: FunctionId,
+        /// Where it is held.
+        shard: ShardId,
+        /// Why, in words.
+        reason: String,
+        /// What it saves.
+        estimated_benefit: Estimate,
+    },
+    /// The function is not held any longer; the shard may forget it.
+    LetCool {
+        /// The function.
+        function_name: FunctionId,
+        /// Where it was held.
+        shard: ShardId,
+        /// Why, in words.
+        reason: String,
+        /// What it saves.
+        estimated_benefit: Estimate,
+    },
+    /// Shards join those that serve a protocol or a group of functions.
+    JoinShards {
+        /// The protocol or group.
+        group: String,
+        /// How many join; at least 1.
+        count: u32,
+        /// Why, in words.
+        reason: String,
+        /// What it brings.
+        estimated_benefit: Estimate,
+    },
+    /// Shards take nothing new, finish what they have, and leave.
+    DrainShards {
+        /// The protocol or group.
+        group: String,
+        /// Which ones, in the order in which they leave.
+        shards: Vec<ShardId>,
+        /// Why, in words.
+        reason: String,
+        /// What it saves.
+        estimated_benefit: Estimate,
+    },
+}
+
+impl Action {
+    /// Why, in words.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::MigrateFunction { reason, .. }
+            | Self::KeepWarm { reason, .. }
+            | Self::LetCool { reason, .. }
+            | Self::JoinShards { reason, .. }
+            | Self::DrainShards { reason, .. } => reason,
+        }
+    }
+
+    /// What it saves or brings.
+    pub fn estimated_benefit(&self) -> &Estimate {
+        match self {
+            Self::MigrateFunction { estimated_benefit, .. }
+            | Self::KeepWarm { estimated_benefit, .. }
+            | Self::LetCool { estimated_benefit, .. }
+            | Self::JoinShards { estimated_benefit, .. }
+            | Self::DrainShards { estimated_benefit, .. } => estimated_benefit,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_action_is_written_as_the_specification_names_it() {
+        let action = Action::MigrateFunction {
+            function_name: "f".into(),
+            from_shard: "a".into(),
+            to_shard: "b".into(),
+            reason: "CPU exhaustion mitigation".to_owned(),
+            estimated_benefit: Estimate::new(0.3, 0.1, 0.5, Unit::CoreMinutes),
+        };
+        let json = serde_json::to_value(&action).unwrap();
+        assert_eq!(json["type"], "migrate_function");
+        for field in ["functionName", "fromShard", "toShard", "reason", "estimatedBenefit"] {
+            assert!(!json[field].is_null(), "{field} is missing in {json}");
+        }
+        assert_eq!(serde_json::from_value::<Action>(json).unwrap(), action);
+    }
+
+    #[test]
+    fn an_interval_holds_its_value() {
+        let one = Estimate::new(1.0, 2.0, 0.0, Unit::Shards);
+        assert_eq!((one.low, one.high), (1.0, 1.0));
+        let sum = Estimate::sum(Unit::Shards, [&one, &Estimate::new(2.0, 1.0, 4.0, Unit::Shards)]);
+        assert_eq!((sum.value, sum.low, sum.high), (3.0, 2.0, 5.0));
+    }
+}

@@ -1,0 +1,176 @@
+//! The ledger: what was moved when, so that nothing goes back and forth and nothing moves too often.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use shardwise_types::{FunctionId, ShardId, Timestamp};
+
+use crate::Action;
+
+/// A function that left a shard for another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Move {
+    /// When the step was applied.
+    pub at: Timestamp,
+    /// The shard that it left.
+    pub from_shard: ShardId,
+    /// Where it went.
+    pub to_shard: ShardId,
+}
+
+/// Past moves and what is kept warm. Whoever applies a step records it here, and takes it back when it is rolled back.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ledger {
+    moves: BTreeMap<FunctionId, Vec<Move>>,
+    warm: BTreeMap<ShardId, BTreeSet<FunctionId>>,
+}
+
+impl Ledger {
+    /// Notes a step that was applied. Joining and draining leave their traces in the fleet, not here.
+    pub fn record(&mut self, action: &Action, at: Timestamp) {
+        match action {
+            Action::MigrateFunction { function_name, from_shard, to_shard, .. } => {
+                let step = Move { at, from_shard: from_shard.clone(), to_shard: to_shard.clone() };
+                self.moves.entry(function_name.clone()).or_default().push(step);
+            }
+            Action::KeepWarm { function_name, shard, .. } => {
+                self.warm.entry(shard.clone()).or_default().insert(function_name.clone());
+            }
+            Action::LetCool { function_name, shard, .. } => {
+                if let Some(held) = self.warm.get_mut(shard) {
+                    held.remove(function_name);
+                }
+            }
+            Action::JoinShards { .. } | Action::DrainShards { .. } => {}
+        }
+    }
+
+    /// Takes a step back that did not help. A move stays: going back is a move as well, and the way there is barred for
+    /// the cooldown.
+    pub fn roll_back(&mut self, action: &Action, at: Timestamp) {
+        match action {
+            Action::MigrateFunction { function_name, from_shard, to_shard, .. } => {
+                let back = Move { at, from_shard: to_shard.clone(), to_shard: from_shard.clone() };
+                self.moves.entry(function_name.clone()).or_default().push(back);
+            }
+            Action::KeepWarm { function_name, shard, .. } => {
+                if let Some(held) = self.warm.get_mut(shard) {
+                    held.remove(function_name);
+                }
+            }
+            Action::LetCool { function_name, shard, .. } => {
+                self.warm.entry(shard.clone()).or_default().insert(function_name.clone());
+            }
+            Action::JoinShards { .. } | Action::DrainShards { .. } => {}
+        }
+    }
+
+    /// Whether the function left the shard at `since` or later.
+    pub fn left_since(&self, function: &FunctionId, shard: &ShardId, since: Timestamp) -> bool {
+        self.of(function).iter().any(|step| step.at >= since && step.from_shard == *shard)
+    }
+
+    /// Whether the function came to the shard at `since` or later.
+    pub fn came_since(&self, function: &FunctionId, shard: &ShardId, since: Timestamp) -> bool {
+        self.of(function).iter().any(|step| step.at >= since && step.to_shard == *shard)
+    }
+
+    /// How often the function moved at `since` or later.
+    pub fn moves_since(&self, function: &FunctionId, since: Timestamp) -> usize {
+        self.of(function).iter().filter(|step| step.at >= since).count()
+    }
+
+    /// How often anything moved at `since` or later.
+    pub fn all_moves_since(&self, since: Timestamp) -> usize {
+        self.moves.values().flatten().filter(|step| step.at >= since).count()
+    }
+
+    /// Shards that something left, and shards that something came to, at `since` or later.
+    pub fn touched_since(&self, since: Timestamp) -> (BTreeSet<&ShardId>, BTreeSet<&ShardId>) {
+        let recent = || self.moves.values().flatten().filter(move |step| step.at >= since);
+        (recent().map(|step| &step.from_shard).collect(), recent().map(|step| &step.to_shard).collect())
+    }
+
+    /// The moves of a function, oldest first.
+    pub fn of(&self, function: &FunctionId) -> &[Move] {
+        self.moves.get(function).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether the function is kept warm on the shard.
+    pub fn is_warm(&self, function: &FunctionId, shard: &ShardId) -> bool {
+        self.warm.get(shard).is_some_and(|held| held.contains(function))
+    }
+
+    /// What is kept warm, in the order of shards and functions.
+    pub fn warm(&self) -> impl Iterator<Item = (&FunctionId, &ShardId)> {
+        self.warm.iter().flat_map(|(shard, held)| held.iter().map(move |function| (function, shard)))
+    }
+
+    /// Lets go of moves before an instant, so that a ledger does not grow for years; nothing in force may be older.
+    pub fn forget_before(&mut self, instant: Timestamp) {
+        for moves in self.moves.values_mut() {
+            moves.retain(|step| step.at >= instant);
+        }
+        self.moves.retain(|_, moves| !moves.is_empty());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Estimate, Unit};
+
+    fn migrate(from: &str, to: &str) -> Action {
+        Action::MigrateFunction {
+            function_name: "f".into(),
+            from_shard: from.into(),
+            to_shard: to.into(),
+            reason: String::new(),
+            estimated_benefit: Estimate::new(1.0, 1.0, 1.0, Unit::LatencyMs),
+        }
+    }
+
+    fn minute(minute: i64) -> Timestamp {
+        Timestamp::from_nanos(minute * 60_000_000_000)
+    }
+
+    #[test]
+    fn what_left_is_known_until_it_is_forgotten() {
+        let mut ledger = Ledger::default();
+        ledger.record(&migrate("a", "b"), minute(5));
+        assert!(ledger.left_since(&"f".into(), &"a".into(), minute(5)));
+        assert!(ledger.came_since(&"f".into(), &"b".into(), minute(5)));
+        assert!(!ledger.left_since(&"f".into(), &"a".into(), minute(6)), "the cooldown is over");
+        assert!(!ledger.left_since(&"f".into(), &"b".into(), minute(0)));
+        ledger.forget_before(minute(6));
+        assert_eq!(ledger, Ledger::default());
+    }
+
+    #[test]
+    fn a_move_that_was_rolled_back_is_not_tried_again_soon() {
+        let mut ledger = Ledger::default();
+        ledger.record(&migrate("a", "b"), minute(5));
+        ledger.roll_back(&migrate("a", "b"), minute(6));
+        assert!(ledger.left_since(&"f".into(), &"b".into(), minute(5)), "b is barred now");
+        assert_eq!(ledger.moves_since(&"f".into(), minute(0)), 2);
+    }
+
+    #[test]
+    fn what_is_kept_warm_survives_a_file() {
+        let warm = |shard: &str| Action::KeepWarm {
+            function_name: "f".into(),
+            shard: shard.into(),
+            reason: String::new(),
+            estimated_benefit: Estimate::new(1.0, 1.0, 1.0, Unit::LatencyMs),
+        };
+        let mut ledger = Ledger::default();
+        ledger.record(&warm("a"), minute(0));
+        ledger.record(&warm("b"), minute(0));
+        ledger.roll_back(&warm("b"), minute(1));
+        let read: Ledger = serde_json::from_str(&serde_json::to_string(&ledger).unwrap()).unwrap();
+        assert_eq!(read, ledger);
+        assert!(read.is_warm(&"f".into(), &"a".into()) && !read.is_warm(&"f".into(), &"b".into()));
+    }
+}

@@ -1,0 +1,468 @@
+//! Observations: a fold over the history, one record at a time, in bounded memory. All problems are made from it.
+//!
+//! A minute is the one in which routers learned of something (`known_at`), for nobody can plan by what nobody knows.
+
+mod cells;
+mod series;
+
+use std::collections::VecDeque;
+
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
+use shardwise_types::{
+    DecisionRecord, ErrorClass, FunctionId, HistoryRecord, InvalidInput, MarketRecord, OutcomeRecord, Protocol,
+    ReportRecord, ShardId, ShardReport, ShardShape, Timestamp,
+};
+
+use crate::PlanError;
+pub use cells::{Cell, Moments, Observed};
+pub use series::Series;
+use series::{MINUTE_NS, Minutes, SparseCounts, minute_of};
+
+/// Buckets in the window of function × shard statistics: the window slides by a sixth of its length.
+const BUCKETS: i64 = 6;
+/// Cold and warm executions before their difference says what a load costs.
+const FEWEST_FOR_COLD_COST: f64 = 3.0;
+
+/// How much is kept. A shard takes 40 bytes a minute, a function 16 for each minute in which it was asked for, a cell
+/// some 220 a bucket.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct ObservationSettings {
+    /// Minutes of shards, functions and market; what repeats weekly needs a week and more.
+    pub keep_minutes: usize,
+    /// Minutes of function × shard statistics, at least 6.
+    pub window_minutes: u32,
+    /// Shards at most; further ones are not counted.
+    pub most_shards: usize,
+    /// Functions at most.
+    pub most_functions: usize,
+    /// Function × shard cells at most, in each sixth of the window.
+    pub most_cells: usize,
+    /// Decisions without an outcome at most; the oldest are given up.
+    pub most_pending: usize,
+}
+
+impl Default for ObservationSettings {
+    fn default() -> Self {
+        Self {
+            keep_minutes: 2 * 1440,
+            window_minutes: 60,
+            most_shards: 2_000,
+            most_functions: 50_000,
+            most_cells: 200_000,
+            most_pending: 500_000,
+        }
+    }
+}
+
+/// What a shard's series tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Metric {
+    /// Share of the cores in use, in [0, 1].
+    Cpu,
+    /// Share of the memory in use, in [0, 1].
+    Memory,
+    /// Mean time of a request on the shard, in ms.
+    Latency,
+    /// Requests that wait, per core.
+    QueuePerCore,
+    /// Requests that were sent to it, a minute.
+    Arrivals,
+}
+
+impl Metric {
+    /// Those that are forecast.
+    pub const ALL: [Self; 5] = [Self::Cpu, Self::Memory, Self::Latency, Self::QueuePerCore, Self::Arrivals];
+
+    /// Its name, as JSON has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Latency => "latency",
+            Self::QueuePerCore => "queuePerCore",
+            Self::Arrivals => "arrivals",
+        }
+    }
+
+    /// Whether it is a share, which cannot go above 1.
+    pub fn is_share(self) -> bool {
+        matches!(self, Self::Cpu | Self::Memory)
+    }
+}
+
+/// A shard as it was observed.
+#[derive(Debug, Clone, Copy)]
+pub struct ShardView<'a> {
+    /// Its name.
+    pub id: &'a ShardId,
+    /// Its shape and last report; `None` when requests went there and it never reported.
+    pub last: Option<&'a (ShardShape, ShardReport)>,
+    minutes: &'a [Minutes; 5],
+    until: i64,
+}
+
+impl ShardView<'_> {
+    /// The finished minutes of a metric.
+    pub fn series(&self, metric: Metric) -> Series {
+        let minutes = &self.minutes[metric as usize];
+        if metric == Metric::Arrivals { minutes.counts(self.until) } else { minutes.means(self.until) }
+    }
+}
+
+/// A function as it was observed.
+#[derive(Debug, Clone, Copy)]
+pub struct FunctionView<'a> {
+    /// Its name.
+    pub id: &'a FunctionId,
+    /// The protocol of its last request.
+    pub protocol: &'a Protocol,
+    /// The region that its last request was bound to, if any.
+    pub residency: Option<&'a shardwise_types::Region>,
+    /// The largest amount at stake in US dollars; 0 when none was known.
+    pub max_amount_usd: f64,
+    /// Memory of its requests in MB, the mean.
+    pub memory_mb: f64,
+    /// What a load adds to an execution, in ms; none until a few cold and warm ones were seen.
+    pub cold_cost_ms: Option<f64>,
+    arrivals: &'a SparseCounts,
+    first: i64,
+    until: i64,
+}
+
+impl FunctionView<'_> {
+    /// Requests a minute, over all finished minutes that are kept.
+    pub fn arrivals(&self) -> Series {
+        let mut series = zeros(self.first, self.until);
+        self.arrivals.add_to(self.first, &mut series.values);
+        series
+    }
+}
+
+fn zeros(first: i64, until: i64) -> Series {
+    let start = Timestamp::from_nanos(first.saturating_mul(MINUTE_NS));
+    Series { start, step_minutes: 1, values: vec![0.0; usize::try_from(until - first).unwrap_or(0)] }
+}
+
+/// How many records were not counted, for want of room or of a partner; none of it is silent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeftOut {
+    /// Of shards or functions beyond the most that are kept.
+    pub no_room: u64,
+    /// Outcomes of decisions that were not seen, or were given up.
+    pub unknown_decision: u64,
+    /// Decisions that were given up before their outcome came.
+    pub given_up: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+struct ShardState {
+    last: Option<(ShardShape, ShardReport)>,
+    minutes: [Minutes; 5],
+}
+
+#[derive(Debug, Clone)]
+struct FunctionState {
+    protocol: Protocol,
+    residency: Option<shardwise_types::Region>,
+    max_amount_usd: f64,
+    memory_mb: Moments,
+    cold_ms: Moments,
+    warm_ms: Moments,
+    arrivals: SparseCounts,
+}
+
+/// Names and what is kept of each, in the order in which they came.
+#[derive(Debug, Clone)]
+struct Table<K, V> {
+    places: FxHashMap<K, u32>,
+    rows: Vec<(K, V)>,
+}
+
+impl<K, V> Default for Table<K, V> {
+    fn default() -> Self {
+        Self { places: FxHashMap::default(), rows: Vec::new() }
+    }
+}
+
+impl<K: Clone + Eq + std::hash::Hash + Ord, V> Table<K, V> {
+    /// The place of a name, made when it is new; none when the table is full.
+    fn place(&mut self, key: &K, most: usize, new: impl FnOnce() -> V) -> Option<u32> {
+        if let Some(place) = self.places.get(key) {
+            return Some(*place);
+        }
+        let place = u32::try_from(self.rows.len()).ok().filter(|_| self.rows.len() < most)?;
+        self.places.insert(key.clone(), place);
+        self.rows.push((key.clone(), new()));
+        Some(place)
+    }
+
+    fn sorted(&self) -> Vec<&(K, V)> {
+        let mut rows: Vec<_> = self.rows.iter().collect();
+        rows.sort_by(|a, b| a.0.cmp(&b.0));
+        rows
+    }
+}
+
+/// What was seen so far.
+#[derive(Debug, Clone)]
+pub struct Observations {
+    settings: ObservationSettings,
+    shards: Table<ShardId, ShardState>,
+    functions: Table<FunctionId, FunctionState>,
+    window: cells::Window,
+    pending: FxHashMap<u64, cells::Key>,
+    pending_order: VecDeque<u64>,
+    volatility: Minutes,
+    first: Option<Timestamp>,
+    last: Option<(Timestamp, u64)>,
+    left_out: LeftOut,
+}
+
+impl Observations {
+    /// Nothing seen yet.
+    ///
+    /// # Errors
+    /// A window of less than 6 minutes, or nothing to keep.
+    pub fn new(settings: ObservationSettings) -> Result<Self, PlanError> {
+        if i64::from(settings.window_minutes) < BUCKETS {
+            return Err(InvalidInput::new("windowMinutes", "must be 6 or more").into());
+        }
+        if settings.keep_minutes < settings.window_minutes as usize {
+            return Err(InvalidInput::new("keepMinutes", "must be no less than windowMinutes").into());
+        }
+        Ok(Self {
+            settings,
+            shards: Table::default(),
+            functions: Table::default(),
+            window: cells::Window::default(),
+            pending: FxHashMap::default(),
+            pending_order: VecDeque::new(),
+            volatility: Minutes::default(),
+            first: None,
+            last: None,
+            left_out: LeftOut::default(),
+        })
+    }
+
+    /// Takes in a record.
+    ///
+    /// # Errors
+    /// A record that was known before the last one; it is not counted.
+    pub fn observe(&mut self, record: &HistoryRecord) -> Result<(), PlanError> {
+        let (known_at, sequence) = record.order();
+        if let Some((last, before)) = self.last
+            && (known_at, sequence) < (last, before)
+        {
+            return Err(PlanError::OutOfOrder { record: known_at, last });
+        }
+        self.last = Some((known_at, sequence));
+        self.first.get_or_insert(known_at);
+        match record {
+            HistoryRecord::Decision(record) => self.decision(record),
+            HistoryRecord::Outcome(record) => self.outcome(record),
+            HistoryRecord::Report(record) => self.report(record),
+            HistoryRecord::Market(record) => self.market(record),
+            HistoryRecord::Shadow(_) => {}
+        }
+        Ok(())
+    }
+
+    fn decision(&mut self, record: &DecisionRecord) {
+        let (settings, request) = (&self.settings, &record.request);
+        let shard = self.shards.place(&record.shard, settings.most_shards, ShardState::default);
+        let function = self.functions.place(&request.function, settings.most_functions, || FunctionState {
+            protocol: request.protocol.clone(),
+            residency: None,
+            max_amount_usd: 0.0,
+            memory_mb: Moments::default(),
+            cold_ms: Moments::default(),
+            warm_ms: Moments::default(),
+            arrivals: SparseCounts::default(),
+        });
+        let Some((function, shard)) = function.zip(shard) else {
+            self.left_out.no_room += 1;
+            return;
+        };
+        let minute = minute_of(record.known_at);
+        let keep = settings.keep_minutes;
+        self.shards.rows[shard as usize].1.minutes[Metric::Arrivals as usize].add(minute, 1.0, keep);
+        let state = &mut self.functions.rows[function as usize].1;
+        state.protocol.clone_from(&request.protocol);
+        state.residency.clone_from(&request.residency);
+        state.max_amount_usd = state.max_amount_usd.max(request.amount_usd.map_or(0.0, |amount| amount.usd()));
+        state.memory_mb.push(f64::from(request.memory_mb));
+        state.arrivals.add(minute, keep);
+        self.pending.insert(record.decision_id, (function, shard));
+        self.pending_order.push_back(record.decision_id);
+        while self.pending_order.len() > settings.most_pending {
+            let oldest = self.pending_order.pop_front();
+            self.left_out.given_up += u64::from(oldest.is_some_and(|id| self.pending.remove(&id).is_some()));
+        }
+    }
+
+    fn outcome(&mut self, record: &OutcomeRecord) {
+        let Some(key) = self.pending.remove(&record.decision_id) else {
+            self.left_out.unknown_decision += 1;
+            return;
+        };
+        let response = &record.response;
+        if response.error == Some(ErrorClass::Cancelled) {
+            return;
+        }
+        if response.is_ok() {
+            let state = &mut self.functions.rows[key.0 as usize].1;
+            let exec = if response.cold { &mut state.cold_ms } else { &mut state.warm_ms };
+            exec.push(f64::from(response.exec_ms));
+        }
+        let bucket = self.bucket(record.known_at);
+        self.window.forget_before(bucket - BUCKETS + 1);
+        self.left_out.no_room += u64::from(!self.window.push(bucket, key, response, self.settings.most_cells));
+    }
+
+    fn report(&mut self, record: &ReportRecord) {
+        let settings = &self.settings;
+        let Some(shard) = self.shards.place(&record.shard, settings.most_shards, ShardState::default) else {
+            self.left_out.no_room += 1;
+            return;
+        };
+        let (report, state) = (&record.report, &mut self.shards.rows[shard as usize].1);
+        let minute = minute_of(report.known_at);
+        let queue_per_core = report.queue_len as f32 / record.shape.cores.max(f32::MIN_POSITIVE);
+        for (metric, value) in [
+            (Metric::Cpu, report.cpu),
+            (Metric::Memory, report.memory),
+            (Metric::Latency, report.mean_latency_ms),
+            (Metric::QueuePerCore, queue_per_core),
+        ] {
+            if value.is_finite() {
+                state.minutes[metric as usize].add(minute, value, settings.keep_minutes);
+            }
+        }
+        state.last = Some((record.shape.clone(), report.clone()));
+    }
+
+    fn market(&mut self, record: &MarketRecord) {
+        if let Some(volatility) = record.volatility_bp.filter(|value| value.is_finite()) {
+            self.volatility.add(minute_of(record.known_at), volatility, self.settings.keep_minutes);
+        }
+    }
+
+    fn bucket(&self, instant: Timestamp) -> i64 {
+        minute_of(instant).div_euclid((i64::from(self.settings.window_minutes) / BUCKETS).max(1))
+    }
+
+    /// When the last record was known; none before the first.
+    pub fn now(&self) -> Option<Timestamp> {
+        self.last.map(|(known_at, _)| known_at)
+    }
+
+    /// What was not counted.
+    pub fn left_out(&self) -> LeftOut {
+        self.left_out
+    }
+
+    fn until(&self) -> i64 {
+        self.now().map_or(0, minute_of)
+    }
+
+    /// Beginning of the minutes that are kept.
+    fn since(&self) -> i64 {
+        let keep = i64::try_from(self.settings.keep_minutes).unwrap_or(i64::MAX);
+        self.first.map_or(0, minute_of).max(self.until().saturating_sub(keep))
+    }
+
+    /// Beginning of the window of function × shard statistics.
+    pub fn window_start(&self) -> Timestamp {
+        let minutes = (i64::from(self.settings.window_minutes) / BUCKETS).max(1);
+        let bucket = self.now().map_or(0, |now| self.bucket(now)) - BUCKETS + 1;
+        Timestamp::from_nanos(bucket.saturating_mul(minutes * MINUTE_NS)).max(self.first.unwrap_or_default())
+    }
+
+    /// Minutes that the window of function × shard statistics covers so far; more than 0.
+    pub fn window_minutes(&self) -> f64 {
+        let now = self.now().unwrap_or_default();
+        (now.millis_since(self.window_start()) / 60_000.0).max(1.0 / 60.0)
+    }
+
+    /// The shards, by name.
+    pub fn shards(&self) -> Vec<ShardView<'_>> {
+        let until = self.until();
+        self.shards
+            .sorted()
+            .into_iter()
+            .map(|(id, state)| ShardView { id, last: state.last.as_ref(), minutes: &state.minutes, until })
+            .collect()
+    }
+
+    /// The functions, by name.
+    pub fn functions(&self) -> Vec<FunctionView<'_>> {
+        let (first, until) = (self.since(), self.until());
+        let rows = self.functions.sorted().into_iter();
+        rows.map(|(id, state)| FunctionView {
+            id,
+            protocol: &state.protocol,
+            residency: state.residency.as_ref(),
+            max_amount_usd: state.max_amount_usd,
+            memory_mb: state.memory_mb.mean,
+            cold_cost_ms: (state.cold_ms.count.min(state.warm_ms.count) >= FEWEST_FOR_COLD_COST)
+                .then(|| (state.cold_ms.mean - state.warm_ms.mean).max(0.0)),
+            arrivals: &state.arrivals,
+            first,
+            until,
+        })
+        .collect()
+    }
+
+    /// Function × shard statistics of the window, by function and shard.
+    pub fn cells(&self) -> Vec<Cell> {
+        let mut cells: Vec<Cell> = self
+            .window
+            .merged()
+            .into_iter()
+            .map(|((function, shard), seen)| Cell {
+                function: self.functions.rows[function as usize].0.clone(),
+                shard: self.shards.rows[shard as usize].0.clone(),
+                seen,
+            })
+            .collect();
+        cells.sort_by(|a, b| (&a.function, &a.shard).cmp(&(&b.function, &b.shard)));
+        cells
+    }
+
+    /// Requests a minute of all functions that are asked for.
+    pub fn arrivals(&self, wanted: impl Fn(&FunctionId, &Protocol) -> bool) -> Series {
+        let mut series = zeros(self.since(), self.until());
+        for (_, state) in self.functions.rows.iter().filter(|(id, state)| wanted(id, &state.protocol)) {
+            state.arrivals.add_to(self.since(), &mut series.values);
+        }
+        series
+    }
+
+    /// Cores that functions kept busy, over the window.
+    pub fn busy_cores(&self, wanted: impl Fn(&FunctionId, &Protocol) -> bool) -> f64 {
+        let merged = self.window.merged();
+        let mut busy: Vec<(cells::Key, f64)> = merged
+            .into_iter()
+            .filter(|((function, _), _)| {
+                let (id, state) = &self.functions.rows[*function as usize];
+                wanted(id, &state.protocol)
+            })
+            .map(|(key, seen)| (key, seen.busy_ms))
+            .collect();
+        // Sums of floats hang on their order.
+        busy.sort_by_key(|(key, _)| *key);
+        busy.iter().map(|(_, ms)| ms).sum::<f64>() / (self.window_minutes() * 60_000.0)
+    }
+
+    /// Volatility of the market a minute, in basis points, the mean of all instruments.
+    pub fn volatility(&self) -> Series {
+        self.volatility.means(self.until())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,170 @@
+//! Histories of a few records, made by hand.
+
+use super::*;
+use shardwise_types::{DecidedBy, HardwareClass, PlacementRequest, Response};
+
+fn at(seconds: f64) -> Timestamp {
+    Timestamp::default().plus_millis(seconds * 1e3)
+}
+
+fn decision(id: u64, seconds: f64, function: &str, shard: &str) -> HistoryRecord {
+    let request = format!(
+        r#"{{"function":"{function}","type":"PriceUpdated","protocol":"aave","memoryMb":128,"eventAt":"{}"}}"#,
+        at(seconds)
+    );
+    HistoryRecord::Decision(Box::new(DecisionRecord {
+        decision_id: id,
+        sequence: id,
+        known_at: at(seconds),
+        router: "r".into(),
+        router_region: "us-east".into(),
+        request: PlacementRequest::from_json(&request).unwrap(),
+        shard: shard.into(),
+        propensity: 1.0,
+        eligible: 1,
+        predicted_ms: None,
+        policy: "p".to_owned(),
+        decided_by: DecidedBy::Policy,
+        fallback_reason: None,
+        model_version: None,
+        logged_shards: vec![],
+        logged_features: vec![],
+    }))
+}
+
+fn outcome(id: u64, seconds: f64, exec_ms: f32, cold: bool, error: Option<ErrorClass>) -> HistoryRecord {
+    HistoryRecord::Outcome(OutcomeRecord {
+        decision_id: id,
+        sequence: 1_000 + id,
+        event_at: at(seconds),
+        known_at: at(seconds),
+        router: "r".into(),
+        response: Response { error, total_ms: exec_ms + 2.0, exec_ms, queue_ms: 1.0, queue_len: 0, cold },
+    })
+}
+
+fn report(seconds: f64, shard: &str, cpu: f32) -> HistoryRecord {
+    HistoryRecord::Report(Box::new(ReportRecord {
+        sequence: 0,
+        shard: shard.into(),
+        shape: ShardShape {
+            region: "us-east".into(),
+            cores: 2.0,
+            clock_ghz: 3.0,
+            memory_mb: 4096.0,
+            hardware: HardwareClass::General,
+            max_amount_usd: None,
+        },
+        report: ShardReport {
+            event_at: at(seconds),
+            known_at: at(seconds),
+            healthy: true,
+            cpu,
+            memory: 0.5,
+            queue_len: 3,
+            running: 1,
+            error_rate: 0.0,
+            mean_latency_ms: 12.0,
+        },
+    }))
+}
+
+fn seen(records: &[HistoryRecord]) -> Observations {
+    let mut observations = Observations::new(ObservationSettings::default()).unwrap();
+    records.iter().for_each(|record| observations.observe(record).unwrap());
+    observations
+}
+
+#[test]
+fn reports_become_series_of_finished_minutes() {
+    let observations = seen(&[report(0.0, "a", 0.2), report(30.0, "a", 0.4), report(150.0, "a", 0.9)]);
+    let shard = observations.shards()[0];
+    let cpu = shard.series(Metric::Cpu).values;
+    assert!((cpu[0] - 0.3).abs() < 1e-6 && cpu[1].is_nan() && cpu.len() == 2, "{cpu:?}");
+    assert_eq!(shard.series(Metric::QueuePerCore).values[0], 1.5);
+    assert_eq!(shard.last.unwrap().0.cores, 2.0);
+}
+
+#[test]
+fn outcomes_belong_to_the_function_and_shard_of_their_decision() {
+    let observations = seen(&[
+        decision(1, 0.0, "f", "a"),
+        decision(2, 0.0, "f", "b"),
+        outcome(1, 1.0, 10.0, false, None),
+        outcome(2, 2.0, 30.0, false, Some(ErrorClass::Failed)),
+        outcome(9, 3.0, 30.0, false, None),
+    ]);
+    let cells = observations.cells();
+    assert_eq!(cells.len(), 2);
+    assert_eq!((cells[0].shard.as_str(), cells[0].seen.requests, cells[0].seen.errors), ("a", 1.0, 0.0));
+    assert_eq!(cells[0].seen.per_busy_second(), Some(100.0));
+    assert_eq!(cells[1].seen.error_rate(), Some(1.0));
+    assert_eq!(cells[1].seen.exec_ms.count, 0.0, "failures say nothing of how long success takes");
+    assert_eq!(observations.left_out().unknown_decision, 1);
+}
+
+#[test]
+fn what_was_called_off_says_nothing() {
+    let observations = seen(&[decision(1, 0.0, "f", "a"), outcome(1, 1.0, 5.0, false, Some(ErrorClass::Cancelled))]);
+    assert_eq!(observations.cells(), []);
+}
+
+#[test]
+fn a_load_costs_what_cold_runs_take_more_than_warm_ones() {
+    let mut records: Vec<_> = (0..6).map(|id| decision(id, 0.0, "f", "a")).collect();
+    records.extend((0..6).map(|id| outcome(id, 1.0, if id < 3 { 60.0 } else { 5.0 }, id < 3, None)));
+    let observations = seen(&records);
+    let function = observations.functions()[0];
+    assert_eq!((function.cold_cost_ms, function.memory_mb), (Some(55.0), 128.0));
+    assert_eq!(seen(&records[..8]).functions()[0].cold_cost_ms, None, "too few");
+}
+
+#[test]
+fn the_window_slides() {
+    let old = [decision(1, 0.0, "f", "a"), outcome(1, 1.0, 5.0, false, None)];
+    let new = [decision(2, 7200.0, "g", "a"), outcome(2, 7201.0, 5.0, false, None)];
+    let observations = seen(&[old, new].concat());
+    assert_eq!(observations.cells().len(), 1, "the first is two hours old");
+    assert_eq!(observations.functions()[0].arrivals().values.iter().sum::<f64>(), 1.0, "arrivals are kept for longer");
+    assert!(observations.window_start() > at(3000.0));
+}
+
+#[test]
+fn records_out_of_order_are_refused_and_not_counted() {
+    let mut observations = seen(&[report(60.0, "a", 0.2)]);
+    let error = observations.observe(&report(0.0, "a", 0.9)).unwrap_err();
+    assert!(matches!(error, PlanError::OutOfOrder { .. }) && error.to_string().contains("sort"), "{error}");
+    assert_eq!(observations.shards()[0].last.unwrap().1.cpu, 0.2);
+}
+
+#[test]
+fn memory_is_bounded_and_what_has_no_room_is_counted() {
+    let settings =
+        ObservationSettings { most_shards: 1, most_functions: 1, most_pending: 2, ..ObservationSettings::default() };
+    let mut observations = Observations::new(settings).unwrap();
+    for record in [
+        decision(1, 0.0, "f", "a"),
+        decision(2, 0.0, "g", "a"),
+        decision(3, 0.0, "f", "b"),
+        report(0.0, "c", 0.5).with_sequence(3),
+        decision(4, 0.0, "f", "a"),
+        decision(5, 0.0, "f", "a"),
+    ] {
+        observations.observe(&record).unwrap();
+    }
+    assert_eq!((observations.shards().len(), observations.functions().len()), (1, 1));
+    assert_eq!((observations.left_out().no_room, observations.left_out().given_up), (3, 1));
+}
+
+trait WithSequence {
+    fn with_sequence(self, sequence: u64) -> Self;
+}
+
+impl WithSequence for HistoryRecord {
+    fn with_sequence(mut self, sequence: u64) -> Self {
+        if let HistoryRecord::Report(record) = &mut self {
+            record.sequence = sequence;
+        }
+        self
+    }
+}
