@@ -26,6 +26,7 @@ mod forecast;
 mod ledger;
 mod observations;
 mod protocol;
+mod warm;
 
 pub use action::{Action, Estimate, Unit};
 pub use balance::{
@@ -41,6 +42,7 @@ pub use observations::{
     Cell, FunctionView, LeftOut, Metric, Moments, ObservationSettings, Observations, Observed, Series, ShardView,
 };
 pub use protocol::{ProtocolAction, ProtocolOptimization, ProtocolProblem, ProtocolSettings};
+pub use warm::{WarmCandidate, WarmPlan, WarmProblem, WarmSettings, WarmShard};
 
 /// A problem, a record or settings that are refused: which field, and what would be right.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
