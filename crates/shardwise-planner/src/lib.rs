@@ -25,6 +25,7 @@ mod balance;
 mod forecast;
 mod ledger;
 mod observations;
+mod problems;
 mod protocol;
 mod warm;
 

@@ -33,7 +33,7 @@ impl<'a> BalanceProblem<'a> {
     ) -> Result<Self, PlanError> {
         let market = observations.volatility();
         let views = observations.shards();
-        let foretell = Foretell { market: &market, now, settings: forecasts };
+        let foretell = Foretell { market: &market, now, settings: forecasts, watch_from: settings.watch_from };
         let outlook = |view: &ShardView<'_>| -> Result<Option<ShardOutlook>, PlanError> {
             let Some((shape, report)) = view.last else { return Ok(None) };
             Ok(Some(ShardOutlook {
@@ -89,8 +89,11 @@ impl<'a> WarmProblem<'a> {
         let usual_load_ms = median(functions.iter().filter_map(|function| function.cold_cost_ms).collect());
         let mut candidates = Vec::new();
         for function in &functions {
-            let held: Vec<ShardId> =
-                ledger.warm().filter(|(held, shard)| *held == function.id && is_fit(shard)).map(|(_, s)| s.clone()).collect();
+            let held: Vec<ShardId> = ledger
+                .warm()
+                .filter(|(held, shard)| *held == function.id && is_fit(shard))
+                .map(|(_, s)| s.clone())
+                .collect();
             let places = match (held.is_empty(), fastest.get(function.id)) {
                 (false, _) => held,
                 (true, Some((_, shard))) => vec![shard.clone()],
@@ -128,11 +131,8 @@ impl ProtocolProblem {
     /// the shards that serve it; those are the ones that took a twentieth of it and more.
     pub fn observed(observations: &Observations, now: Timestamp, last_change: Option<Timestamp>) -> Vec<Self> {
         let functions = by_name(observations);
-        let cores: BTreeMap<&ShardId, f64> = observations
-            .shards()
-            .iter()
-            .filter_map(|view| Some((view.id, f64::from(view.last?.0.cores))))
-            .collect();
+        let cores: BTreeMap<&ShardId, f64> =
+            observations.shards().iter().filter_map(|view| Some((view.id, f64::from(view.last?.0.cores)))).collect();
         let mut busy: BTreeMap<Protocol, BTreeMap<ShardId, f64>> = BTreeMap::new();
         for cell in observations.cells() {
             let Some(function) = functions.get(&cell.function) else { continue };
@@ -156,6 +156,7 @@ struct Foretell<'a> {
     market: &'a Series,
     now: Timestamp,
     settings: &'a ForecastSettings,
+    watch_from: f64,
 }
 
 impl Foretell<'_> {
@@ -167,6 +168,12 @@ impl Foretell<'_> {
         threshold: Option<f64>,
     ) -> Result<Option<Expected>, PlanError> {
         let series = view.series(metric);
+        let last = || series.values.last().copied().filter(|value| value.is_finite());
+        let as_it_is = |why| last().map(|value| Expected { switched_off: Some(why), ..Expected::exactly(value) });
+        let highest = series.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        if threshold.is_some_and(|threshold| highest < self.watch_from * threshold) {
+            return Ok(as_it_is(SwitchedOff::NoEvents));
+        }
         let most = if metric.is_share() { 1.0 } else { f64::INFINITY };
         let problem = ForecastProblem { series: &series, market: Some(self.market), most, threshold, now: self.now };
         match forecast(&problem, self.settings) {
@@ -177,11 +184,7 @@ impl Foretell<'_> {
                 switched_off: found.back_test.switched_off,
             })),
             Err(ForecastError::Invalid(error)) => Err(error.into()),
-            Err(_) => {
-                let last = series.values.last().copied().filter(|value| value.is_finite());
-                let known = |value| Expected { switched_off: Some(SwitchedOff::NoHistory), ..Expected::exactly(value) };
-                Ok(last.map(known))
-            }
+            Err(_) => Ok(as_it_is(SwitchedOff::NoHistory)),
         }
     }
 }

@@ -15,6 +15,9 @@ pub struct BalanceSettings {
     pub memory_threshold: f64,
     /// Mean latency in ms from which a shard is slow.
     pub latency_threshold_ms: f64,
+    /// A series that stayed below this share of its threshold is taken to stay where it is, without a forecast, in [0, 1]:
+    /// forecasts are most of the work, and most shards are never near a threshold.
+    pub watch_from: f64,
     /// Shards that something moves to stay this far below the thresholds, so that they are not next, in [0, 1).
     pub headroom: f64,
     /// Minutes that a bottleneck is reckoned to last: what relief is worth.
@@ -42,6 +45,7 @@ impl Default for BalanceSettings {
             cpu_threshold: 0.85,
             memory_threshold: 0.9,
             latency_threshold_ms: 500.0,
+            watch_from: 0.5,
             headroom: 0.1,
             horizon_minutes: 15.0,
             move_price_core_minutes: 0.02,
@@ -72,6 +76,7 @@ impl BalanceSettings {
             }
         }
         for (field, value) in [
+            ("watchFrom", self.watch_from),
             ("headroom", self.headroom),
             ("cooldownMinutes", self.cooldown_minutes),
             ("settleMinutes", self.settle_minutes),

@@ -1,0 +1,187 @@
+//! The planner at work in a simulated fleet: it hears what routers hear, makes plans now and then, and has them carried out.
+
+use shardwise_planner::{
+    Action, BalanceProblem, BalanceSettings, ForecastSettings, Ledger, Metric, ObservationSettings, Observations,
+    PlanError, WarmProblem, WarmSettings,
+};
+use shardwise_simulator::{Operator, Order};
+use shardwise_types::{HistoryRecord, Residence, ShardId, Timestamp};
+
+/// Which plans are made, and how often in looks.
+#[derive(Debug, Clone, Default)]
+pub struct StewardParts {
+    /// The predictive balancer, its forecasts, and every how many looks.
+    pub balance: Option<(BalanceSettings, ForecastSettings, u64)>,
+    /// The keep-warm plan.
+    pub warm: Option<(WarmSettings, u64)>,
+    /// Shards that join when those that are there are busy.
+    pub reaction: Option<Reaction>,
+    /// Orders that are given at the first look from their instant on.
+    pub scheduled: Vec<(Timestamp, Vec<Order>)>,
+}
+
+/// Reactive scaling: when the shards are busier than the target in the last minute, so many join that they would not be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reaction {
+    /// Mean share of cores in use that is aimed at, in (0, 1).
+    pub target: f64,
+    /// Shards that may join, in the order in which they do.
+    pub standby: Vec<ShardId>,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Counts {
+    pub(super) moves: u64,
+    pub(super) returns: u64,
+    pub(super) warmed: u64,
+    pub(super) cooled: u64,
+    pub(super) joined: u64,
+    pub(super) idle_plans: u64,
+    pub(super) not_idempotent: u64,
+    pub(super) switched_off: [u64; 2],
+}
+
+/// Watches a simulated fleet, plans, and gives orders.
+pub struct Steward {
+    observations: Observations,
+    ledger: Ledger,
+    parts: StewardParts,
+    looks: u64,
+    counts: Counts,
+}
+
+impl Steward {
+    /// A steward that has seen nothing.
+    ///
+    /// # Errors
+    /// Settings of the observations out of range.
+    pub fn new(parts: StewardParts, observations: ObservationSettings) -> Result<Self, PlanError> {
+        let observations = Observations::new(observations)?;
+        Ok(Self { observations, ledger: Ledger::default(), parts, looks: 0, counts: Counts::default() })
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    fn is_due(&self, every: u64) -> bool {
+        self.looks.is_multiple_of(every.max(1))
+    }
+
+    /// Makes a plan, notes it as carried out, and makes it again: then there must be nothing to do.
+    fn plan(&mut self, now: Timestamp, solve: impl Fn(&Self) -> Vec<Action>) -> Vec<Order> {
+        let actions = solve(self);
+        if actions.is_empty() {
+            self.counts.idle_plans += 1;
+            return Vec::new();
+        }
+        actions.iter().for_each(|action| self.note(action, now));
+        self.counts.not_idempotent += u64::from(!solve(self).is_empty());
+        actions.iter().flat_map(orders).collect()
+    }
+
+    fn note(&mut self, action: &Action, now: Timestamp) {
+        match action {
+            Action::MigrateFunction { function_name, to_shard, .. } => {
+                self.counts.moves += 1;
+                let minutes = self.parts.balance.as_ref().map_or(0.0, |(settings, ..)| settings.cooldown_minutes);
+                let since = now.plus_millis(-60_000.0 * minutes);
+                self.counts.returns += u64::from(self.ledger.left_since(function_name, to_shard, since));
+            }
+            Action::KeepWarm { .. } => self.counts.warmed += 1,
+            Action::LetCool { .. } => self.counts.cooled += 1,
+            Action::JoinShards { .. } | Action::DrainShards { .. } => {}
+        }
+        self.ledger.record(action, now);
+    }
+
+    fn balance(&mut self, now: Timestamp) -> Vec<Order> {
+        let Some((settings, forecasts, every)) = self.parts.balance.clone() else { return Vec::new() };
+        if !self.is_due(every) {
+            return Vec::new();
+        }
+        let mut series = [0, 0];
+        let problem = BalanceProblem::observed(&self.observations, now, &self.ledger, &settings, &forecasts);
+        // What cannot be planned is not planned: the settings are the only thing that can be wrong, and the same at every look.
+        let Ok(problem) = problem else { return Vec::new() };
+        for shard in &problem.shards {
+            for expected in [shard.cpu, shard.memory, shard.latency_ms].into_iter().flatten() {
+                series = [series[0] + u64::from(expected.switched_off.is_some()), series[1] + 1];
+            }
+        }
+        let (shards, parts) = (problem.shards, problem.parts);
+        self.counts.switched_off = series;
+        self.plan(now, |steward| {
+            let ledger = &steward.ledger;
+            let problem = BalanceProblem { now, shards: shards.clone(), parts: parts.clone(), ledger };
+            problem.solve(&settings).map_or_else(|_| Vec::new(), |plan| plan.actions)
+        })
+    }
+
+    fn warm(&mut self, now: Timestamp) -> Vec<Order> {
+        let Some((settings, every)) = self.parts.warm.clone() else { return Vec::new() };
+        if !self.is_due(every) {
+            return Vec::new();
+        }
+        let WarmProblem { shards, candidates, .. } = WarmProblem::observed(&self.observations, now, &self.ledger);
+        self.plan(now, |steward| {
+            let ledger = &steward.ledger;
+            let problem = WarmProblem { shards: shards.clone(), candidates: candidates.clone(), ledger };
+            problem.solve(&settings).map_or_else(|_| Vec::new(), |plan| plan.actions)
+        })
+    }
+
+    fn react(&mut self) -> Vec<Order> {
+        let Some(reaction) = &mut self.parts.reaction else { return Vec::new() };
+        let last = |view: &shardwise_planner::ShardView<'_>| view.series(Metric::Cpu).values.last().copied();
+        let busy: Vec<f64> = self.observations.shards().iter().filter_map(last).filter(|cpu| cpu.is_finite()).collect();
+        let mean = busy.iter().sum::<f64>() / busy.len().max(1) as f64;
+        let wanted = (busy.len() as f64 * (mean / reaction.target - 1.0)).ceil().max(0.0) as usize;
+        let join: Vec<ShardId> = reaction.standby.drain(..wanted.min(reaction.standby.len())).collect();
+        join.into_iter().map(Order::Join).collect()
+    }
+
+    fn scheduled(&mut self, now: Timestamp) -> Vec<Order> {
+        let (due, later) = std::mem::take(&mut self.parts.scheduled).into_iter().partition(|(at, _)| *at <= now);
+        self.parts.scheduled = later;
+        let due: Vec<(Timestamp, Vec<Order>)> = due;
+        due.into_iter().flat_map(|(_, orders)| orders).collect()
+    }
+}
+
+impl Operator for Steward {
+    fn hear(&mut self, record: &HistoryRecord) {
+        // The simulator tells records in their order, which is all that can be wrong with them.
+        _ = self.observations.observe(record);
+    }
+
+    fn look(&mut self, now: Timestamp) -> Vec<Order> {
+        self.looks += 1;
+        let mut all = self.scheduled(now);
+        all.extend(self.react());
+        all.extend(self.balance(now));
+        all.extend(self.warm(now));
+        self.counts.joined += all.iter().filter(|order| matches!(order, Order::Join(_))).count() as u64;
+        all
+    }
+}
+
+/// What has an action done.
+fn orders(action: &Action) -> Vec<Order> {
+    match action {
+        Action::MigrateFunction { function_name, from_shard, to_shard, .. } => vec![
+            Order::Avoid(Residence::new(function_name.clone(), from_shard.clone())),
+            Order::Return(Residence::new(function_name.clone(), to_shard.clone())),
+        ],
+        Action::KeepWarm { function_name, shard, .. } => {
+            vec![Order::KeepWarm(Residence::new(function_name.clone(), shard.clone()))]
+        }
+        Action::LetCool { function_name, shard, .. } => {
+            vec![Order::LetCool(Residence::new(function_name.clone(), shard.clone()))]
+        }
+        Action::DrainShards { shards, .. } => shards.iter().cloned().map(Order::Drain).collect(),
+        // Which shards join is for whoever has them.
+        Action::JoinShards { .. } => Vec::new(),
+    }
+}
