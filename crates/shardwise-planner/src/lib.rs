@@ -25,6 +25,7 @@ mod balance;
 mod forecast;
 mod ledger;
 mod observations;
+mod optimize;
 mod protocol;
 mod warm;
 
@@ -40,6 +41,10 @@ pub use forecast::{
 pub use ledger::{Ledger, Move};
 pub use observations::{
     Cell, FunctionView, LeftOut, Metric, Moments, ObservationSettings, Observations, Observed, Series, ShardView,
+};
+pub use optimize::{
+    Effects, Expectation, Expectations, Fault, Improvement, Movable, Optimization, OptimizationPlan, OptimizeProblem,
+    OptimizeSettings, RecommendedShard,
 };
 pub use protocol::{ProtocolAction, ProtocolOptimization, ProtocolProblem, ProtocolSettings};
 pub use warm::{WarmCandidate, WarmPlan, WarmProblem, WarmSettings, WarmShard};
