@@ -13,6 +13,7 @@ use crate::Series;
 pub use back_test::{BackTest, Score, SwitchedOff};
 use back_test::{Trials, choose, fit_all, quantile, trials};
 use lags::Lags;
+pub(crate) use lags::cholesky;
 pub use methods::{Forecaster, Method};
 pub use prepared::{Past, Prepared, Target};
 

@@ -27,6 +27,7 @@ mod ledger;
 mod observations;
 mod optimize;
 mod protocol;
+mod spike;
 mod warm;
 
 pub use action::{Action, Estimate, Unit};
@@ -47,6 +48,10 @@ pub use optimize::{
     OptimizeSettings, RecommendedShard,
 };
 pub use protocol::{ProtocolAction, ProtocolOptimization, ProtocolProblem, ProtocolSettings};
+pub use spike::{
+    Allocation, ByGroup, Elasticity, GroupLoad, GroupPrediction, LoadGroup, ResourceAllocation, SpikeProblem,
+    SpikeSettings, TimeWindow, VolatilityResponse, VolatilitySpike,
+};
 pub use warm::{WarmCandidate, WarmPlan, WarmProblem, WarmSettings, WarmShard};
 
 /// A problem, a record or settings that are refused: which field, and what would be right.
