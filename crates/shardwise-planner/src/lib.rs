@@ -26,6 +26,7 @@ mod forecast;
 mod ledger;
 mod observations;
 mod optimize;
+mod problems;
 mod protocol;
 mod spike;
 mod warm;

@@ -1,0 +1,281 @@
+//! From observations to problems: what each part of the planner asks for, read off one fold of the history.
+
+use std::collections::BTreeMap;
+
+use shardwise_types::{FunctionId, Protocol, ShardId, ShardShape, Timestamp};
+
+use crate::observations::FunctionView;
+use crate::{
+    BalanceSettings, ByGroup, Elasticity, Expected, ForecastProblem, ForecastSettings, GroupLoad, Ledger, LoadGroup,
+    Metric, Moments, Movable, Observations, Part, ProtocolProblem, Series, ShardOutlook, ShardView, SpikeSettings,
+    SwitchedOff, WarmCandidate, WarmShard, forecast,
+};
+
+/// Minutes of counts that a function's rate and dispersion are taken from.
+const RATE_MINUTES: usize = 60;
+
+impl Observations {
+    /// What is expected of each shard that has reported, by name.
+    pub fn outlooks(
+        &self,
+        now: Timestamp,
+        forecasts: &ForecastSettings,
+        balance: &BalanceSettings,
+    ) -> Vec<ShardOutlook> {
+        let market = self.volatility();
+        let market = (!market.values.is_empty()).then_some(&market);
+        let outlook = |shard: ShardView<'_>| {
+            let (shape, report) = shard.last?;
+            let expected = |metric: Metric, last: f64, threshold: Option<f64>| {
+                let most = if metric.is_share() { 1.0 } else { f64::INFINITY };
+                let series = shard.series(metric);
+                Some(expect(&ForecastProblem { series: &series, market, most, threshold, now }, last, forecasts))
+            };
+            Some(ShardOutlook {
+                id: shard.id.clone(),
+                cores: f64::from(shape.cores),
+                memory_mb: f64::from(shape.memory_mb),
+                accepts: report.healthy,
+                cpu: expected(Metric::Cpu, f64::from(report.cpu), Some(balance.cpu_threshold)),
+                memory: expected(Metric::Memory, f64::from(report.memory), Some(balance.memory_threshold)),
+                latency_ms: expected(
+                    Metric::Latency,
+                    f64::from(report.mean_latency_ms),
+                    Some(balance.latency_threshold_ms),
+                ),
+                queue_per_core: expected(
+                    Metric::QueuePerCore,
+                    f64::from(report.queue_len) / f64::from(shape.cores),
+                    None,
+                ),
+            })
+        };
+        self.shards().into_iter().filter_map(outlook).collect()
+    }
+
+    /// Who loads the shards, over the window.
+    pub fn parts(&self) -> Vec<Part> {
+        let shapes = self.shapes();
+        let functions: BTreeMap<&FunctionId, FunctionView<'_>> =
+            self.functions().into_iter().map(|view| (view.id, view)).collect();
+        let core_ms = self.window_minutes() * 60_000.0;
+        let part = |cell: crate::Cell| {
+            let view = functions.get(&cell.function)?;
+            Some(Part {
+                cores: cell.seen.busy_ms / core_ms,
+                memory_mb: view.memory_mb,
+                exec_ms: cell.seen.exec_ms.mean,
+                load_core_minutes: view.cold_cost_ms.unwrap_or(0.0) / 60_000.0,
+                allowed: allowed(view, &shapes),
+                function: cell.function,
+                shard: cell.shard,
+            })
+        };
+        self.cells().into_iter().filter_map(part).collect()
+    }
+
+    /// What moving each function involves.
+    pub fn movables(&self) -> BTreeMap<FunctionId, Movable> {
+        let shapes = self.shapes();
+        let movable = |view: FunctionView<'_>| {
+            let allowed = allowed(&view, &shapes);
+            (view.id.clone(), Movable { memory_mb: view.memory_mb, load_ms: view.cold_cost_ms, allowed })
+        };
+        self.functions().into_iter().map(movable).collect()
+    }
+
+    /// Cores that are free below a share of those that there are, on each healthy shard, by its mean over the window.
+    pub fn free_cores(&self, most_share: f64) -> BTreeMap<ShardId, f64> {
+        let free = |shard: ShardView<'_>| {
+            let (shape, report) = shard.last?;
+            let series = shard.series(Metric::Cpu);
+            let busy = mean_of_last(&series, self.window_minutes() as usize).unwrap_or(f64::from(report.cpu));
+            let cores = (most_share - busy) * f64::from(shape.cores);
+            (report.healthy && cores > 0.0).then(|| (shard.id.clone(), cores))
+        };
+        self.shards().into_iter().filter_map(free).collect()
+    }
+
+    /// The memory of the shards, without what is held by plan.
+    pub fn warm_shards(&self, ledger: &Ledger) -> Vec<WarmShard> {
+        let memory: BTreeMap<&FunctionId, f64> =
+            self.functions().into_iter().map(|view| (view.id, view.memory_mb)).collect();
+        let mut held: BTreeMap<&ShardId, f64> = BTreeMap::new();
+        for (function, shard) in ledger.warm() {
+            *held.entry(shard).or_default() += memory.get(function).copied().unwrap_or(0.0);
+        }
+        let shard = |view: ShardView<'_>| {
+            let (shape, report) = view.last?;
+            let memory_mb = f64::from(shape.memory_mb);
+            let used = f64::from(report.memory) * memory_mb - held.get(view.id).copied().unwrap_or(0.0);
+            Some(WarmShard { id: view.id.clone(), memory_mb, used_mb: used.max(0.0) })
+        };
+        self.shards().into_iter().filter_map(shard).collect()
+    }
+
+    /// Functions that could be kept warm where they run; those whose loads were never measured or that hold no memory are left
+    /// out. Their rate is that of the last hour, spread over shards as in the window.
+    pub fn warm_candidates(&self) -> Vec<WarmCandidate> {
+        let cells = self.cells();
+        let mut totals: BTreeMap<&FunctionId, f64> = BTreeMap::new();
+        cells.iter().for_each(|cell| *totals.entry(&cell.function).or_default() += cell.seen.requests);
+        let functions: BTreeMap<&FunctionId, FunctionView<'_>> =
+            self.functions().into_iter().map(|view| (view.id, view)).collect();
+        let candidate = |cell: &crate::Cell| {
+            let view = functions.get(&cell.function)?;
+            let load_ms = view.cold_cost_ms.filter(|_| view.memory_mb > 0.0)?;
+            let (rate, dispersion) = rate_of(&view.arrivals())?;
+            // Thinned at random, counts keep that share of what they scatter beyond Poisson.
+            let share = cell.seen.requests / totals[&cell.function];
+            Some(WarmCandidate {
+                function: cell.function.clone(),
+                shard: cell.shard.clone(),
+                arrivals_per_minute: rate * share,
+                dispersion: 1.0 + (dispersion - 1.0) * share,
+                load_ms,
+                memory_mb: view.memory_mb,
+            })
+        };
+        cells.iter().filter_map(candidate).collect()
+    }
+
+    /// The groups that feel a spike: what they keep busy, and their share of the fleet's cores by that.
+    pub fn spike_groups(&self, settings: &SpikeSettings) -> ByGroup<GroupLoad> {
+        let shapes = self.shapes();
+        let total: f64 = shapes.iter().map(|(_, shape)| f64::from(shape.cores)).sum();
+        let busy = self.busy_cores(|_, _| true);
+        let volatility = self.volatility();
+        ByGroup::of(|group| {
+            let in_group = |function: &FunctionId, protocol: &Protocol| {
+                LoadGroup::of(function, protocol, &settings.words) == Some(group)
+            };
+            let busy_cores = self.busy_cores(in_group);
+            let learned = Elasticity::learn(&self.arrivals(in_group), &volatility, settings);
+            GroupLoad {
+                busy_cores,
+                cores: if busy > 0.0 { total * busy_cores / busy } else { 0.0 },
+                cores_per_shard: if shapes.is_empty() { 1.0 } else { total / shapes.len() as f64 },
+                elasticity: learned.unwrap_or(Elasticity::prior(*settings.prior.get(group))),
+            }
+        })
+    }
+
+    /// A protocol's load in shards' worth, on shards as large as the mean of those that serve it.
+    pub fn protocol_problem(
+        &self,
+        protocol: &Protocol,
+        current_shards: &[ShardId],
+        last_change: Option<Timestamp>,
+        now: Timestamp,
+    ) -> ProtocolProblem {
+        let shapes = self.shapes();
+        let serving: Vec<f64> = shapes
+            .iter()
+            .filter(|(id, _)| current_shards.is_empty() || current_shards.contains(id))
+            .map(|(_, shape)| f64::from(shape.cores))
+            .collect();
+        let cores = if serving.is_empty() { 1.0 } else { serving.iter().sum::<f64>() / serving.len() as f64 };
+        let busy = self.busy_cores(|_, of| of == protocol);
+        ProtocolProblem {
+            protocol: protocol.clone(),
+            total_load: busy / cores,
+            current_shards: current_shards.to_vec(),
+            last_change,
+            now,
+        }
+    }
+
+    fn shapes(&self) -> Vec<(&ShardId, &ShardShape)> {
+        self.shards().into_iter().filter_map(|shard| Some((shard.id, &shard.last?.0))).collect()
+    }
+}
+
+/// The peak to be ready for; the last value, and why, where there is no forecast.
+fn expect(problem: &ForecastProblem<'_>, last: f64, settings: &ForecastSettings) -> Expected {
+    match forecast(problem, settings) {
+        Ok(forecast) => Expected {
+            value: forecast.ready_for,
+            low: forecast.peak.low.min(forecast.ready_for),
+            high: forecast.peak.high.max(forecast.ready_for),
+            switched_off: forecast.back_test.switched_off,
+        },
+        Err(_) => {
+            let last = if last.is_finite() { last.clamp(0.0, problem.most.min(f64::MAX)) } else { 0.0 };
+            Expected { switched_off: Some(SwitchedOff::NoHistory), ..Expected::exactly(last) }
+        }
+    }
+}
+
+/// The shards that hard rules leave to a function: its region's, and those that may see its largest amount; none is all.
+fn allowed(view: &FunctionView<'_>, shapes: &[(&ShardId, &ShardShape)]) -> Option<Vec<ShardId>> {
+    let may = |shape: &ShardShape| {
+        view.residency.is_none_or(|region| *region == shape.region)
+            && shape.max_amount_usd.is_none_or(|most| view.max_amount_usd <= most)
+            && f64::from(shape.memory_mb) >= view.memory_mb
+    };
+    let allowed: Vec<ShardId> = shapes.iter().filter(|(_, shape)| may(shape)).map(|(id, _)| (*id).clone()).collect();
+    (allowed.len() < shapes.len()).then_some(allowed)
+}
+
+fn mean_of_last(series: &Series, minutes: usize) -> Option<f64> {
+    let mut moments = Moments::default();
+    series.values.iter().rev().take(minutes.max(1)).for_each(|value| moments.push(*value));
+    (moments.count > 0.0).then_some(moments.mean)
+}
+
+/// Requests a minute, and variance over mean of the counts.
+fn rate_of(arrivals: &Series) -> Option<(f64, f64)> {
+    let mut moments = Moments::default();
+    arrivals.values.iter().rev().take(RATE_MINUTES).for_each(|count| moments.push(*count));
+    let variance = moments.variance()?;
+    Some((moments.mean, if moments.mean > 0.0 { variance / moments.mean } else { 1.0 }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BalanceProblem, Effects, OptimizeProblem, OptimizeSettings, WarmProblem, WarmSettings};
+
+    #[test]
+    fn one_fold_feeds_every_part() {
+        let observations = crate::observations::small_history();
+        let now = observations.now().unwrap();
+        let (ledger, balance) = (Ledger::default(), BalanceSettings::default());
+        let shards = observations.outlooks(now, &ForecastSettings::default(), &balance);
+        assert_eq!(shards.iter().map(|shard| shard.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(shards[0].cpu.unwrap().switched_off, Some(SwitchedOff::NoHistory), "seventy minutes are too few");
+        let parts = observations.parts();
+        let cores: f64 = parts.iter().map(|part| part.cores).sum();
+        assert!((cores - observations.busy_cores(|_, _| true)).abs() < 1e-9 && cores > 0.0);
+        let plan = BalanceProblem { now, shards, parts, ledger: &ledger }.solve(&balance).unwrap();
+        assert_eq!((plan.actions.len(), plan.switched_off.len()), (0, 8));
+
+        let cells = observations.cells();
+        let (functions, free_cores) = (observations.movables(), observations.free_cores(0.8));
+        let problem = OptimizeProblem {
+            now,
+            since: observations.window_start(),
+            cells: &cells,
+            functions: &functions,
+            free_cores: &free_cores,
+            expected: &Effects::of(&cells),
+            ledger: &ledger,
+        };
+        let plan = problem.solve(&OptimizeSettings::default()).unwrap();
+        assert_eq!(plan.optimizations[0].current_shard.as_str(), "b", "b takes five times as long");
+
+        let warm = WarmProblem {
+            shards: observations.warm_shards(&ledger),
+            candidates: observations.warm_candidates(),
+            ledger: &ledger,
+        };
+        assert_eq!(warm.candidates.len(), 2);
+        assert!((warm.candidates[0].arrivals_per_minute - 1.0).abs() < 0.1, "{:?}", warm.candidates[0]);
+        warm.solve(&WarmSettings::default()).unwrap();
+
+        let protocol = observations.protocol_problem(&"aave".into(), &["a".into(), "b".into()], None, now);
+        assert!((protocol.total_load - cores / 2.0).abs() < 1e-9, "shards have two cores");
+        let groups = observations.spike_groups(&SpikeSettings::default());
+        assert_eq!((groups.yields.cores, groups.yields.elasticity.minutes), (4.0, 0), "aave is all there is");
+    }
+}
