@@ -142,7 +142,8 @@ fn study(series: &Series) -> Studied {
             }
         }
         if let Some(peak) = prepared.truth(at, Target::PeakWithin(step(15))) {
-            let cost = |method: Method| match (by_alarm.alarms(method, &past, threshold), peak >= threshold) {
+            let alarm = |method: Method| by_alarm.ready_for(method, &past).is_some_and(|level| level >= threshold);
+            let cost = |method: Method| match (alarm(method), peak >= threshold) {
                 (false, true) => settings.miss,
                 (true, false) => settings.false_alarm,
                 _ => 0.0,

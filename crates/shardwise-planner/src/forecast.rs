@@ -13,6 +13,7 @@ use crate::Series;
 pub use back_test::{BackTest, Score, SwitchedOff};
 use back_test::{Trials, choose, fit_all, quantile, trials};
 use lags::Lags;
+pub(crate) use lags::cholesky;
 pub use methods::{Forecaster, Method};
 pub use prepared::{Past, Prepared, Target};
 
@@ -145,7 +146,9 @@ pub struct Forecast {
     pub ahead: Vec<Ahead>,
     /// The largest value until the last of the horizons.
     pub peak: Ahead,
-    /// Whether an alarm for the threshold pays: a peak is likelier than what a false alarm costs of both.
+    /// The peak to be ready for: above it lies one so seldom that being ready for it would cost more than it saves.
+    pub ready_for: f64,
+    /// Whether an alarm for the threshold pays: it is not above what to be ready for.
     pub alarm: bool,
     /// Share of the series that was missing, in [0, 1].
     pub missing: f64,
@@ -216,13 +219,14 @@ pub fn forecast(problem: &ForecastProblem<'_>, settings: &ForecastSettings) -> R
         let at_instant = instant(minutes);
         (at_instant > problem.now).then(|| fitted.ahead(&prepared, at, minutes, at_instant))
     };
-    let past = prepared.until(prepared.len());
+    let ready_for = fitted.ready_for(fitted.back_test.chosen, &prepared.until(prepared.len())).unwrap_or(0.0);
     let peak = fitted.ahead(&prepared, fitted.targets.len() - 1, reach_minutes, instant(reach_minutes));
     Ok(Forecast {
         method: fitted.back_test.chosen,
         ended,
         ahead: (0..settings.horizons_minutes.len()).filter_map(ahead_at).collect(),
-        alarm: problem.threshold.is_some_and(|threshold| fitted.alarms(fitted.back_test.chosen, &past, threshold)),
+        ready_for,
+        alarm: problem.threshold.is_some_and(|threshold| ready_for >= threshold),
         peak,
         missing: series.missing(),
         back_test: fitted.back_test.clone(),
@@ -296,10 +300,11 @@ impl Fitted {
         said.or(past.last()).map(|value| (value + usual).clamp(0.0, self.most))
     }
 
-    /// Whether an alarm by a method's forecast of the peak would pay.
-    pub fn alarms(&self, method: Method, past: &Past<'_>, threshold: f64) -> bool {
+    /// The peak to be ready for by a method's forecast, see [`Forecast::ready_for`]; none within a gap.
+    pub fn ready_for(&self, method: Method, past: &Past<'_>) -> Option<f64> {
         let peak = self.targets[self.targets.len() - 1];
-        self.value(method, past, peak).is_some_and(|value| value + self.above[self.place(method)].1 >= threshold)
+        let lift = self.above[self.place(method)].1;
+        self.value(method, past, peak).map(|value| (value + lift).clamp(0.0, self.most))
     }
 
     fn place(&self, method: Method) -> usize {

@@ -25,8 +25,10 @@ mod balance;
 mod forecast;
 mod ledger;
 mod observations;
+mod optimize;
 mod problems;
 mod protocol;
+mod spike;
 mod warm;
 
 pub use action::{Action, Estimate, Unit};
@@ -42,7 +44,15 @@ pub use ledger::{Ledger, Move};
 pub use observations::{
     Cell, FunctionView, LeftOut, Metric, Moments, ObservationSettings, Observations, Observed, Series, ShardView,
 };
+pub use optimize::{
+    Effects, Expectation, Expectations, Fault, Improvement, Movable, Optimization, OptimizationPlan, OptimizeProblem,
+    OptimizeSettings, RecommendedShard,
+};
 pub use protocol::{ProtocolAction, ProtocolOptimization, ProtocolProblem, ProtocolSettings};
+pub use spike::{
+    Allocation, ByGroup, Elasticity, GroupLoad, GroupPrediction, LoadGroup, ResourceAllocation, SpikeProblem,
+    SpikeSettings, TimeWindow, VolatilityResponse, VolatilitySpike,
+};
 pub use warm::{WarmCandidate, WarmPlan, WarmProblem, WarmSettings, WarmShard};
 
 /// A problem, a record or settings that are refused: which field, and what would be right.

@@ -466,3 +466,6 @@ impl Observations {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(crate) use tests::small_history;

@@ -1,224 +1,314 @@
-//! From what was observed to problems: the same way for a history, for a live fleet, and in a simulated one.
+//! From observations to problems: what each part of the planner asks for, read off one fold of the history.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use shardwise_types::{FunctionId, Protocol, ShardId, Timestamp};
+use shardwise_types::{FunctionId, Protocol, ShardId, ShardShape, Timestamp};
 
-use crate::forecast::forecast;
+use crate::observations::FunctionView;
 use crate::{
-    BalanceProblem, BalanceSettings, Cell, Expected, ForecastError, ForecastProblem, ForecastSettings, FunctionView,
-    Ledger, Metric, Observations, Part, PlanError, ProtocolProblem, Series, ShardOutlook, ShardView, SwitchedOff,
-    WarmCandidate, WarmProblem, WarmShard,
+    BalanceSettings, ByGroup, Elasticity, Expected, ForecastProblem, ForecastSettings, GroupLoad, Ledger, LoadGroup,
+    Metric, Moments, Movable, Observations, Part, ProtocolProblem, Series, ShardOutlook, ShardView, SpikeSettings,
+    SwitchedOff, WarmCandidate, WarmShard, forecast,
 };
 
-/// A shard that was silent for longer takes nothing, in ms.
+/// Minutes of counts that a function's rate and dispersion are taken from: what is rare needs long, what changes needs short.
+const RATE_MINUTES: usize = 360;
+/// A shard that was not heard of for longer takes nothing new, in ms.
 const SILENT_MS: f64 = 120_000.0;
-/// A shard serves a protocol when it takes at least this share of the protocol's core time.
-const SERVES: f64 = 0.05;
-/// Minutes over which a function's demand is averaged: what is rare needs long, what changes needs short.
-const DEMAND_MINUTES: usize = 360;
 
-impl<'a> BalanceProblem<'a> {
-    /// The problem that observations pose at `now`: each shard's next minutes as forecast, and who loads it by the core
-    /// time of the window.
-    ///
-    /// # Errors
-    /// Forecast settings out of range.
-    pub fn observed(
-        observations: &Observations,
+impl Observations {
+    /// What is expected of each shard that has reported, by name.
+    pub fn outlooks(
+        &self,
         now: Timestamp,
-        ledger: &'a Ledger,
-        settings: &BalanceSettings,
         forecasts: &ForecastSettings,
-    ) -> Result<Self, PlanError> {
-        let market = observations.volatility();
-        let views = observations.shards();
-        let foretell = Foretell { market: &market, now, settings: forecasts, watch_from: settings.watch_from };
-        let outlook = |view: &ShardView<'_>| -> Result<Option<ShardOutlook>, PlanError> {
-            let Some((shape, report)) = view.last else { return Ok(None) };
-            Ok(Some(ShardOutlook {
-                id: view.id.clone(),
-                cores: shape.cores.into(),
-                memory_mb: shape.memory_mb.into(),
-                accepts: report.healthy && is_heard(view, now),
-                cpu: foretell.expected(view, Metric::Cpu, Some(settings.cpu_threshold))?,
-                memory: foretell.expected(view, Metric::Memory, Some(settings.memory_threshold))?,
-                latency_ms: foretell.expected(view, Metric::Latency, Some(settings.latency_threshold_ms))?,
-                queue_per_core: foretell.expected(view, Metric::QueuePerCore, None)?,
-            }))
-        };
-        let shards: Result<Vec<Option<ShardOutlook>>, PlanError> = views.iter().map(outlook).collect();
-        let functions = by_name(observations);
-        let window_ms = observations.window_minutes() * 60_000.0;
-        let part = |cell: &Cell| {
-            let function = functions.get(&cell.function)?;
-            Some(Part {
-                function: cell.function.clone(),
-                shard: cell.shard.clone(),
-                cores: cell.seen.busy_ms / window_ms,
-                memory_mb: function.memory_mb,
-                exec_ms: if cell.seen.exec_ms.count > 0.0 { cell.seen.exec_ms.mean } else { 0.0 },
-                load_core_minutes: function.cold_cost_ms.unwrap_or(0.0) / 60_000.0,
-                allowed: allowed(function, &views),
+        balance: &BalanceSettings,
+    ) -> Vec<ShardOutlook> {
+        let market = self.volatility();
+        let market = (!market.values.is_empty()).then_some(&market);
+        let outlook = |shard: ShardView<'_>| {
+            let (shape, report) = shard.last?;
+            let expected = |metric: Metric, last: f64, threshold: Option<f64>| {
+                let most = if metric.is_share() { 1.0 } else { f64::INFINITY };
+                let series = shard.series(metric);
+                let problem = ForecastProblem { series: &series, market, most, threshold, now };
+                let highest = series.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let is_quiet = threshold.is_some_and(|threshold| highest < balance.watch_from * threshold);
+                Some(if is_quiet {
+                    as_it_is(last, most, SwitchedOff::NoEvents)
+                } else {
+                    expect(&problem, last, forecasts)
+                })
+            };
+            Some(ShardOutlook {
+                id: shard.id.clone(),
+                cores: f64::from(shape.cores),
+                memory_mb: f64::from(shape.memory_mb),
+                accepts: is_fit(&shard, now),
+                cpu: expected(Metric::Cpu, f64::from(report.cpu), Some(balance.cpu_threshold)),
+                memory: expected(Metric::Memory, f64::from(report.memory), Some(balance.memory_threshold)),
+                latency_ms: expected(
+                    Metric::Latency,
+                    f64::from(report.mean_latency_ms),
+                    Some(balance.latency_threshold_ms),
+                ),
+                queue_per_core: expected(
+                    Metric::QueuePerCore,
+                    f64::from(report.queue_len) / f64::from(shape.cores),
+                    None,
+                ),
             })
         };
-        let parts = observations.cells().iter().filter_map(part).collect();
-        Ok(Self { now, shards: shards?.into_iter().flatten().collect(), parts, ledger })
+        self.shards().into_iter().filter_map(outlook).collect()
     }
-}
 
-impl<'a> WarmProblem<'a> {
-    /// The problem that observations pose at `now`. A function is a candidate where it is held already, else where it runs
-    /// fastest of the shards that it was seen on: there routers will send it, once they know that it is warm.
-    pub fn observed(observations: &Observations, now: Timestamp, ledger: &'a Ledger) -> Self {
-        let views = observations.shards();
-        let is_fit = |id: &ShardId| {
-            let is_healthy = |view: &ShardView<'_>| view.last.is_some_and(|(_, report)| report.healthy);
-            views.iter().any(|view| view.id == id && is_healthy(view) && is_heard(view, now))
+    /// Who loads the shards, over the window.
+    pub fn parts(&self) -> Vec<Part> {
+        let shapes = self.shapes();
+        let functions: BTreeMap<&FunctionId, FunctionView<'_>> =
+            self.functions().into_iter().map(|view| (view.id, view)).collect();
+        let core_ms = self.window_minutes() * 60_000.0;
+        let part = |cell: crate::Cell| {
+            let view = functions.get(&cell.function)?;
+            Some(Part {
+                cores: cell.seen.busy_ms / core_ms,
+                memory_mb: view.memory_mb,
+                exec_ms: cell.seen.exec_ms.mean,
+                load_core_minutes: view.cold_cost_ms.unwrap_or(0.0) / 60_000.0,
+                allowed: allowed(view, &shapes),
+                function: cell.function,
+                shard: cell.shard,
+            })
         };
-        let mut fastest: BTreeMap<FunctionId, (f64, ShardId)> = BTreeMap::new();
-        for cell in observations.cells().into_iter().filter(|cell| is_fit(&cell.shard)) {
+        self.cells().into_iter().filter_map(part).collect()
+    }
+
+    /// What moving each function involves.
+    pub fn movables(&self) -> BTreeMap<FunctionId, Movable> {
+        let shapes = self.shapes();
+        let movable = |view: FunctionView<'_>| {
+            let allowed = allowed(&view, &shapes);
+            (view.id.clone(), Movable { memory_mb: view.memory_mb, load_ms: view.cold_cost_ms, allowed })
+        };
+        self.functions().into_iter().map(movable).collect()
+    }
+
+    /// Cores that are free below a share of those that there are, on each healthy shard, by its mean over the window.
+    pub fn free_cores(&self, most_share: f64) -> BTreeMap<ShardId, f64> {
+        let free = |shard: ShardView<'_>| {
+            let (shape, report) = shard.last?;
+            let series = shard.series(Metric::Cpu);
+            let busy = mean_of_last(&series, self.window_minutes() as usize).unwrap_or(f64::from(report.cpu));
+            let cores = (most_share - busy) * f64::from(shape.cores);
+            (report.healthy && cores > 0.0).then(|| (shard.id.clone(), cores))
+        };
+        self.shards().into_iter().filter_map(free).collect()
+    }
+
+    /// The memory of the shards, without what is held by plan.
+    pub fn warm_shards(&self, ledger: &Ledger) -> Vec<WarmShard> {
+        let memory: BTreeMap<&FunctionId, f64> =
+            self.functions().into_iter().map(|view| (view.id, view.memory_mb)).collect();
+        let mut held: BTreeMap<&ShardId, f64> = BTreeMap::new();
+        for (function, shard) in ledger.warm() {
+            *held.entry(shard).or_default() += memory.get(function).copied().unwrap_or(0.0);
+        }
+        let shard = |view: ShardView<'_>| {
+            let (shape, report) = view.last?;
+            let memory_mb = f64::from(shape.memory_mb);
+            let used = f64::from(report.memory) * memory_mb - held.get(view.id).copied().unwrap_or(0.0);
+            Some(WarmShard { id: view.id.clone(), memory_mb, used_mb: used.max(0.0) })
+        };
+        self.shards().into_iter().filter_map(shard).collect()
+    }
+
+    /// Functions that could be kept warm: where they are held already, else where they run fastest of the shards that they
+    /// were seen on, for there routers will send them once they know that they are warm. So each counts with all its
+    /// requests. One whose loads were never measured is taken to load as the median of the others does.
+    pub fn warm_candidates(&self, now: Timestamp, ledger: &Ledger) -> Vec<WarmCandidate> {
+        let shards = self.shards();
+        let fit: BTreeSet<&ShardId> = shards.iter().filter(|shard| is_fit(shard, now)).map(|shard| shard.id).collect();
+        let mut held: BTreeMap<&FunctionId, Vec<&ShardId>> = BTreeMap::new();
+        for (function, shard) in ledger.warm().filter(|(_, shard)| fit.contains(shard)) {
+            held.entry(function).or_default().push(shard);
+        }
+        let cells = self.cells();
+        let mut fastest: BTreeMap<&FunctionId, (f64, &ShardId)> = BTreeMap::new();
+        for cell in cells.iter().filter(|cell| fit.contains(&cell.shard)) {
             // Where it never ran warm, nothing is known of how fast it would be.
             let ln_ms = if cell.seen.exec_ln.count > 0.0 { cell.seen.exec_ln.mean } else { f64::INFINITY };
-            match fastest.get(&cell.function) {
-                Some((best, _)) if *best <= ln_ms => {}
-                _ => drop(fastest.insert(cell.function, (ln_ms, cell.shard))),
+            if fastest.get(&cell.function).is_none_or(|(best, _)| ln_ms < *best) {
+                fastest.insert(&cell.function, (ln_ms, &cell.shard));
             }
         }
-        let functions = observations.functions();
-        let usual_load_ms = median(functions.iter().filter_map(|function| function.cold_cost_ms).collect());
+        let functions = self.functions();
+        let usual_load_ms = median(functions.iter().filter_map(|view| view.cold_cost_ms).collect());
         let mut candidates = Vec::new();
-        for function in &functions {
-            let held: Vec<ShardId> = ledger
-                .warm()
-                .filter(|(held, shard)| *held == function.id && is_fit(shard))
-                .map(|(_, s)| s.clone())
-                .collect();
-            let places = match (held.is_empty(), fastest.get(function.id)) {
-                (false, _) => held,
-                (true, Some((_, shard))) => vec![shard.clone()],
-                (true, None) => continue,
-            };
-            let Some(load_ms) = function.cold_cost_ms.or(usual_load_ms) else { continue };
-            let (rate, dispersion) = demand(&function.arrivals());
+        for view in functions.iter().filter(|view| view.memory_mb > 0.0) {
+            let Some(load_ms) = view.cold_cost_ms.or(usual_load_ms) else { continue };
+            let Some((rate, dispersion)) = rate_of(&view.arrivals()) else { continue };
+            let seen = || fastest.get(view.id).map(|(_, shard)| vec![*shard]);
+            let places = held.remove(view.id).or_else(seen).unwrap_or_default();
             candidates.extend(places.into_iter().map(|shard| WarmCandidate {
-                function: function.id.clone(),
-                shard,
+                function: view.id.clone(),
+                shard: shard.clone(),
                 arrivals_per_minute: rate,
                 dispersion,
                 load_ms,
-                memory_mb: function.memory_mb.max(1.0),
+                memory_mb: view.memory_mb,
             }));
         }
-        let held_mb = |shard: &ShardId| -> f64 {
-            let mine = ledger.warm().filter(|(_, held_on)| *held_on == shard);
-            mine.filter_map(|(held, _)| functions.iter().find(|function| function.id == held))
-                .map(|function| function.memory_mb)
-                .sum()
-        };
-        let shard = |view: &ShardView<'_>| {
-            let (shape, report) = view.last?;
-            let memory_mb = f64::from(shape.memory_mb);
-            let used_mb = (f64::from(report.memory) * memory_mb - held_mb(view.id)).max(0.0);
-            Some(WarmShard { id: view.id.clone(), memory_mb, used_mb })
-        };
-        Self { shards: views.iter().filter_map(shard).collect(), candidates, ledger }
+        candidates
     }
-}
 
-impl ProtocolProblem {
-    /// The problem of each protocol that was asked for, by name. Its load is the core time of the window over the mean size of
-    /// the shards that serve it; those are the ones that took a twentieth of it and more.
-    pub fn observed(observations: &Observations, now: Timestamp, last_change: Option<Timestamp>) -> Vec<Self> {
-        let functions = by_name(observations);
-        let cores: BTreeMap<&ShardId, f64> =
-            observations.shards().iter().filter_map(|view| Some((view.id, f64::from(view.last?.0.cores)))).collect();
-        let mut busy: BTreeMap<Protocol, BTreeMap<ShardId, f64>> = BTreeMap::new();
-        for cell in observations.cells() {
-            let Some(function) = functions.get(&cell.function) else { continue };
-            *busy.entry(function.protocol.clone()).or_default().entry(cell.shard).or_default() += cell.seen.busy_ms;
-        }
-        let window_ms = observations.window_minutes() * 60_000.0;
-        let problem = |(protocol, by_shard): (Protocol, BTreeMap<ShardId, f64>)| {
-            let total_ms: f64 = by_shard.values().sum();
-            let serves = |(shard, ms): &(&ShardId, &f64)| **ms >= SERVES * total_ms && cores.contains_key(*shard);
-            let current_shards: Vec<ShardId> = by_shard.iter().filter(serves).map(|(shard, _)| shard.clone()).collect();
-            let size = current_shards.iter().map(|shard| cores[shard]).sum::<f64>() / current_shards.len() as f64;
-            let total_load = if size > 0.0 { total_ms / window_ms / size } else { 0.0 };
-            Self { protocol, total_load, current_shards, last_change, now }
-        };
-        busy.into_iter().map(problem).filter(|problem| !problem.current_shards.is_empty()).collect()
-    }
-}
-
-/// What forecasts of one plan have in common.
-struct Foretell<'a> {
-    market: &'a Series,
-    now: Timestamp,
-    settings: &'a ForecastSettings,
-    watch_from: f64,
-}
-
-impl Foretell<'_> {
-    /// The peak of a metric; the last value, and why, where there can be no forecast; none where there is no value, either.
-    fn expected(
-        &self,
-        view: &ShardView<'_>,
-        metric: Metric,
-        threshold: Option<f64>,
-    ) -> Result<Option<Expected>, PlanError> {
-        let series = view.series(metric);
-        let last = || series.values.last().copied().filter(|value| value.is_finite());
-        let as_it_is = |why| last().map(|value| Expected { switched_off: Some(why), ..Expected::exactly(value) });
-        let highest = series.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        if threshold.is_some_and(|threshold| highest < self.watch_from * threshold) {
-            return Ok(as_it_is(SwitchedOff::NoEvents));
-        }
-        let most = if metric.is_share() { 1.0 } else { f64::INFINITY };
-        let problem = ForecastProblem { series: &series, market: Some(self.market), most, threshold, now: self.now };
-        match forecast(&problem, self.settings) {
-            Ok(found) => Ok(Some(Expected {
-                value: found.peak.value,
-                low: found.peak.low,
-                high: found.peak.high,
-                switched_off: found.back_test.switched_off,
-            })),
-            Err(ForecastError::Invalid(error)) => Err(error.into()),
-            Err(_) => Ok(as_it_is(SwitchedOff::NoHistory)),
-        }
-    }
-}
-
-fn is_heard(view: &ShardView<'_>, now: Timestamp) -> bool {
-    view.last.is_some_and(|(_, report)| now.millis_since(report.known_at) < SILENT_MS)
-}
-
-fn by_name(observations: &Observations) -> BTreeMap<FunctionId, FunctionView<'_>> {
-    observations.functions().into_iter().map(|function| (function.id.clone(), function)).collect()
-}
-
-/// The shards that may run a function, by where its data must stay and by the amounts at stake; none is all.
-fn allowed(function: &FunctionView<'_>, views: &[ShardView<'_>]) -> Option<Vec<ShardId>> {
-    let may = |view: &&ShardView<'_>| {
-        view.last.is_some_and(|(shape, _)| {
-            let is_there = function.residency.is_none_or(|region| *region == shape.region);
-            is_there && shape.max_amount_usd.is_none_or(|most| function.max_amount_usd <= most)
+    /// The groups that feel a spike: what they keep busy, and their share of the fleet's cores by that.
+    pub fn spike_groups(&self, settings: &SpikeSettings) -> ByGroup<GroupLoad> {
+        let shapes = self.shapes();
+        let total: f64 = shapes.iter().map(|(_, shape)| f64::from(shape.cores)).sum();
+        let busy = self.busy_cores(|_, _| true);
+        let volatility = self.volatility();
+        ByGroup::of(|group| {
+            let in_group = |function: &FunctionId, protocol: &Protocol| {
+                LoadGroup::of(function, protocol, &settings.words) == Some(group)
+            };
+            let busy_cores = self.busy_cores(in_group);
+            let learned = Elasticity::learn(&self.arrivals(in_group), &volatility, settings);
+            GroupLoad {
+                busy_cores,
+                cores: if busy > 0.0 { total * busy_cores / busy } else { 0.0 },
+                cores_per_shard: if shapes.is_empty() { 1.0 } else { total / shapes.len() as f64 },
+                elasticity: learned.unwrap_or(Elasticity::prior(*settings.prior.get(group))),
+            }
         })
-    };
-    let shards: Vec<ShardId> = views.iter().filter(may).map(|view| view.id.clone()).collect();
-    (shards.len() < views.len()).then_some(shards)
+    }
+
+    /// A protocol's load in shards' worth, on shards as large as the mean of those that serve it.
+    pub fn protocol_problem(
+        &self,
+        protocol: &Protocol,
+        current_shards: &[ShardId],
+        last_change: Option<Timestamp>,
+        now: Timestamp,
+    ) -> ProtocolProblem {
+        let shapes = self.shapes();
+        let serving: Vec<f64> = shapes
+            .iter()
+            .filter(|(id, _)| current_shards.is_empty() || current_shards.contains(id))
+            .map(|(_, shape)| f64::from(shape.cores))
+            .collect();
+        let cores = if serving.is_empty() { 1.0 } else { serving.iter().sum::<f64>() / serving.len() as f64 };
+        let busy = self.busy_cores(|_, of| of == protocol);
+        ProtocolProblem {
+            protocol: protocol.clone(),
+            total_load: busy / cores,
+            current_shards: current_shards.to_vec(),
+            last_change,
+            now,
+        }
+    }
+
+    fn shapes(&self) -> Vec<(&ShardId, &ShardShape)> {
+        self.shards().into_iter().filter_map(|shard| Some((shard.id, &shard.last?.0))).collect()
+    }
 }
 
-/// Requests a minute of late, and how much their number scatters: variance over mean.
-fn demand(arrivals: &Series) -> (f64, f64) {
-    let values = &arrivals.values[arrivals.values.len().saturating_sub(DEMAND_MINUTES)..];
-    let count = values.len().max(1) as f64;
-    let mean = values.iter().sum::<f64>() / count;
-    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
-    (mean, if mean > 0.0 { variance / mean } else { 1.0 })
+/// The peak to be ready for; the last value, and why, where there is no forecast.
+fn expect(problem: &ForecastProblem<'_>, last: f64, settings: &ForecastSettings) -> Expected {
+    match forecast(problem, settings) {
+        Ok(forecast) => Expected {
+            value: forecast.ready_for,
+            low: forecast.peak.low.min(forecast.ready_for),
+            high: forecast.peak.high.max(forecast.ready_for),
+            switched_off: forecast.back_test.switched_off,
+        },
+        Err(_) => as_it_is(last, problem.most, SwitchedOff::NoHistory),
+    }
+}
+
+fn as_it_is(last: f64, most: f64, why: SwitchedOff) -> Expected {
+    let last = if last.is_finite() { last.clamp(0.0, most.min(f64::MAX)) } else { 0.0 };
+    Expected { switched_off: Some(why), ..Expected::exactly(last) }
+}
+
+/// The shards that hard rules leave to a function: its region's, and those that may see its largest amount; none is all.
+fn allowed(view: &FunctionView<'_>, shapes: &[(&ShardId, &ShardShape)]) -> Option<Vec<ShardId>> {
+    let may = |shape: &ShardShape| {
+        view.residency.is_none_or(|region| *region == shape.region)
+            && shape.max_amount_usd.is_none_or(|most| view.max_amount_usd <= most)
+            && f64::from(shape.memory_mb) >= view.memory_mb
+    };
+    let allowed: Vec<ShardId> = shapes.iter().filter(|(_, shape)| may(shape)).map(|(id, _)| (*id).clone()).collect();
+    (allowed.len() < shapes.len()).then_some(allowed)
+}
+
+fn is_fit(shard: &ShardView<'_>, now: Timestamp) -> bool {
+    shard.last.is_some_and(|(_, report)| report.healthy && now.millis_since(report.known_at) < SILENT_MS)
 }
 
 fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied()
+}
+
+fn mean_of_last(series: &Series, minutes: usize) -> Option<f64> {
+    let mut moments = Moments::default();
+    series.values.iter().rev().take(minutes.max(1)).for_each(|value| moments.push(*value));
+    (moments.count > 0.0).then_some(moments.mean)
+}
+
+/// Requests a minute, and variance over mean of the counts.
+fn rate_of(arrivals: &Series) -> Option<(f64, f64)> {
+    let mut moments = Moments::default();
+    arrivals.values.iter().rev().take(RATE_MINUTES).for_each(|count| moments.push(*count));
+    let variance = moments.variance()?;
+    Some((moments.mean, if moments.mean > 0.0 { variance / moments.mean } else { 1.0 }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BalanceProblem, Effects, OptimizeProblem, OptimizeSettings, WarmProblem, WarmSettings};
+
+    #[test]
+    fn one_fold_feeds_every_part() {
+        let observations = crate::observations::small_history();
+        let now = observations.now().unwrap();
+        let (ledger, balance) = (Ledger::default(), BalanceSettings::default());
+        let shards = observations.outlooks(now, &ForecastSettings::default(), &balance);
+        assert_eq!(shards.iter().map(|shard| shard.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(shards[0].cpu.unwrap().switched_off, Some(SwitchedOff::NoHistory), "seventy minutes are too few");
+        let parts = observations.parts();
+        let cores: f64 = parts.iter().map(|part| part.cores).sum();
+        assert!((cores - observations.busy_cores(|_, _| true)).abs() < 1e-9 && cores > 0.0);
+        let plan = BalanceProblem { now, shards, parts, ledger: &ledger }.solve(&balance).unwrap();
+        assert_eq!((plan.actions.len(), plan.switched_off.len()), (0, 8));
+
+        let cells = observations.cells();
+        let (functions, free_cores) = (observations.movables(), observations.free_cores(0.8));
+        let problem = OptimizeProblem {
+            now,
+            since: observations.window_start(),
+            cells: &cells,
+            functions: &functions,
+            free_cores: &free_cores,
+            expected: &Effects::of(&cells),
+            ledger: &ledger,
+        };
+        let plan = problem.solve(&OptimizeSettings::default()).unwrap();
+        assert_eq!(plan.optimizations[0].current_shard.as_str(), "b", "b takes five times as long");
+
+        let warm = WarmProblem {
+            shards: observations.warm_shards(&ledger),
+            candidates: observations.warm_candidates(now, &ledger),
+            ledger: &ledger,
+        };
+        assert_eq!(warm.candidates.len(), 2);
+        assert!((warm.candidates[0].arrivals_per_minute - 1.0).abs() < 0.1, "{:?}", warm.candidates[0]);
+        warm.solve(&WarmSettings::default()).unwrap();
+
+        let protocol = observations.protocol_problem(&"aave".into(), &["a".into(), "b".into()], None, now);
+        assert!((protocol.total_load - cores / 2.0).abs() < 1e-9, "shards have two cores");
+        let groups = observations.spike_groups(&SpikeSettings::default());
+        assert_eq!((groups.yields.cores, groups.yields.elasticity.minutes), (4.0, 0), "aave is all there is");
+    }
 }

@@ -31,8 +31,6 @@ pub struct WarmSettings {
     pub hysteresis: f64,
     /// Least milliseconds saved by holding a function, so that nothing is held for next to nothing.
     pub least_benefit_ms: f64,
-    /// New functions held on one shard in one plan at most: loading them is work, too.
-    pub most_new_per_shard: usize,
 }
 
 impl Default for WarmSettings {
@@ -45,7 +43,6 @@ impl Default for WarmSettings {
             price_ms_per_core_ms: 0.2,
             hysteresis: 0.25,
             least_benefit_ms: 10.0,
-            most_new_per_shard: 20,
         }
     }
 }
@@ -283,12 +280,10 @@ fn fill<'c>(
         .collect();
     let density = |(candidate, worth): &(&WarmCandidate, Worth)| favoured(worth) / candidate.memory_mb;
     worthy.sort_by(|a, b| density(b).total_cmp(&density(a)));
-    let (mut room, mut new, mut kept) = (room_mb, 0, vec![]);
+    let (mut room, mut kept) = (room_mb, vec![]);
     for (candidate, worth) in worthy {
-        let allowed = worth.held || new < settings.most_new_per_shard;
-        if allowed && candidate.memory_mb <= room {
+        if candidate.memory_mb <= room {
             room -= candidate.memory_mb;
-            new += usize::from(!worth.held);
             kept.push((candidate, worth));
         }
     }
@@ -401,9 +396,7 @@ mod tests {
             prop_assert!(first.actions.iter().all(|action| action.estimated_benefit().value > 0.0));
             let held = applied(&Ledger::default(), &first);
             let second = solve(candidates.clone(), used_mb, &held);
-            prop_assert!(
-                !second.actions.iter().any(|action| matches!(action, Action::LetCool { .. })), "{:?}", second.actions
-            );
+            prop_assert_eq!(second.actions, vec![], "idempotent");
             let mut reversed = candidates;
             reversed.reverse();
             prop_assert_eq!(solve(reversed, used_mb, &Ledger::default()), first);

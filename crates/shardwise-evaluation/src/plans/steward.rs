@@ -102,15 +102,12 @@ impl Steward {
             return Vec::new();
         }
         let mut series = [0, 0];
-        let problem = BalanceProblem::observed(&self.observations, now, &self.ledger, &settings, &forecasts);
-        // What cannot be planned is not planned: the settings are the only thing that can be wrong, and the same at every look.
-        let Ok(problem) = problem else { return Vec::new() };
-        for shard in &problem.shards {
+        let (shards, parts) = (self.observations.outlooks(now, &forecasts, &settings), self.observations.parts());
+        for shard in &shards {
             for expected in [shard.cpu, shard.memory, shard.latency_ms].into_iter().flatten() {
                 series = [series[0] + u64::from(expected.switched_off.is_some()), series[1] + 1];
             }
         }
-        let (shards, parts) = (problem.shards, problem.parts);
         self.counts.switched_off = series;
         self.plan(now, |steward| {
             let ledger = &steward.ledger;
@@ -124,7 +121,8 @@ impl Steward {
         if !self.is_due(every) {
             return Vec::new();
         }
-        let WarmProblem { shards, candidates, .. } = WarmProblem::observed(&self.observations, now, &self.ledger);
+        let shards = self.observations.warm_shards(&self.ledger);
+        let candidates = self.observations.warm_candidates(now, &self.ledger);
         self.plan(now, |steward| {
             let ledger = &steward.ledger;
             let problem = WarmProblem { shards: shards.clone(), candidates: candidates.clone(), ledger };

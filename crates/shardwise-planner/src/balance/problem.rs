@@ -94,7 +94,7 @@ impl BalanceSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Expected {
-    /// The most likely peak.
+    /// The peak to be ready for.
     pub value: f64,
     /// Lower end of its interval.
     pub low: f64,

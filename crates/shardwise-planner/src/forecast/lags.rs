@@ -153,7 +153,7 @@ fn weighted_ridge(x: &[Row], rows: &[(Row, f64)], trust: &[f64]) -> Option<[f64;
 }
 
 /// Solves a symmetric system whose lower half is given; none when it is not positive definite.
-fn cholesky<const N: usize>(mut a: [[f64; N]; N], mut b: [f64; N]) -> Option<[f64; N]> {
+pub(crate) fn cholesky<const N: usize>(mut a: [[f64; N]; N], mut b: [f64; N]) -> Option<[f64; N]> {
     for i in 0..N {
         for j in 0..=i {
             let sum = a[i][j] - (0..j).map(|k| a[i][k] * a[j][k]).sum::<f64>();

@@ -128,6 +128,7 @@ proptest! {
                 prop_assert!(0.0 <= ahead.low && ahead.low <= ahead.value, "{ahead:?}");
                 prop_assert!(ahead.value <= ahead.high && ahead.high <= 1.0, "{ahead:?}");
             }
+            prop_assert!((0.0..=1.0).contains(&forecast.ready_for), "{forecast:?}");
         }
     }
 }

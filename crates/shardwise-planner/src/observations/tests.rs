@@ -168,3 +168,22 @@ impl WithSequence for HistoryRecord {
         self
     }
 }
+
+/// Seventy minutes of one function on two shards, a request a minute on each; b takes five times as long, and every tenth
+/// request is cold.
+pub(crate) fn small_history() -> Observations {
+    let mut records = vec![];
+    for minute in 0..70_u32 {
+        let seconds = f64::from(minute) * 60.0;
+        for (at, shard) in ["a", "b"].into_iter().enumerate() {
+            let id = u64::from(minute) * 2 + at as u64;
+            let exec_ms = (if shard == "a" { 10.0 } else { 50.0 }) + (minute % 7) as f32;
+            let cold = minute % 10 == 0;
+            records.push(report(seconds, shard, 0.3).with_sequence(id));
+            records.push(decision(id, seconds, "f", shard));
+            records.push(outcome(id, seconds + 1.0, exec_ms + if cold { 100.0 } else { 0.0 }, cold, None));
+        }
+    }
+    records.sort_by_key(HistoryRecord::order);
+    seen(&records)
+}

@@ -1,0 +1,437 @@
+//! Volatility spikes (S9): what a jump of the market's volatility will add to each group of functions, and what to have ready.
+//!
+//! Load goes with a power of volatility, the elasticity, which is learned from the history's minutes; where these show nothing,
+//! a prior stands in and is named. Cores are for the load at the target utilisation, and only what the shards do not have.
+
+use serde::{Deserialize, Serialize};
+use shardwise_types::{FunctionId, InvalidInput, Protocol, Timestamp};
+
+use crate::forecast::cholesky;
+use crate::{Action, Estimate, PlanError, Series, Unit};
+
+/// Of the normal distribution: nine in ten lie within so many deviations.
+const NINE_IN_TEN: f64 = 1.645;
+/// Level, elasticity, and a wave of a day.
+const TERMS: usize = 4;
+
+/// Groups of functions that the market moves, each in its own way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoadGroup {
+    /// Differences between markets.
+    Arbitrage,
+    /// Lending and yields.
+    Yield,
+    /// Risk and liquidations.
+    Risk,
+    /// Orders and swaps.
+    Trading,
+}
+
+/// One value for each group.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ByGroup<T> {
+    /// Of arbitrage.
+    pub arbitrage: T,
+    /// Of yields.
+    #[serde(rename = "yield")]
+    pub yields: T,
+    /// Of risk.
+    pub risk: T,
+    /// Of trading.
+    pub trading: T,
+}
+
+impl<T> ByGroup<T> {
+    /// Makes the value of each group.
+    pub fn of(mut value: impl FnMut(LoadGroup) -> T) -> Self {
+        Self {
+            arbitrage: value(LoadGroup::Arbitrage),
+            yields: value(LoadGroup::Yield),
+            risk: value(LoadGroup::Risk),
+            trading: value(LoadGroup::Trading),
+        }
+    }
+
+    /// The value of a group.
+    pub fn get(&self, group: LoadGroup) -> &T {
+        match group {
+            LoadGroup::Arbitrage => &self.arbitrage,
+            LoadGroup::Yield => &self.yields,
+            LoadGroup::Risk => &self.risk,
+            LoadGroup::Trading => &self.trading,
+        }
+    }
+}
+
+impl LoadGroup {
+    /// All groups.
+    pub const ALL: [Self; 4] = [Self::Arbitrage, Self::Yield, Self::Risk, Self::Trading];
+
+    /// Its name, as JSON has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Arbitrage => "arbitrage",
+            Self::Yield => "yield",
+            Self::Risk => "risk",
+            Self::Trading => "trading",
+        }
+    }
+
+    /// The first group, in the order of [`Self::ALL`], of which a word stands in the name of the function or its protocol.
+    pub fn of(function: &FunctionId, protocol: &Protocol, words: &ByGroup<Vec<String>>) -> Option<Self> {
+        let names = [function.as_str().to_lowercase(), protocol.as_str().to_lowercase()];
+        let has =
+            |group: &Self| words.get(*group).iter().any(|word| names.iter().any(|name| name.contains(word.as_str())));
+        Self::ALL.into_iter().find(has)
+    }
+}
+
+/// What a spike is and what to have ready.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct SpikeSettings {
+    /// Words by which functions and protocols belong to groups, in lower case.
+    pub words: ByGroup<Vec<String>>,
+    /// Volatility over its median from which it is a spike, above 1.
+    pub factor: f64,
+    /// Minutes that a spike is reckoned to last: ordinary ones take 24 to 60.
+    pub duration_minutes: f64,
+    /// Elasticities where the history shows none yet.
+    pub prior: ByGroup<f64>,
+    /// Minutes of history before an elasticity is learned.
+    pub fewest_minutes: usize,
+    /// How many times the load of now there can be at most, however volatile the market: beyond history nothing is known.
+    pub most_multiplier: f64,
+    /// Standard deviations of the elasticity that are made ready for, beyond the likeliest; 0 or more.
+    pub caution: f64,
+    /// Load that a core is to carry, in (0, 1].
+    pub target_utilisation: f64,
+}
+
+impl Default for SpikeSettings {
+    fn default() -> Self {
+        let words = |all: &[&str]| all.iter().map(|word| (*word).to_owned()).collect();
+        Self {
+            words: ByGroup {
+                arbitrage: words(&["arbitrage"]),
+                yields: words(&["yield", "aave", "compound", "lend", "stak"]),
+                risk: words(&["risk", "liquidat", "health"]),
+                trading: words(&["trad", "order", "swap", "uniswap", "curve", "dex", "price"]),
+            },
+            factor: 4.0,
+            duration_minutes: 45.0,
+            prior: ByGroup { arbitrage: 1.2, yields: 0.4, risk: 0.8, trading: 1.0 },
+            fewest_minutes: 240,
+            most_multiplier: 20.0,
+            caution: 1.0,
+            target_utilisation: 0.7,
+        }
+    }
+}
+
+impl SpikeSettings {
+    fn check(&self) -> Result<(), InvalidInput> {
+        for (field, value, least) in [
+            ("factor", self.factor, 1.0),
+            ("durationMinutes", self.duration_minutes, f64::MIN_POSITIVE),
+            ("mostMultiplier", self.most_multiplier, 1.0),
+            ("caution", self.caution, 0.0),
+        ] {
+            if !(value.is_finite() && value >= least) {
+                return Err(InvalidInput::new(field, format!("{value} must be a finite number, {least} or more")));
+            }
+        }
+        if !(self.target_utilisation > 0.0 && self.target_utilisation <= 1.0) {
+            return Err(InvalidInput::new("targetUtilisation", "must lie in (0, 1]"));
+        }
+        Ok(())
+    }
+}
+
+/// A jump of the market's volatility.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VolatilitySpike {
+    /// When it was seen.
+    pub at: Timestamp,
+    /// Volatility now, in basis points, above 0.
+    pub volatility_bp: f64,
+    /// What is usual, in basis points, above 0.
+    pub baseline_bp: f64,
+    /// Minutes that it is expected to last.
+    pub expected_duration: f64,
+}
+
+impl VolatilitySpike {
+    /// The spike at the end of a series of volatilities, if there is one.
+    pub fn at_the_end_of(volatility: &Series, settings: &SpikeSettings) -> Option<Self> {
+        let mut known: Vec<f64> = volatility.values.iter().copied().filter(|value| *value > 0.0).collect();
+        let now = volatility.values.last().copied().filter(|value| value.is_finite())?;
+        known.sort_by(f64::total_cmp);
+        let baseline_bp = known.get(known.len() / 2).copied()?;
+        (now >= settings.factor * baseline_bp).then(|| Self {
+            at: volatility.end(),
+            volatility_bp: now,
+            baseline_bp,
+            expected_duration: settings.duration_minutes,
+        })
+    }
+}
+
+/// By how many per cent load goes up when volatility goes up by one.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Elasticity {
+    /// The exponent, 0 or more.
+    pub value: f64,
+    /// Its standard deviation.
+    pub deviation: f64,
+    /// Minutes that it was learned from; 0 for a prior.
+    pub minutes: usize,
+}
+
+impl Elasticity {
+    /// What is believed before any history.
+    pub fn prior(value: f64) -> Self {
+        Self { value, deviation: value / 2.0, minutes: 0 }
+    }
+
+    /// Learns it from arrivals and volatility, minute by minute; none where these are too few or never vary.
+    ///
+    /// Regression of ln(arrivals + ½) on ln volatility and the hour. Neighbouring minutes are alike: their autocorrelation
+    /// widens the deviation.
+    pub fn learn(arrivals: &Series, volatility: &Series, settings: &SpikeSettings) -> Option<Self> {
+        let rows: Vec<([f64; TERMS], f64)> = (0..arrivals.values.len())
+            .filter_map(|step| {
+                let (at, count) = (arrivals.instant(step), arrivals.values[step]);
+                let market = volatility.at(at).filter(|bp| *bp > 0.0)?;
+                let angle = at.hour_utc() / 24.0 * std::f64::consts::TAU;
+                (count >= 0.0).then(|| ([1.0, market.ln(), angle.sin(), angle.cos()], (count + 0.5).ln()))
+            })
+            .collect();
+        if rows.len() < settings.fewest_minutes.max(TERMS + 1) {
+            return None;
+        }
+        let (mut a, mut b) = ([[0.0; TERMS]; TERMS], [0.0; TERMS]);
+        for (x, y) in &rows {
+            for i in 0..TERMS {
+                b[i] += x[i] * y;
+                for j in 0..=i {
+                    a[i][j] += x[i] * x[j];
+                }
+            }
+        }
+        (0..TERMS).for_each(|at| a[at][at] += 1e-6 * rows.len() as f64);
+        let fit = cholesky(a, b)?;
+        // The column of the inverse that belongs to the elasticity.
+        let inverse = cholesky(a, std::array::from_fn(|at| f64::from(u8::from(at == 1))))?;
+        let residuals: Vec<f64> =
+            rows.iter().map(|(x, y)| y - x.iter().zip(&fit).map(|(x, w)| x * w).sum::<f64>()).collect();
+        let squares: f64 = residuals.iter().map(|residual| residual * residual).sum();
+        let next: f64 = residuals.windows(2).map(|pair| pair[0] * pair[1]).sum();
+        let alike = if squares > 0.0 { (next / squares).clamp(0.0, 0.98) } else { 0.0 };
+        let variance = squares / (rows.len() - TERMS) as f64 * inverse[1] * (1.0 + alike) / (1.0 - alike);
+        Some(Self { value: fit[1].max(0.0), deviation: variance.max(0.0).sqrt(), minutes: rows.len() })
+    }
+
+    /// Load over the load before, when volatility is so many times the usual.
+    fn multiplier(&self, jump: f64, deviations: f64, most: f64) -> f64 {
+        jump.max(1.0).powf((self.value + deviations * self.deviation).max(0.0)).min(most)
+    }
+}
+
+/// A group of functions and the shards that serve it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupLoad {
+    /// Cores that it keeps busy now, 0 or more.
+    pub busy_cores: f64,
+    /// Cores that are there for it, 0 or more.
+    pub cores: f64,
+    /// Cores of a shard that would join, above 0.
+    pub cores_per_shard: f64,
+    /// How it goes with volatility.
+    pub elasticity: Elasticity,
+}
+
+/// A spike, and who feels it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SpikeProblem {
+    /// The spike.
+    pub event: VolatilitySpike,
+    /// The groups.
+    pub groups: ByGroup<GroupLoad>,
+}
+
+/// What a group will need.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupPrediction {
+    /// Load over the load of now.
+    pub multiplier: f64,
+    /// Lower end of its interval.
+    pub low: f64,
+    /// Upper end of its interval.
+    pub high: f64,
+    /// Cores that will be busy beyond those of now.
+    pub extra_cores: f64,
+    /// Whether the elasticity was learned, or is a prior.
+    pub learned: bool,
+}
+
+/// What a group gets beforehand.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Allocation {
+    /// Cores beyond those that are there.
+    pub extra_cores: f64,
+    /// Shards that join for them.
+    pub shards: u32,
+}
+
+/// What every group gets, by the specification's names.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceAllocation {
+    /// For arbitrage.
+    pub arbitrage_shards: Allocation,
+    /// For yields.
+    pub yield_shards: Allocation,
+    /// For risk.
+    pub risk_shards: Allocation,
+    /// For trading.
+    pub trading_shards: Allocation,
+}
+
+/// From when till when.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TimeWindow {
+    /// The beginning.
+    pub from: Timestamp,
+    /// The end; what joined leaves again.
+    pub to: Timestamp,
+}
+
+/// The plan for a spike.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VolatilityResponse {
+    /// The spike.
+    pub trigger_event: VolatilitySpike,
+    /// What each group will need.
+    pub load_prediction: ByGroup<GroupPrediction>,
+    /// What each group gets beforehand.
+    pub resource_allocation: ResourceAllocation,
+    /// From when till when.
+    pub time_window: TimeWindow,
+    /// Core-minutes of the shards that join, over the window.
+    pub cost_estimate: f64,
+    /// The steps.
+    pub actions: Vec<Action>,
+}
+
+impl SpikeProblem {
+    /// Finds what to have ready.
+    ///
+    /// # Errors
+    /// Settings, volatilities or loads out of range.
+    pub fn solve(&self, settings: &SpikeSettings) -> Result<VolatilityResponse, PlanError> {
+        settings.check()?;
+        self.check()?;
+        let (event, caution) = (&self.event, settings.caution);
+        let jump = event.volatility_bp / event.baseline_bp;
+        let load_prediction = ByGroup::of(|group| {
+            let load = self.groups.get(group);
+            let at = |deviations: f64| load.elasticity.multiplier(jump, deviations, settings.most_multiplier);
+            GroupPrediction {
+                multiplier: at(0.0),
+                low: at(-NINE_IN_TEN),
+                high: at(NINE_IN_TEN),
+                extra_cores: (at(0.0) - 1.0) * load.busy_cores,
+                learned: load.elasticity.minutes > 0,
+            }
+        });
+        let allocations = ByGroup::of(|group| {
+            let load = self.groups.get(group);
+            let ready_for = load.elasticity.multiplier(jump, caution, settings.most_multiplier) * load.busy_cores;
+            let extra_cores = (ready_for / settings.target_utilisation - load.cores).max(0.0);
+            Allocation { extra_cores, shards: (extra_cores / load.cores_per_shard - 1e-9).ceil() as u32 }
+        });
+        let to = event.at.plus_millis(event.expected_duration * 60_000.0);
+        let joined = |group: LoadGroup| {
+            f64::from(allocations.get(group).shards) * self.groups.get(group).cores_per_shard * event.expected_duration
+        };
+        Ok(VolatilityResponse {
+            trigger_event: event.clone(),
+            resource_allocation: ResourceAllocation {
+                arbitrage_shards: allocations.arbitrage,
+                yield_shards: allocations.yields,
+                risk_shards: allocations.risk,
+                trading_shards: allocations.trading,
+            },
+            time_window: TimeWindow { from: event.at, to },
+            cost_estimate: LoadGroup::ALL.into_iter().map(joined).sum(),
+            actions: LoadGroup::ALL
+                .into_iter()
+                .filter(|group| allocations.get(*group).shards > 0)
+                .map(|group| self.join(group, allocations.get(group), load_prediction.get(group)))
+                .collect(),
+            load_prediction,
+        })
+    }
+
+    fn join(&self, group: LoadGroup, allocation: &Allocation, prediction: &GroupPrediction) -> Action {
+        let load = self.groups.get(group);
+        // What would find no core: never more than what joins.
+        let waiting = |multiplier: f64| {
+            let capacity = f64::from(allocation.shards) * load.cores_per_shard;
+            (multiplier * load.busy_cores - load.cores).clamp(0.0, capacity) * self.event.expected_duration
+        };
+        Action::JoinShards {
+            group: group.as_str().to_owned(),
+            count: allocation.shards,
+            reason: format!(
+                "volatility is {:.1} times the usual: {:.1} times the load of {} is expected for {:.0} minutes",
+                self.event.volatility_bp / self.event.baseline_bp,
+                prediction.multiplier,
+                group.as_str(),
+                self.event.expected_duration
+            ),
+            estimated_benefit: Estimate::new(
+                waiting(prediction.multiplier),
+                waiting(prediction.low),
+                waiting(prediction.high),
+                Unit::CoreMinutes,
+            ),
+        }
+    }
+
+    fn check(&self) -> Result<(), InvalidInput> {
+        let event = &self.event;
+        for (field, value) in [
+            ("volatilityBp", event.volatility_bp),
+            ("baselineBp", event.baseline_bp),
+            ("expectedDuration", event.expected_duration),
+        ] {
+            if !(value.is_finite() && value > 0.0) {
+                return Err(InvalidInput::new(field, format!("{value} must be a finite number above 0")));
+            }
+        }
+        for group in LoadGroup::ALL {
+            let load = self.groups.get(group);
+            let all = [load.busy_cores, load.cores, load.elasticity.value, load.elasticity.deviation];
+            let sound = all.iter().all(|value| value.is_finite() && *value >= 0.0);
+            if !(sound && load.cores_per_shard.is_finite() && load.cores_per_shard > 0.0) {
+                let field = format!("groups.{}", group.as_str());
+                return Err(InvalidInput::new(&field, "must hold finite numbers, 0 or more, and shards with cores"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
