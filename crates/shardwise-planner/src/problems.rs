@@ -6,9 +6,9 @@ use shardwise_types::{FunctionId, Protocol, ShardId, ShardShape, Timestamp};
 
 use crate::observations::FunctionView;
 use crate::{
-    BalanceSettings, ByGroup, Elasticity, Expected, ForecastProblem, ForecastSettings, GroupLoad, Ledger, LoadGroup,
-    Metric, Moments, Movable, Observations, Part, ProtocolProblem, Series, ShardOutlook, ShardView, SpikeSettings,
-    SwitchedOff, WarmCandidate, WarmShard, forecast,
+    BalanceSettings, ByGroup, Elasticity, Expected, ForecastError, ForecastProblem, ForecastSettings, GroupLoad,
+    Ledger, LoadGroup, Metric, Moments, Movable, Observations, Part, ProtocolProblem, Series, ShardOutlook, ShardView,
+    SpikeSettings, SwitchedOff, WarmCandidate, WarmShard, forecast,
 };
 
 /// Minutes of counts that a function's rate and dispersion are taken from.
@@ -29,7 +29,7 @@ impl Observations {
             let expected = |metric: Metric, last: f64, threshold: Option<f64>| {
                 let most = if metric.is_share() { 1.0 } else { f64::INFINITY };
                 let series = shard.series(metric);
-                Some(expect(&ForecastProblem { series: &series, market, most, threshold, now }, last, forecasts))
+                expect(&ForecastProblem { series: &series, market, most, threshold, now }, last, forecasts)
             };
             Some(ShardOutlook {
                 id: shard.id.clone(),
@@ -190,19 +190,20 @@ impl Observations {
     }
 }
 
-/// The peak to be ready for; the last value, and why, where there is no forecast.
-fn expect(problem: &ForecastProblem<'_>, last: f64, settings: &ForecastSettings) -> Expected {
+/// The peak to be ready for; the last value, and why, where there is no forecast; nothing of a shard that fell silent.
+fn expect(problem: &ForecastProblem<'_>, last: f64, settings: &ForecastSettings) -> Option<Expected> {
     match forecast(problem, settings) {
-        Ok(forecast) => Expected {
+        Ok(forecast) => Some(Expected {
             value: forecast.ready_for,
             low: forecast.peak.low.min(forecast.ready_for),
             high: forecast.peak.high.max(forecast.ready_for),
             switched_off: forecast.back_test.switched_off,
-        },
-        Err(_) => {
-            let last = if last.is_finite() { last.clamp(0.0, problem.most.min(f64::MAX)) } else { 0.0 };
+        }),
+        Err(ForecastError::Stale { .. }) => None,
+        Err(_) => last.is_finite().then(|| {
+            let last = last.clamp(0.0, problem.most.min(f64::MAX));
             Expected { switched_off: Some(SwitchedOff::NoHistory), ..Expected::exactly(last) }
-        }
+        }),
     }
 }
 
@@ -249,6 +250,9 @@ mod tests {
         assert!((cores - observations.busy_cores(|_, _| true)).abs() < 1e-9 && cores > 0.0);
         let plan = BalanceProblem { now, shards, parts, ledger: &ledger }.solve(&balance).unwrap();
         assert_eq!((plan.actions.len(), plan.switched_off.len()), (0, 8));
+        let later = now.plus_millis(3_600_000.0);
+        let silent = observations.outlooks(later, &ForecastSettings::default(), &balance);
+        assert!(silent.iter().all(|shard| shard.cpu.is_none()), "nothing is known of who was silent for an hour");
 
         let cells = observations.cells();
         let (functions, free_cores) = (observations.movables(), observations.free_cores(0.8));
