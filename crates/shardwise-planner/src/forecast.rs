@@ -11,7 +11,7 @@ use shardwise_types::{InvalidInput, Timestamp};
 
 use crate::Series;
 pub use back_test::{BackTest, Score, SwitchedOff};
-use back_test::{Trials, choose, fit_all, quantile, trials};
+use back_test::{Trials, choose, fit_all, last_value_alone, quantile, trials};
 use lags::Lags;
 pub(crate) use lags::cholesky;
 pub use methods::{Forecaster, Method};
@@ -259,7 +259,10 @@ impl Fitted {
         targets.push(peak);
         let most = if problem.most.is_nan() { f64::INFINITY } else { problem.most.max(0.0) };
         let split = (end as f64 * (1.0 - settings.test_share)) as usize;
-        let tried = fit_all(prepared, split, &targets);
+        // Where nothing ever came to the threshold no alarm can be shown to be worth anything: no need to try.
+        let quiet = problem.threshold.is_some_and(|threshold| !prepared.raw[..end].iter().any(|it| *it >= threshold));
+        let fit = |end: usize| if quiet { last_value_alone() } else { fit_all(prepared, end, &targets) };
+        let tried = fit(split);
         let stride = ((end - split) / settings.most_test_steps.max(1)).max(1);
         let trials_of = |target: Target| -> Trials {
             let last = (end + 1).saturating_sub(target.reach());
@@ -284,7 +287,7 @@ impl Fitted {
         let usual = tried_above[chosen].1.0;
         // The peak's value has the usual in it already.
         residuals.last_mut().into_iter().flatten().for_each(|residual| *residual -= usual);
-        let methods = fit_all(prepared, end, &targets);
+        let methods = fit(end);
         // A longer stretch may know a season that the shorter one did not, never the other way round.
         let above_of = |method: Method| tried_above.iter().find(|(name, _)| *name == method).map(|(_, above)| *above);
         let above = methods.iter().map(|method| above_of(method.method()).unwrap_or_default()).collect();

@@ -24,7 +24,8 @@ pub struct Move {
 #[serde(rename_all = "camelCase")]
 pub struct Ledger {
     moves: BTreeMap<FunctionId, Vec<Move>>,
-    warm: BTreeMap<ShardId, BTreeSet<FunctionId>>,
+    /// Since when each function is held.
+    warm: BTreeMap<ShardId, BTreeMap<FunctionId, Timestamp>>,
 }
 
 impl Ledger {
@@ -36,7 +37,7 @@ impl Ledger {
                 self.moves.entry(function_name.clone()).or_default().push(step);
             }
             Action::KeepWarm { function_name, shard, .. } => {
-                self.warm.entry(shard.clone()).or_default().insert(function_name.clone());
+                self.warm.entry(shard.clone()).or_default().entry(function_name.clone()).or_insert(at);
             }
             Action::LetCool { function_name, shard, .. } => {
                 if let Some(held) = self.warm.get_mut(shard) {
@@ -61,7 +62,7 @@ impl Ledger {
                 }
             }
             Action::LetCool { function_name, shard, .. } => {
-                self.warm.entry(shard.clone()).or_default().insert(function_name.clone());
+                self.warm.entry(shard.clone()).or_default().entry(function_name.clone()).or_insert(at);
             }
             Action::JoinShards { .. } | Action::DrainShards { .. } => {}
         }
@@ -100,12 +101,17 @@ impl Ledger {
 
     /// Whether the function is kept warm on the shard.
     pub fn is_warm(&self, function: &FunctionId, shard: &ShardId) -> bool {
-        self.warm.get(shard).is_some_and(|held| held.contains(function))
+        self.warm.get(shard).is_some_and(|held| held.contains_key(function))
     }
 
     /// What is kept warm, in the order of shards and functions.
     pub fn warm(&self) -> impl Iterator<Item = (&FunctionId, &ShardId)> {
-        self.warm.iter().flat_map(|(shard, held)| held.iter().map(move |function| (function, shard)))
+        self.warm.iter().flat_map(|(shard, held)| held.keys().map(move |function| (function, shard)))
+    }
+
+    /// What is kept warm on a shard, and since when.
+    pub fn warm_on(&self, shard: &ShardId) -> impl Iterator<Item = (&FunctionId, Timestamp)> {
+        self.warm.get(shard).into_iter().flatten().map(|(function, since)| (function, *since))
     }
 
     /// Lets go of moves before an instant, so that a ledger does not grow for years; nothing in force may be older.

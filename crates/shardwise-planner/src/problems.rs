@@ -6,9 +6,9 @@ use shardwise_types::{FunctionId, Protocol, ShardId, ShardShape, Timestamp};
 
 use crate::observations::FunctionView;
 use crate::{
-    BalanceSettings, ByGroup, Elasticity, Expected, ForecastProblem, ForecastSettings, GroupLoad, Ledger, LoadGroup,
-    Metric, Moments, Movable, Observations, Part, ProtocolProblem, Series, ShardOutlook, ShardView, SpikeSettings,
-    SwitchedOff, WarmCandidate, WarmShard, forecast,
+    BalanceSettings, ByGroup, Elasticity, Expected, ForecastError, ForecastProblem, ForecastSettings, GroupLoad,
+    Ledger, LoadGroup, Metric, Moments, Movable, Observations, Part, ProtocolProblem, Series, ShardOutlook, ShardView,
+    SpikeSettings, SwitchedOff, WarmCandidate, WarmShard, forecast,
 };
 
 /// Minutes of counts that a function's rate and dispersion are taken from: what is rare needs long, what changes needs short.
@@ -34,11 +34,11 @@ impl Observations {
                 let problem = ForecastProblem { series: &series, market, most, threshold, now };
                 let highest = series.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let is_quiet = threshold.is_some_and(|threshold| highest < balance.watch_from * threshold);
-                Some(if is_quiet {
+                if is_quiet && is_fit(&shard, now) {
                     as_it_is(last, most, SwitchedOff::NoEvents)
                 } else {
                     expect(&problem, last, forecasts)
-                })
+                }
             };
             Some(ShardOutlook {
                 id: shard.id.clone(),
@@ -109,14 +109,13 @@ impl Observations {
     pub fn warm_shards(&self, ledger: &Ledger) -> Vec<WarmShard> {
         let memory: BTreeMap<&FunctionId, f64> =
             self.functions().into_iter().map(|view| (view.id, view.memory_mb)).collect();
-        let mut held: BTreeMap<&ShardId, f64> = BTreeMap::new();
-        for (function, shard) in ledger.warm() {
-            *held.entry(shard).or_default() += memory.get(function).copied().unwrap_or(0.0);
-        }
         let shard = |view: ShardView<'_>| {
             let (shape, report) = view.last?;
             let memory_mb = f64::from(shape.memory_mb);
-            let used = f64::from(report.memory) * memory_mb - held.get(view.id).copied().unwrap_or(0.0);
+            // What was held after the report is not in it.
+            let held = ledger.warm_on(view.id).filter(|(_, since)| *since < report.event_at);
+            let held: f64 = held.filter_map(|(function, _)| memory.get(function)).sum();
+            let used = f64::from(report.memory) * memory_mb - held;
             Some(WarmShard { id: view.id.clone(), memory_mb, used_mb: used.max(0.0) })
         };
         self.shards().into_iter().filter_map(shard).collect()
@@ -212,22 +211,23 @@ impl Observations {
     }
 }
 
-/// The peak to be ready for; the last value, and why, where there is no forecast.
-fn expect(problem: &ForecastProblem<'_>, last: f64, settings: &ForecastSettings) -> Expected {
+/// The peak to be ready for; the last value, and why, where there is no forecast; nothing of a shard that fell silent.
+fn expect(problem: &ForecastProblem<'_>, last: f64, settings: &ForecastSettings) -> Option<Expected> {
     match forecast(problem, settings) {
-        Ok(forecast) => Expected {
+        Ok(forecast) => Some(Expected {
             value: forecast.ready_for,
             low: forecast.peak.low.min(forecast.ready_for),
             high: forecast.peak.high.max(forecast.ready_for),
             switched_off: forecast.back_test.switched_off,
-        },
+        }),
+        Err(ForecastError::Stale { .. }) => None,
         Err(_) => as_it_is(last, problem.most, SwitchedOff::NoHistory),
     }
 }
 
-fn as_it_is(last: f64, most: f64, why: SwitchedOff) -> Expected {
-    let last = if last.is_finite() { last.clamp(0.0, most.min(f64::MAX)) } else { 0.0 };
-    Expected { switched_off: Some(why), ..Expected::exactly(last) }
+fn as_it_is(last: f64, most: f64, why: SwitchedOff) -> Option<Expected> {
+    let known = |last: f64| Expected { switched_off: Some(why), ..Expected::exactly(last.clamp(0.0, most)) };
+    last.is_finite().then(|| known(last))
 }
 
 /// The shards that hard rules leave to a function: its region's, and those that may see its largest amount; none is all.
@@ -273,7 +273,7 @@ mod tests {
     fn one_fold_feeds_every_part() {
         let observations = crate::observations::small_history();
         let now = observations.now().unwrap();
-        let (ledger, balance) = (Ledger::default(), BalanceSettings::default());
+        let (ledger, balance) = (Ledger::default(), BalanceSettings { watch_from: 0.0, ..BalanceSettings::default() });
         let shards = observations.outlooks(now, &ForecastSettings::default(), &balance);
         assert_eq!(shards.iter().map(|shard| shard.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(shards[0].cpu.unwrap().switched_off, Some(SwitchedOff::NoHistory), "seventy minutes are too few");
@@ -282,6 +282,9 @@ mod tests {
         assert!((cores - observations.busy_cores(|_, _| true)).abs() < 1e-9 && cores > 0.0);
         let plan = BalanceProblem { now, shards, parts, ledger: &ledger }.solve(&balance).unwrap();
         assert_eq!((plan.actions.len(), plan.switched_off.len()), (0, 8));
+        let later = now.plus_millis(3_600_000.0);
+        let silent = observations.outlooks(later, &ForecastSettings::default(), &balance);
+        assert!(silent.iter().all(|shard| shard.cpu.is_none()), "nothing is known of who was silent for an hour");
 
         let cells = observations.cells();
         let (functions, free_cores) = (observations.movables(), observations.free_cores(0.8));

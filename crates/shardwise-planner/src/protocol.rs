@@ -34,7 +34,9 @@ impl ProtocolSettings {
                 wrong("targetUtilisation", "(0, 1]")
             }
             () if !(0.0..1.0).contains(&self.hysteresis) => wrong("hysteresis", "[0, 1)"),
-            () if !(self.cooldown_minutes >= 0.0) => wrong("cooldownMinutes", "[0, ∞)"),
+            () if !(self.cooldown_minutes.is_finite() && self.cooldown_minutes >= 0.0) => {
+                wrong("cooldownMinutes", "[0, ∞)")
+            }
             () => Ok(()),
         }
     }

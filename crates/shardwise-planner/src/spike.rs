@@ -3,90 +3,19 @@
 //! Load goes with a power of volatility, the elasticity, which is learned from the history's minutes; where these show nothing,
 //! a prior stands in and is named. Cores are for the load at the target utilisation, and only what the shards do not have.
 
-use serde::{Deserialize, Serialize};
-use shardwise_types::{FunctionId, InvalidInput, Protocol, Timestamp};
+mod elasticity;
+mod groups;
 
-use crate::forecast::cholesky;
+use serde::{Deserialize, Serialize};
+use shardwise_types::{InvalidInput, Timestamp};
+
+pub use elasticity::Elasticity;
+pub use groups::{ByGroup, LoadGroup};
+
 use crate::{Action, Estimate, PlanError, Series, Unit};
 
 /// Of the normal distribution: nine in ten lie within so many deviations.
 const NINE_IN_TEN: f64 = 1.645;
-/// Level, elasticity, and a wave of a day.
-const TERMS: usize = 4;
-
-/// Groups of functions that the market moves, each in its own way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LoadGroup {
-    /// Differences between markets.
-    Arbitrage,
-    /// Lending and yields.
-    Yield,
-    /// Risk and liquidations.
-    Risk,
-    /// Orders and swaps.
-    Trading,
-}
-
-/// One value for each group.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ByGroup<T> {
-    /// Of arbitrage.
-    pub arbitrage: T,
-    /// Of yields.
-    #[serde(rename = "yield")]
-    pub yields: T,
-    /// Of risk.
-    pub risk: T,
-    /// Of trading.
-    pub trading: T,
-}
-
-impl<T> ByGroup<T> {
-    /// Makes the value of each group.
-    pub fn of(mut value: impl FnMut(LoadGroup) -> T) -> Self {
-        Self {
-            arbitrage: value(LoadGroup::Arbitrage),
-            yields: value(LoadGroup::Yield),
-            risk: value(LoadGroup::Risk),
-            trading: value(LoadGroup::Trading),
-        }
-    }
-
-    /// The value of a group.
-    pub fn get(&self, group: LoadGroup) -> &T {
-        match group {
-            LoadGroup::Arbitrage => &self.arbitrage,
-            LoadGroup::Yield => &self.yields,
-            LoadGroup::Risk => &self.risk,
-            LoadGroup::Trading => &self.trading,
-        }
-    }
-}
-
-impl LoadGroup {
-    /// All groups.
-    pub const ALL: [Self; 4] = [Self::Arbitrage, Self::Yield, Self::Risk, Self::Trading];
-
-    /// Its name, as JSON has it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Arbitrage => "arbitrage",
-            Self::Yield => "yield",
-            Self::Risk => "risk",
-            Self::Trading => "trading",
-        }
-    }
-
-    /// The first group, in the order of [`Self::ALL`], of which a word stands in the name of the function or its protocol.
-    pub fn of(function: &FunctionId, protocol: &Protocol, words: &ByGroup<Vec<String>>) -> Option<Self> {
-        let names = [function.as_str().to_lowercase(), protocol.as_str().to_lowercase()];
-        let has =
-            |group: &Self| words.get(*group).iter().any(|word| names.iter().any(|name| name.contains(word.as_str())));
-        Self::ALL.into_iter().find(has)
-    }
-}
 
 /// What a spike is and what to have ready.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -177,68 +106,6 @@ impl VolatilitySpike {
             baseline_bp,
             expected_duration: settings.duration_minutes,
         })
-    }
-}
-
-/// By how many per cent load goes up when volatility goes up by one.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Elasticity {
-    /// The exponent, 0 or more.
-    pub value: f64,
-    /// Its standard deviation.
-    pub deviation: f64,
-    /// Minutes that it was learned from; 0 for a prior.
-    pub minutes: usize,
-}
-
-impl Elasticity {
-    /// What is believed before any history.
-    pub fn prior(value: f64) -> Self {
-        Self { value, deviation: value / 2.0, minutes: 0 }
-    }
-
-    /// Learns it from arrivals and volatility, minute by minute; none where these are too few or never vary.
-    ///
-    /// Regression of ln(arrivals + ½) on ln volatility and the hour. Neighbouring minutes are alike: their autocorrelation
-    /// widens the deviation.
-    pub fn learn(arrivals: &Series, volatility: &Series, settings: &SpikeSettings) -> Option<Self> {
-        let rows: Vec<([f64; TERMS], f64)> = (0..arrivals.values.len())
-            .filter_map(|step| {
-                let (at, count) = (arrivals.instant(step), arrivals.values[step]);
-                let market = volatility.at(at).filter(|bp| *bp > 0.0)?;
-                let angle = at.hour_utc() / 24.0 * std::f64::consts::TAU;
-                (count >= 0.0).then(|| ([1.0, market.ln(), angle.sin(), angle.cos()], (count + 0.5).ln()))
-            })
-            .collect();
-        if rows.len() < settings.fewest_minutes.max(TERMS + 1) {
-            return None;
-        }
-        let (mut a, mut b) = ([[0.0; TERMS]; TERMS], [0.0; TERMS]);
-        for (x, y) in &rows {
-            for i in 0..TERMS {
-                b[i] += x[i] * y;
-                for j in 0..=i {
-                    a[i][j] += x[i] * x[j];
-                }
-            }
-        }
-        (0..TERMS).for_each(|at| a[at][at] += 1e-6 * rows.len() as f64);
-        let fit = cholesky(a, b)?;
-        // The column of the inverse that belongs to the elasticity.
-        let inverse = cholesky(a, std::array::from_fn(|at| f64::from(u8::from(at == 1))))?;
-        let residuals: Vec<f64> =
-            rows.iter().map(|(x, y)| y - x.iter().zip(&fit).map(|(x, w)| x * w).sum::<f64>()).collect();
-        let squares: f64 = residuals.iter().map(|residual| residual * residual).sum();
-        let next: f64 = residuals.windows(2).map(|pair| pair[0] * pair[1]).sum();
-        let alike = if squares > 0.0 { (next / squares).clamp(0.0, 0.98) } else { 0.0 };
-        let variance = squares / (rows.len() - TERMS) as f64 * inverse[1] * (1.0 + alike) / (1.0 - alike);
-        Some(Self { value: fit[1].max(0.0), deviation: variance.max(0.0).sqrt(), minutes: rows.len() })
-    }
-
-    /// Load over the load before, when volatility is so many times the usual.
-    fn multiplier(&self, jump: f64, deviations: f64, most: f64) -> f64 {
-        jump.max(1.0).powf((self.value + deviations * self.deviation).max(0.0)).min(most)
     }
 }
 

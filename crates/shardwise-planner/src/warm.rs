@@ -23,6 +23,9 @@ pub struct WarmSettings {
     pub time_to_live_minutes: f64,
     /// Share of a shard's memory up to which it may be filled, in (0, 1]: pressure above it slows everything.
     pub pressure: f64,
+    /// Share up to which what is held stays, no less than `pressure`, at most 1: what runs comes and goes, and nothing is to be
+    /// let go and loaded again with it.
+    pub release: f64,
     /// Milliseconds of latency that a GB held for a minute must save, 0 or more.
     pub price_ms_per_gb_minute: f64,
     /// Milliseconds of latency that a millisecond of a core must save, 0 or more.
@@ -39,6 +42,7 @@ impl Default for WarmSettings {
             horizon_minutes: 15.0,
             time_to_live_minutes: 5.0,
             pressure: 0.8,
+            release: 0.9,
             price_ms_per_gb_minute: 1.0,
             price_ms_per_core_ms: 0.2,
             hysteresis: 0.25,
@@ -65,6 +69,9 @@ impl WarmSettings {
         }
         if !(self.pressure > 0.0 && self.pressure <= 1.0) {
             return wrong("pressure", "in (0, 1]");
+        }
+        if !(self.release >= self.pressure && self.release <= 1.0) {
+            return wrong("release", "from the pressure to 1");
         }
         if !(0.0..1.0).contains(&self.hysteresis) {
             return wrong("hysteresis", "in [0, 1)");
@@ -183,10 +190,10 @@ impl WarmProblem<'_> {
     /// Settings out of range, candidates or shards that hold no numbers or are there twice.
     pub fn solve(&self, settings: &WarmSettings) -> Result<WarmPlan, PlanError> {
         settings.check()?;
-        let mut shards: BTreeMap<&ShardId, f64> = BTreeMap::new();
+        let mut shards: BTreeMap<&ShardId, [f64; 2]> = BTreeMap::new();
         for shard in &self.shards {
             let sound = shard.memory_mb.is_finite() && shard.memory_mb > 0.0 && shard.used_mb >= 0.0;
-            let room = shard.memory_mb * settings.pressure - shard.used_mb;
+            let room = [settings.pressure, settings.release].map(|share| shard.memory_mb * share - shard.used_mb);
             if !sound || shards.insert(&shard.id, room).is_some() {
                 let problem = "must be there once, with memory above 0 and used memory of 0 or more";
                 return Err(InvalidInput::new(&format!("shards[{}]", shard.id), problem).into());
@@ -205,7 +212,7 @@ impl WarmProblem<'_> {
                 let field = format!("candidates[{} on {shard}]", pair[0].0.function);
                 return Err(InvalidInput::new(&field, "is there twice").into());
             }
-            let room = shards.get(shard).copied().unwrap_or(0.0);
+            let room = shards.get(shard).copied().unwrap_or_default();
             chosen.extend(fill(candidates, room, settings));
         }
         Ok(self.plan(&chosen, settings))
@@ -264,10 +271,10 @@ fn interval(candidate: &WarmCandidate, worth: &Worth) -> Estimate {
     Estimate::new(worth.net_ms, low, at(worth.avoided + spread), Unit::LatencyMs)
 }
 
-/// Fills a shard's room, the most benefit for each MB first. What is held counts for more, so that equals do not take turns.
+/// Fills a shard's room, one for what is new and one for what is held, the most benefit for each MB first. What is held counts for more, so that equals do not take turns.
 fn fill<'c>(
     candidates: Vec<(&'c WarmCandidate, Worth)>,
-    room_mb: f64,
+    room_mb: [f64; 2],
     settings: &WarmSettings,
 ) -> Vec<(&'c WarmCandidate, Worth)> {
     let favoured = |worth: &Worth| {
@@ -280,10 +287,11 @@ fn fill<'c>(
         .collect();
     let density = |(candidate, worth): &(&WarmCandidate, Worth)| favoured(worth) / candidate.memory_mb;
     worthy.sort_by(|a, b| density(b).total_cmp(&density(a)));
-    let (mut room, mut kept) = (room_mb, vec![]);
+    let ([for_new, for_held], mut filled, mut kept) = (room_mb, 0.0, vec![]);
     for (candidate, worth) in worthy {
-        if candidate.memory_mb <= room {
-            room -= candidate.memory_mb;
+        let room = if worth.held { for_held } else { for_new };
+        if filled + candidate.memory_mb <= room {
+            filled += candidate.memory_mb;
             kept.push((candidate, worth));
         }
     }
@@ -291,115 +299,4 @@ fn fill<'c>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use shardwise_types::Timestamp;
-
-    fn candidate(function: &str, arrivals_per_minute: f64, memory_mb: f64) -> WarmCandidate {
-        WarmCandidate {
-            function: function.into(),
-            shard: "a".into(),
-            arrivals_per_minute,
-            dispersion: 1.0,
-            load_ms: 200.0,
-            memory_mb,
-        }
-    }
-
-    fn solve(candidates: Vec<WarmCandidate>, used_mb: f64, ledger: &Ledger) -> WarmPlan {
-        let shards = vec![WarmShard { id: "a".into(), memory_mb: 1000.0, used_mb }];
-        WarmProblem { shards, candidates, ledger }.solve(&WarmSettings::default()).unwrap()
-    }
-
-    fn applied(ledger: &Ledger, plan: &WarmPlan) -> Ledger {
-        let mut ledger = ledger.clone();
-        plan.actions.iter().for_each(|action| ledger.record(action, Timestamp::default()));
-        ledger
-    }
-
-    #[test]
-    fn silence_follows_the_counts() {
-        let one = candidate("f", 0.2, 100.0);
-        assert!((one.silent_for(5.0) - (-1.0_f64).exp()).abs() < 1e-12, "Poisson");
-        let bursty = WarmCandidate { dispersion: 3.0, ..one.clone() };
-        assert!((bursty.silent_for(5.0) - 3.0_f64.powf(-0.5)).abs() < 1e-12, "negative binomial");
-        assert!(WarmCandidate { dispersion: 1.0 + 1e-5, ..one.clone() }.silent_for(5.0) - one.silent_for(5.0) < 1e-4);
-    }
-
-    #[test]
-    fn neither_the_busy_nor_the_forgotten_are_kept_warm() {
-        let plan = solve(
-            vec![candidate("busy", 60.0, 50.0), candidate("now and then", 0.2, 50.0), candidate("never", 0.0001, 50.0)],
-            0.0,
-            &Ledger::default(),
-        );
-        let functions: Vec<&str> = plan
-            .actions
-            .iter()
-            .map(|action| match action {
-                Action::KeepWarm { function_name, .. } => function_name.as_str(),
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(functions, ["now and then"]);
-        assert!((plan.cold_starts_avoided - 3.0 * (-1.0_f64).exp()).abs() < 1e-9);
-    }
-
-    #[test]
-    fn memory_above_the_pressure_is_never_filled() {
-        let many: Vec<WarmCandidate> = (0..30).map(|at| candidate(&format!("f{at:02}"), 0.2, 90.0)).collect();
-        let plan = solve(many.clone(), 500.0, &Ledger::default());
-        assert_eq!((plan.actions.len(), plan.memory_mb), (3, 270.0), "300 MB are left below 80 %");
-        assert_eq!(solve(many, 900.0, &Ledger::default()).actions, vec![]);
-    }
-
-    #[test]
-    fn what_is_held_goes_when_demand_does_and_not_before() {
-        let ledger = applied(&Ledger::default(), &solve(vec![candidate("f", 0.2, 50.0)], 0.0, &Ledger::default()));
-        assert!(ledger.is_warm(&"f".into(), &"a".into()));
-        for arrivals in [0.15, 0.3, 0.1] {
-            assert_eq!(solve(vec![candidate("f", arrivals, 50.0)], 0.0, &ledger).actions, vec![], "{arrivals}");
-        }
-        let gone = solve(vec![candidate("f", 0.0001, 50.0)], 0.0, &ledger);
-        assert!(matches!(gone.actions[..], [Action::LetCool { .. }]), "{gone:?}");
-        assert!(matches!(solve(vec![], 0.0, &ledger).actions[..], [Action::LetCool { .. }]), "not even a candidate");
-    }
-
-    #[test]
-    fn absurd_problems_are_refused() {
-        let ledger = Ledger::default();
-        let refused = |candidates: Vec<WarmCandidate>, used_mb: f64| {
-            let shards = vec![WarmShard { id: "a".into(), memory_mb: 1000.0, used_mb }];
-            WarmProblem { shards, candidates, ledger: &ledger }.solve(&WarmSettings::default()).unwrap_err().to_string()
-        };
-        assert!(refused(vec![candidate("f", f64::NAN, 1.0)], 0.0).contains("f on a"));
-        assert!(refused(vec![candidate("f", 1.0, 1.0), candidate("f", 1.0, 1.0)], 0.0).contains("twice"));
-        assert!(refused(vec![], f64::NAN).contains("shards[a]"));
-    }
-
-    proptest! {
-        #[test]
-        fn plans_are_stable_and_never_fill_too_much(
-            drawn in prop::collection::vec((0.0..2.0_f64, 0.0..8.0_f64, 0.0..500.0_f64, 1.0..300.0_f64), 0..40),
-            used_mb in 0.0..900.0_f64,
-        ) {
-            let candidates: Vec<WarmCandidate> = drawn
-                .into_iter()
-                .enumerate()
-                .map(|(at, (arrivals_per_minute, dispersion, load_ms, memory_mb))| WarmCandidate {
-                    dispersion, load_ms, ..candidate(&format!("f{at:02}"), arrivals_per_minute, memory_mb)
-                })
-                .collect();
-            let first = solve(candidates.clone(), used_mb, &Ledger::default());
-            prop_assert!(first.memory_mb <= (800.0 - used_mb).max(0.0) + 1e-9);
-            prop_assert!(first.actions.iter().all(|action| action.estimated_benefit().value > 0.0));
-            let held = applied(&Ledger::default(), &first);
-            let second = solve(candidates.clone(), used_mb, &held);
-            prop_assert_eq!(second.actions, vec![], "idempotent");
-            let mut reversed = candidates;
-            reversed.reverse();
-            prop_assert_eq!(solve(reversed, used_mb, &Ledger::default()), first);
-        }
-    }
-}
+mod tests;

@@ -80,6 +80,11 @@ pub(super) fn fit_all(series: &Prepared, end: usize, targets: &[Target]) -> Vec<
     all
 }
 
+/// What there is to fall back on.
+pub(super) fn last_value_alone() -> Vec<Box<dyn Forecaster>> {
+    vec![Box::new(LastValue)]
+}
+
 /// Forecasts and truths of a target, step by step; `forecasts[method][step]`, where a method that cannot say falls back
 /// to the last value, as it would have to in use.
 pub(super) struct Trials {
