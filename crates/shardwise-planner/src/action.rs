@@ -1,7 +1,7 @@
 //! What plans ask for: moves, functions to keep warm, shards to join or to drain. Each has a lever that undoes it.
 
 use serde::{Deserialize, Serialize};
-use shardwise_types::{FunctionId, ShardId};
+use shardwise_types::{FunctionId, Placements, Residence, ShardId};
 
 /// What an [`Estimate`] counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -121,6 +121,25 @@ impl Action {
         }
     }
 
+    /// Where functions live once it was carried out. Which shards join is for whoever has them: that changes nothing here.
+    #[must_use]
+    pub fn carried_out_on(&self, placements: &Placements) -> Placements {
+        let [mut avoided, mut warm] = [placements.avoided().clone(), placements.warm().clone()];
+        let mut drained = placements.drained().clone();
+        let pair = |function: &FunctionId, shard: &ShardId| Residence::new(function.clone(), shard.clone());
+        match self {
+            Self::MigrateFunction { function_name, from_shard, to_shard, .. } => {
+                avoided.insert(pair(function_name, from_shard));
+                avoided.remove(&pair(function_name, to_shard));
+            }
+            Self::KeepWarm { function_name, shard, .. } => drop(warm.insert(pair(function_name, shard))),
+            Self::LetCool { function_name, shard, .. } => drop(warm.remove(&pair(function_name, shard))),
+            Self::DrainShards { shards, .. } => drained.extend(shards.iter().cloned()),
+            Self::JoinShards { .. } => {}
+        }
+        Placements::new(avoided, warm, drained)
+    }
+
     /// What it saves or brings.
     pub fn estimated_benefit(&self) -> &Estimate {
         match self {
@@ -152,6 +171,21 @@ mod tests {
             assert!(!json[field].is_null(), "{field} is missing in {json}");
         }
         assert_eq!(serde_json::from_value::<Action>(json).unwrap(), action);
+    }
+
+    #[test]
+    fn a_move_there_and_back_leaves_one_pair_to_avoid() {
+        let step = |from: &str, to: &str| Action::MigrateFunction {
+            function_name: "f".into(),
+            from_shard: from.into(),
+            to_shard: to.into(),
+            reason: String::new(),
+            estimated_benefit: Estimate::new(1.0, 1.0, 1.0, Unit::LatencyMs),
+        };
+        let there = step("a", "b").carried_out_on(&Placements::default());
+        assert!(there.avoids(&"f".into(), &"a".into()) && !there.avoids(&"f".into(), &"b".into()));
+        let back = step("b", "a").carried_out_on(&there);
+        assert!(back.avoids(&"f".into(), &"b".into()) && !back.avoids(&"f".into(), &"a".into()));
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod forecast;
 mod ledger;
 mod observations;
 mod optimize;
+mod plan;
 mod problems;
 mod protocol;
 mod spike;
@@ -48,6 +49,7 @@ pub use optimize::{
     Effects, Expectation, Expectations, Fault, Improvement, Movable, Optimization, OptimizationPlan, OptimizeProblem,
     OptimizeSettings, RecommendedShard,
 };
+pub use plan::{Plan, PlanKind, Planner, PlannerSettings, ProtocolPlan, SpikePlan};
 pub use protocol::{ProtocolAction, ProtocolOptimization, ProtocolProblem, ProtocolSettings};
 pub use spike::{
     Allocation, ByGroup, Elasticity, GroupLoad, GroupPrediction, LoadGroup, ResourceAllocation, SpikeProblem,

@@ -1,0 +1,259 @@
+//! One way to every plan: whoever has observations, a history's or a live fleet's, asks here.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use shardwise_types::{Protocol, ShardId, Timestamp};
+
+use crate::{
+    Action, BalanceProblem, BalanceSettings, ByGroup, Effects, Elasticity, Expectations, ForecastSettings, Ledger,
+    LoadBalancingPlan, Observations, OptimizationPlan, OptimizeProblem, OptimizeSettings, PlanError,
+    ProtocolOptimization, ProtocolSettings, SpikeProblem, SpikeSettings, VolatilityResponse, VolatilitySpike, WarmPlan,
+    WarmProblem, WarmSettings,
+};
+
+/// Share of its cores up to which a shard may take more from the optimizer.
+const MOST_BUSY: f64 = 0.8;
+/// A shard serves a protocol when it takes at least this share of the protocol's core time.
+const SERVES: f64 = 0.05;
+
+/// What to plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlanKind {
+    /// Functions that do badly on a shard (S6).
+    Optimize,
+    /// Shards that will run out of something (S8).
+    Predict,
+    /// A spike of the market's volatility (S9).
+    Spike,
+    /// Shards for each protocol (S9).
+    Protocol,
+    /// Functions to keep warm.
+    Warm,
+}
+
+impl PlanKind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Optimize, Self::Predict, Self::Spike, Self::Protocol, Self::Warm];
+
+    /// Its name in commands and addresses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Optimize => "optimize",
+            Self::Predict => "predict",
+            Self::Spike => "spike",
+            Self::Protocol => "protocol",
+            Self::Warm => "warm",
+        }
+    }
+
+    /// The kind of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+}
+
+/// The settings of all parts.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct PlannerSettings {
+    /// Forecasts of the balancer.
+    pub forecasts: ForecastSettings,
+    /// The balancer.
+    pub balance: BalanceSettings,
+    /// The optimizer.
+    pub optimize: OptimizeSettings,
+    /// Volatility spikes.
+    pub spike: SpikeSettings,
+    /// Shards for protocols.
+    pub protocol: ProtocolSettings,
+    /// What is kept warm.
+    pub warm: WarmSettings,
+}
+
+/// The plan for volatility: for a spike that is there, or that is assumed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SpikePlan {
+    /// How each group's load goes with volatility.
+    pub elasticities: ByGroup<Elasticity>,
+    /// The response; none when the market is calm and no spike was assumed.
+    #[serde(flatten)]
+    pub response: Option<VolatilityResponse>,
+}
+
+/// The plans of all protocols.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProtocolPlan {
+    /// By protocol.
+    pub protocols: Vec<ProtocolOptimization>,
+}
+
+/// A plan.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Plan {
+    /// Of [`PlanKind::Optimize`].
+    Optimize(OptimizationPlan),
+    /// Of [`PlanKind::Predict`].
+    Predict(LoadBalancingPlan),
+    /// Of [`PlanKind::Spike`].
+    Spike(SpikePlan),
+    /// Of [`PlanKind::Protocol`].
+    Protocol(ProtocolPlan),
+    /// Of [`PlanKind::Warm`].
+    Warm(WarmPlan),
+}
+
+/// What a plan is made from.
+pub struct Planner<'a> {
+    /// What was seen.
+    pub observations: &'a Observations,
+    /// What was done before.
+    pub ledger: &'a Ledger,
+    /// The settings.
+    pub settings: &'a PlannerSettings,
+    /// Now.
+    pub now: Timestamp,
+    /// Volatility over the usual that a spike's plan is to assume, above 1; none is what the market shows.
+    pub assumed_spike: Option<f64>,
+    /// What functions would take elsewhere, by a model; none is by what was seen.
+    pub expected: Option<&'a dyn Expectations>,
+}
+
+impl Planner<'_> {
+    /// Makes a plan.
+    ///
+    /// # Errors
+    /// Settings out of range.
+    pub fn plan(&self, kind: PlanKind) -> Result<Plan, PlanError> {
+        Ok(match kind {
+            PlanKind::Optimize => Plan::Optimize(self.optimize()?),
+            PlanKind::Predict => Plan::Predict(self.predict()?),
+            PlanKind::Spike => Plan::Spike(self.spike()?),
+            PlanKind::Protocol => Plan::Protocol(self.protocols()?),
+            PlanKind::Warm => Plan::Warm(self.warm()?),
+        })
+    }
+
+    fn optimize(&self) -> Result<OptimizationPlan, PlanError> {
+        let cells = self.observations.cells();
+        let (functions, free_cores) = (self.observations.movables(), self.observations.free_cores(MOST_BUSY));
+        let seen = Effects::of(&cells);
+        let problem = OptimizeProblem {
+            now: self.now,
+            since: self.observations.window_start(),
+            cells: &cells,
+            functions: &functions,
+            free_cores: &free_cores,
+            expected: self.expected.unwrap_or(&seen),
+            ledger: self.ledger,
+        };
+        problem.solve(&self.settings.optimize)
+    }
+
+    fn predict(&self) -> Result<LoadBalancingPlan, PlanError> {
+        let PlannerSettings { forecasts, balance, .. } = self.settings;
+        let shards = self.observations.outlooks(self.now, forecasts, balance);
+        let parts = self.observations.parts();
+        BalanceProblem { now: self.now, shards, parts, ledger: self.ledger }.solve(balance)
+    }
+
+    fn spike(&self) -> Result<SpikePlan, PlanError> {
+        let (settings, volatility) = (&self.settings.spike, self.observations.volatility());
+        let groups = self.observations.spike_groups(settings);
+        let elasticities = ByGroup::of(|group| groups.get(group).elasticity);
+        let assumed = |factor: f64| VolatilitySpike {
+            at: self.now,
+            volatility_bp: factor,
+            baseline_bp: 1.0,
+            expected_duration: settings.duration_minutes,
+        };
+        let event = self.assumed_spike.map(assumed).or_else(|| VolatilitySpike::at_the_end_of(&volatility, settings));
+        let response = event.map(|event| SpikeProblem { event, groups }.solve(settings)).transpose()?;
+        Ok(SpikePlan { elasticities, response })
+    }
+
+    fn protocols(&self) -> Result<ProtocolPlan, PlanError> {
+        let plan = |(protocol, shards): (&Protocol, &Vec<ShardId>)| {
+            // Routers choose shards by themselves: their number changes with every plan that was carried out, not here.
+            self.observations.protocol_problem(protocol, shards, None, self.now).solve(&self.settings.protocol)
+        };
+        let protocols: Result<Vec<ProtocolOptimization>, PlanError> = self.serving().iter().map(plan).collect();
+        Ok(ProtocolPlan { protocols: protocols? })
+    }
+
+    fn warm(&self) -> Result<WarmPlan, PlanError> {
+        let problem = WarmProblem {
+            shards: self.observations.warm_shards(self.ledger),
+            candidates: self.observations.warm_candidates(self.now, self.ledger),
+            ledger: self.ledger,
+        };
+        problem.solve(&self.settings.warm)
+    }
+
+    /// The shards that take a twentieth of a protocol's core time and more.
+    fn serving(&self) -> BTreeMap<Protocol, Vec<ShardId>> {
+        let protocol_of: BTreeMap<_, _> =
+            self.observations.functions().into_iter().map(|view| (view.id.clone(), view.protocol.clone())).collect();
+        let mut busy: BTreeMap<Protocol, BTreeMap<ShardId, f64>> = BTreeMap::new();
+        for cell in self.observations.cells() {
+            let Some(protocol) = protocol_of.get(&cell.function) else { continue };
+            *busy.entry(protocol.clone()).or_default().entry(cell.shard).or_default() += cell.seen.busy_ms;
+        }
+        let serving = |by_shard: BTreeMap<ShardId, f64>| {
+            let total: f64 = by_shard.values().sum();
+            by_shard.into_iter().filter(|(_, ms)| *ms >= SERVES * total).map(|(shard, _)| shard).collect()
+        };
+        busy.into_iter().map(|(protocol, by_shard)| (protocol, serving(by_shard))).collect()
+    }
+}
+
+impl Plan {
+    /// Its steps.
+    pub fn actions(&self) -> Vec<&Action> {
+        match self {
+            Self::Optimize(plan) => plan.actions.iter().collect(),
+            Self::Predict(plan) => plan.actions.iter().collect(),
+            Self::Spike(plan) => plan.response.iter().flat_map(|response| &response.actions).collect(),
+            Self::Protocol(plan) => plan.protocols.iter().flat_map(|protocol| &protocol.actions).collect(),
+            Self::Warm(plan) => plan.actions.iter().collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_planned_from_the_same_observations_and_written_with_the_specifications_fields() {
+        let observations = crate::observations::small_history();
+        let (ledger, settings) = (Ledger::default(), PlannerSettings::default());
+        let now = observations.now().unwrap();
+        let planner = Planner {
+            observations: &observations,
+            ledger: &ledger,
+            settings: &settings,
+            now,
+            assumed_spike: Some(6.0),
+            expected: None,
+        };
+        for (kind, fields) in [
+            (PlanKind::Optimize, &["optimizations", "estimatedBenefit", "estimatedMigrationTime"][..]),
+            (PlanKind::Predict, &["predictions", "bottlenecks", "actions", "estimatedBenefit", "executionTime"]),
+            (PlanKind::Spike, &["triggerEvent", "loadPrediction", "resourceAllocation", "timeWindow", "costEstimate"]),
+            (PlanKind::Protocol, &["protocols"]),
+            (PlanKind::Warm, &["actions", "estimatedBenefit"]),
+        ] {
+            assert_eq!(PlanKind::parse(kind.as_str()), Some(kind));
+            let plan = planner.plan(kind).unwrap();
+            let json = serde_json::to_value(&plan).unwrap();
+            fields.iter().for_each(|field| assert!(!json[field].is_null(), "{field} is missing in {json}"));
+        }
+        let calm = Planner { assumed_spike: None, ..planner }.plan(PlanKind::Spike).unwrap();
+        assert!(calm.actions().is_empty());
+    }
+}
