@@ -64,7 +64,7 @@ pub enum PlanError {
     #[error(transparent)]
     Invalid(#[from] shardwise_types::InvalidInput),
     /// A record came behind one that follows it.
-    #[error("a record known at {record} came after one known at {last}; sort the history by known_at and sequence")]
+    #[error("a record known at {record} came long after one known at {last}; sort the history by known_at and sequence")]
     OutOfOrder {
         /// When the record was known.
         record: shardwise_types::Timestamp,

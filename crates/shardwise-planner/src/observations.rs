@@ -24,6 +24,8 @@ pub use views::{FunctionView, LeftOut, Metric, ShardView};
 
 /// Buckets in the window of function × shard statistics: the window slides by a sixth of its length.
 const BUCKETS: i64 = 6;
+/// How much later than others a record may come, in ms.
+const LATEST_MS: f64 = 60_000.0;
 /// Cold and warm executions before their difference says what a load costs.
 const FEWEST_FOR_COLD_COST: f64 = 3.0;
 
@@ -119,7 +121,7 @@ pub struct Observations {
     pending_order: VecDeque<u64>,
     volatility: Minutes,
     first: Option<Timestamp>,
-    last: Option<(Timestamp, u64)>,
+    last: Option<Timestamp>,
     left_out: LeftOut,
 }
 
@@ -149,18 +151,17 @@ impl Observations {
         })
     }
 
-    /// Takes in a record.
+    /// Takes in a record. A live fleet's come by several ways: within a minute their order does not matter, as long as an
+    /// outcome comes behind its decision.
     ///
     /// # Errors
-    /// A record that was known before the last one; it is not counted.
+    /// A record that was known more than a minute before the latest one; it is not counted.
     pub fn observe(&mut self, record: &HistoryRecord) -> Result<(), PlanError> {
-        let (known_at, sequence) = record.order();
-        if let Some((last, before)) = self.last
-            && (known_at, sequence) < (last, before)
-        {
+        let (known_at, _) = record.order();
+        if let Some(last) = self.last.filter(|last| last.millis_since(known_at) > LATEST_MS) {
             return Err(PlanError::OutOfOrder { record: known_at, last });
         }
-        self.last = Some((known_at, sequence));
+        self.last = self.last.max(Some(known_at));
         self.first.get_or_insert(known_at);
         match record {
             HistoryRecord::Decision(record) => self.decision(record),
@@ -258,7 +259,7 @@ impl Observations {
 
     /// When the last record was known; none before the first.
     pub fn now(&self) -> Option<Timestamp> {
-        self.last.map(|(known_at, _)| known_at)
+        self.last
     }
 
     /// What was not counted.

@@ -66,7 +66,7 @@ impl Minutes {
         if self.sums.is_empty() {
             self.first = minute;
         }
-        // Records come in order, hence no minute before the first: clocks that do are put into the first.
+        // Records come in order, but for a minute: what comes before the first is put into the first.
         let place = usize::try_from(minute - self.first).unwrap_or(0);
         if place >= self.sums.len() + keep {
             self.sums.clear();
