@@ -26,6 +26,7 @@ mod forecast;
 mod ledger;
 mod observations;
 mod optimize;
+mod picture;
 mod plan;
 mod problems;
 mod protocol;
@@ -49,6 +50,7 @@ pub use optimize::{
     Effects, Expectation, Expectations, Fault, Improvement, Movable, Optimization, OptimizationPlan, OptimizeProblem,
     OptimizeSettings, RecommendedShard,
 };
+pub use picture::{BeforeAfter, PlanStory};
 pub use plan::{Plan, PlanKind, Planner, PlannerSettings, ProtocolPlan, SpikePlan};
 pub use protocol::{ProtocolAction, ProtocolOptimization, ProtocolProblem, ProtocolSettings};
 pub use spike::{
@@ -64,7 +66,9 @@ pub enum PlanError {
     #[error(transparent)]
     Invalid(#[from] shardwise_types::InvalidInput),
     /// A record came behind one that follows it.
-    #[error("a record known at {record} came long after one known at {last}; sort the history by known_at and sequence")]
+    #[error(
+        "a record known at {record} came long after one known at {last}; sort the history by known_at and sequence"
+    )]
     OutOfOrder {
         /// When the record was known.
         record: shardwise_types::Timestamp,

@@ -252,6 +252,9 @@ mod tests {
             let plan = planner.plan(kind).unwrap();
             let json = serde_json::to_value(&plan).unwrap();
             fields.iter().for_each(|field| assert!(!json[field].is_null(), "{field} is missing in {json}"));
+            let story = plan.story(&observations);
+            assert_eq!(story.steps.len(), plan.actions().len());
+            assert!(story.sentence.ends_with('.') && !story.picture.rows.is_empty(), "{story:?}");
         }
         let calm = Planner { assumed_spike: None, ..planner }.plan(PlanKind::Spike).unwrap();
         assert!(calm.actions().is_empty());
