@@ -197,8 +197,8 @@ impl<'p, 'a> Search<'p, 'a> {
             let rank = if search.by_room { gain / search.size(piece) } else { gain };
             Candidate { rank, size: it.part.cores, piece }
         };
-        let mut heap: BinaryHeap<Candidate> =
-            (0..self.problem.pieces.len()).map(|piece| candidate(self, state, piece)).collect();
+        let unmoved = (0..self.problem.pieces.len()).filter(|piece| state.to[*piece].is_none());
+        let mut heap: BinaryHeap<Candidate> = unmoved.map(|piece| candidate(self, state, piece)).collect();
         while let Some(top) = heap.pop() {
             if top.rank <= LEAST_GAIN {
                 break;
