@@ -199,7 +199,7 @@ fn expect(problem: &ForecastProblem<'_>, last: f64, settings: &ForecastSettings)
             high: forecast.peak.high.max(forecast.ready_for),
             switched_off: forecast.back_test.switched_off,
         }),
-        Err(ForecastError::Stale { .. }) => None,
+        Err(ForecastError::Stale { .. } | ForecastError::Gap { .. }) => None,
         Err(_) => last.is_finite().then(|| {
             let last = last.clamp(0.0, problem.most.min(f64::MAX));
             Expected { switched_off: Some(SwitchedOff::NoHistory), ..Expected::exactly(last) }
