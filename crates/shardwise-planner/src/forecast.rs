@@ -251,7 +251,7 @@ pub struct Fitted {
 impl Fitted {
     /// Fits on the steps before `end`, tries on the last of them, chooses, and fits on all of them again.
     pub fn on(prepared: &Prepared, end: usize, problem: &ForecastProblem<'_>, settings: &ForecastSettings) -> Self {
-        let step_minutes = problem.series.step_minutes.max(1);
+        let (end, step_minutes) = (end.min(prepared.len()), problem.series.step_minutes.max(1));
         let steps_of = |minutes: u32| minutes.div_ceil(step_minutes).max(1) as usize;
         let peak = Target::PeakWithin(steps_of(settings.reach_minutes()));
         let mut targets: Vec<Target> =

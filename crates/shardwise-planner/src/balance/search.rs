@@ -14,7 +14,7 @@ const LEAST_GAIN: f64 = 1e-9;
 const ROUNDING: f64 = 1e-9;
 /// Pieces × targets up to which branch and bound looks for the exact optimum, and nodes that it may visit.
 const SMALL: usize = 160;
-const MOST_NODES: usize = 400_000;
+const MOST_NODES: usize = 50_000;
 /// Branch and bound stops where no more than this share can be gained.
 const CLOSE_ENOUGH: f64 = 1e-4;
 /// Trial changes of the local search at most.
