@@ -103,7 +103,7 @@ fn found(problem: &Reduced<'_>, state: &State) -> f64 {
 #[test]
 fn plans_are_within_two_percent_of_the_optimum() {
     let (mut worst, mut lost, mut all) = (0.0_f64, 0.0, 0.0);
-    for seed in 11..211 {
+    for seed in 7011..7411 {
         let drawn = drawn(seed);
         let problem = reduced(&drawn);
         let best = optimum(&problem);
