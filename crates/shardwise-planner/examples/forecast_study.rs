@@ -24,6 +24,7 @@ struct Held {
     alarm_steps: f64,
     alarm_last_value: f64,
     alarm_chosen: f64,
+    alarm_rival: f64,
 }
 
 struct Studied {
@@ -51,7 +52,7 @@ fn main() {
         let (held, mae) = (&studied.held, |sum: f64, at: usize| sum / studied.held.steps[at].max(1.0));
         let cost = |sum: f64| sum / held.alarm_steps.max(1.0);
         println!(
-            "{set} {name} | {:.3} {:.3} {:.3} | {:.3} {:.3} {:.3} | {} {}{} | {:.4} {:.4}",
+            "{set} {name} | {:.3} {:.3} {:.3} | {:.3} {:.3} {:.3} | {} {}{} | {:.4} {:.4} {:.4}",
             mae(held.last_value[0], 0),
             mae(held.lags[0], 0),
             mae(held.by_error[0], 0),
@@ -63,11 +64,12 @@ fn main() {
             studied.off.map_or("", |off| if off == SwitchedOff::NoEvents { " (no events)" } else { " (not better)" }),
             cost(held.alarm_last_value),
             cost(held.alarm_chosen),
+            cost(held.alarm_rival),
         );
         sets.entry(set).or_default().push(studied);
     }
     println!(
-        "\nset | series | ratio of MAE to the last value's, mean of series, 5 and 15 min | off | on and better held out | alarm cost ratio"
+        "\nset | series | ratio of MAE to the last value's, mean of series, 5 and 15 min | off, rightly (the best rival is no better held out) | on and better held out | alarm cost ratio"
     );
     for (set, studied) in &sets {
         summary(set, studied);
@@ -82,11 +84,14 @@ fn summary(set: &str, studied: &[Studied]) {
     };
     let off = studied.iter().filter(|one| one.off.is_some()).count();
     let on: Vec<&Studied> = studied.iter().filter(|one| one.off.is_none()).collect();
+    let rightly =
+        studied.iter().filter(|one| one.off.is_some() && one.held.alarm_rival >= one.held.alarm_last_value).count();
     let better = on.iter().filter(|one| one.held.alarm_chosen < one.held.alarm_last_value).count();
     let sum = |of: fn(&Held) -> f64| studied.iter().map(|one| of(&one.held)).sum::<f64>();
     let cost = sum(|held| held.alarm_chosen) / sum(|held| held.alarm_last_value).max(f64::MIN_POSITIVE);
+    let without = sum(|held| held.alarm_rival) / sum(|held| held.alarm_last_value).max(f64::MIN_POSITIVE);
     println!(
-        "{set} | {} | {:.3} {:.3} | {off} of {} | {better} of {} | {cost:.3}",
+        "{set} | {} | {:.3} {:.3} | {off} of {}, {rightly} rightly | {better} of {} | {cost:.3} (without proof {without:.3})",
         studied.len(),
         ratio(0),
         ratio(1),
@@ -126,6 +131,9 @@ fn study(series: &Series) -> Studied {
         Fitted::on(&prepared, end, &problem, &settings)
     };
     let (by_error, by_alarm) = (fitted(None), fitted(Some(threshold)));
+    // Who would have been taken if whoever seems better were.
+    let rivals = by_alarm.back_test.scores.iter().filter(|score| score.method != Method::LastValue);
+    let rival = rivals.min_by(|a, b| a.loss.total_cmp(&b.loss)).map_or(Method::LastValue, |score| score.method);
     let step = |minutes: u32| minutes.div_ceil(series.step_minutes).max(1) as usize;
     let mut held = Held::default();
     for at in end..prepared.len() {
@@ -151,6 +159,7 @@ fn study(series: &Series) -> Studied {
             held.alarm_steps += 1.0;
             held.alarm_last_value += cost(Method::LastValue);
             held.alarm_chosen += cost(by_alarm.back_test.chosen);
+            held.alarm_rival += cost(rival);
         }
     }
     Studied {

@@ -205,12 +205,12 @@ pub fn forecast(problem: &ForecastProblem<'_>, settings: &ForecastSettings) -> R
     }
     let steps_of = |minutes: u32| minutes.div_ceil(series.step_minutes.max(1)).max(1) as usize;
     let prepared = Prepared::new(series, problem.market, steps_of(settings.most_gap_minutes));
+    if prepared.until(prepared.len()).last().is_none() && !prepared.is_empty() {
+        return Err(ForecastError::Gap { ended, minutes: settings.most_gap_minutes });
+    }
     let steps = series.values.iter().filter(|value| value.is_finite()).count();
     if steps < settings.fewest_steps {
         return Err(ForecastError::TooShort { steps, needed: settings.fewest_steps });
-    }
-    if prepared.until(prepared.len()).last().is_none() {
-        return Err(ForecastError::Gap { ended, minutes: settings.most_gap_minutes });
     }
     let fitted = Fitted::on(&prepared, prepared.len(), problem, settings);
     let instant = |minutes: u32| series.instant(prepared.len() + steps_of(minutes));
@@ -251,7 +251,7 @@ pub struct Fitted {
 impl Fitted {
     /// Fits on the steps before `end`, tries on the last of them, chooses, and fits on all of them again.
     pub fn on(prepared: &Prepared, end: usize, problem: &ForecastProblem<'_>, settings: &ForecastSettings) -> Self {
-        let step_minutes = problem.series.step_minutes.max(1);
+        let (end, step_minutes) = (end.min(prepared.len()), problem.series.step_minutes.max(1));
         let steps_of = |minutes: u32| minutes.div_ceil(step_minutes).max(1) as usize;
         let peak = Target::PeakWithin(steps_of(settings.reach_minutes()));
         let mut targets: Vec<Target> =

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use shardwise_types::{
-    DecisionRecord, ErrorClass, FunctionId, HistoryRecord, InvalidInput, MarketRecord, OutcomeRecord, Protocol,
+    DecisionRecord, ErrorClass, FunctionId, HistoryRecord, InvalidInput, MarketRecord, OutcomeRecord, Protocol, Region,
     ReportRecord, ShardId, ShardReport, ShardShape, Timestamp, UsdAmount,
 };
 
@@ -70,7 +70,7 @@ struct ShardState {
 #[derive(Debug, Clone)]
 struct FunctionState {
     protocol: Protocol,
-    residency: Option<shardwise_types::Region>,
+    residency: Option<Region>,
     max_amount_usd: f64,
     memory_mb: Moments,
     cold_ms: Moments,
@@ -163,6 +163,7 @@ impl Observations {
         }
         self.last = self.last.max(Some(known_at));
         self.first.get_or_insert(known_at);
+        self.window.forget_before(self.bucket(known_at) - BUCKETS + 1);
         match record {
             HistoryRecord::Decision(record) => self.decision(record),
             HistoryRecord::Outcome(record) => self.outcome(record),
@@ -221,7 +222,6 @@ impl Observations {
             exec.push(f64::from(response.exec_ms));
         }
         let bucket = self.bucket(record.known_at);
-        self.window.forget_before(bucket - BUCKETS + 1);
         self.left_out.no_room += u64::from(!self.window.push(bucket, key, response, self.settings.most_cells));
     }
 
@@ -292,11 +292,11 @@ impl Observations {
 
     /// The shards, by name.
     pub fn shards(&self) -> Vec<ShardView<'_>> {
-        let until = self.until();
+        let (since, until) = (self.since(), self.until());
         self.shards
             .sorted()
             .into_iter()
-            .map(|(id, state)| ShardView { id, last: state.last.as_ref(), minutes: &state.minutes, until })
+            .map(|(id, state)| ShardView { id, last: state.last.as_ref(), minutes: &state.minutes, since, until })
             .collect()
     }
 
@@ -362,7 +362,7 @@ impl Observations {
 
     /// Volatility of the market a minute, in basis points, the mean of all instruments.
     pub fn volatility(&self) -> Series {
-        self.volatility.means(self.until())
+        self.volatility.means(self.since(), self.until())
     }
 }
 

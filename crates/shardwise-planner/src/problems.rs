@@ -220,7 +220,7 @@ fn expect(problem: &ForecastProblem<'_>, last: f64, settings: &ForecastSettings)
             high: forecast.peak.high.max(forecast.ready_for),
             switched_off: forecast.back_test.switched_off,
         }),
-        Err(ForecastError::Stale { .. }) => None,
+        Err(ForecastError::Stale { .. } | ForecastError::Gap { .. }) => None,
         Err(_) => as_it_is(last, problem.most, SwitchedOff::NoHistory),
     }
 }

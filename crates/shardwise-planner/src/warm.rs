@@ -1,10 +1,9 @@
 //! The keep-warm plan: which functions to hold in which shards' memory, though nobody may ask for them for a while.
 //!
-//! A request is cold when none came before it for as long as a shard keeps what it loaded. With counts that are a Poisson
-//! distribution of a rate that varies (negative binomial), nothing comes within `T` minutes with probability
-//! (1 + λT(D − 1)/n)^(−n/(D − 1)) for λ a minute, an index of dispersion D over n arrivals; exp(−λT) where D is 1. What is
-//! saved is that share of the arrivals times what a load adds; the price is the memory held beyond what would be held
-//! anyway, and the core time of loading. Per shard this is a knapsack, filled by benefit for each MB.
+//! A request is cold when none came before it for as long as a shard keeps what it loaded. Where counts have the variance D
+//! times their mean (negative binomial), nothing comes within `T` minutes with probability D^(−λT/(D − 1)) for λ a minute, which
+//! is exp(−λT) where D is 1. What is saved is that share of the arrivals times what a load adds; the price is the memory held
+//! beyond what would be held anyway, and the core time of loading. Per shard this is a knapsack, filled by benefit for each MB.
 
 use std::collections::{BTreeMap, BTreeSet};
 

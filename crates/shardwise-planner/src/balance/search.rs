@@ -14,7 +14,7 @@ const LEAST_GAIN: f64 = 1e-9;
 const ROUNDING: f64 = 1e-9;
 /// Pieces × targets up to which branch and bound looks for the exact optimum, and nodes that it may visit.
 const SMALL: usize = 160;
-const MOST_NODES: usize = 400_000;
+const MOST_NODES: usize = 50_000;
 /// Branch and bound stops where no more than this share can be gained.
 const CLOSE_ENOUGH: f64 = 1e-4;
 /// Trial changes of the local search at most.
@@ -197,8 +197,8 @@ impl<'p, 'a> Search<'p, 'a> {
             let rank = if search.by_room { gain / search.size(piece) } else { gain };
             Candidate { rank, size: it.part.cores, piece }
         };
-        let mut heap: BinaryHeap<Candidate> =
-            (0..self.problem.pieces.len()).map(|piece| candidate(self, state, piece)).collect();
+        let unmoved = (0..self.problem.pieces.len()).filter(|piece| state.to[*piece].is_none());
+        let mut heap: BinaryHeap<Candidate> = unmoved.map(|piece| candidate(self, state, piece)).collect();
         while let Some(top) = heap.pop() {
             if top.rank <= LEAST_GAIN {
                 break;

@@ -84,22 +84,25 @@ impl Minutes {
         }
     }
 
-    /// Means of the minutes before `until`; what has no value is missing.
-    pub(super) fn means(&self, until: i64) -> Series {
-        self.series(until, |&(sum, count)| if count == 0 { f64::NAN } else { f64::from(sum) / f64::from(count) })
+    /// Means of the minutes from `since` on and before `until`; what has no value is missing.
+    pub(super) fn means(&self, since: i64, until: i64) -> Series {
+        self.series(since, until, |&(sum, count)| if count == 0 { f64::NAN } else { f64::from(sum) / f64::from(count) })
     }
 
-    /// Counts of the minutes before `until`; a minute without any counts 0.
-    pub(super) fn counts(&self, until: i64) -> Series {
-        let mut series = self.series(until, |&(_, count)| f64::from(count));
+    /// Counts of the minutes from `since` on and before `until`; a minute without any counts 0.
+    pub(super) fn counts(&self, since: i64, until: i64) -> Series {
+        let mut series = self.series(since, until, |&(_, count)| f64::from(count));
         series.values.iter_mut().filter(|value| value.is_nan()).for_each(|value| *value = 0.0);
         series
     }
 
-    fn series(&self, until: i64, value: impl Fn(&(f32, u32)) -> f64) -> Series {
-        let first = if self.sums.is_empty() { until } else { self.first };
+    /// Begins with the first minute that has a value, or with `since` when that is long gone: whoever fell silent long ago
+    /// is no reason for a series of years.
+    fn series(&self, since: i64, until: i64, value: impl Fn(&(f32, u32)) -> f64) -> Series {
+        let first = if self.sums.is_empty() { until } else { self.first.max(since) };
         let steps = usize::try_from(until - first).unwrap_or(0);
-        let mut values: Vec<f64> = self.sums.iter().take(steps).map(value).collect();
+        let gone = usize::try_from(first - self.first).unwrap_or(0);
+        let mut values: Vec<f64> = self.sums.iter().skip(gone).take(steps).map(value).collect();
         values.resize(steps, f64::NAN);
         Series { start: Timestamp::from_nanos(first.saturating_mul(MINUTE_NS)), step_minutes: 1, values }
     }
@@ -141,11 +144,11 @@ mod tests {
         for (minute, value) in [(10, 0.2), (10, 0.4), (13, 0.5)] {
             minutes.add(minute, value, 3);
         }
-        let series = minutes.means(15);
+        let series = minutes.means(0, 15);
         assert_eq!(series.start, Timestamp::from_nanos(11 * MINUTE_NS));
         assert_eq!(series.values.iter().map(|v| v.is_nan()).collect::<Vec<_>>(), [true, true, false, true]);
         assert_eq!(series.missing(), 0.75);
-        assert_eq!(minutes.counts(15).values, [0.0, 0.0, 1.0, 0.0]);
+        assert_eq!(minutes.counts(0, 15).values, [0.0, 0.0, 1.0, 0.0]);
         assert_eq!(series.end(), Timestamp::from_nanos(15 * MINUTE_NS));
     }
 
@@ -155,6 +158,9 @@ mod tests {
         minutes.add(0, 1.0, 5);
         minutes.add(i64::MAX / MINUTE_NS, 1.0, 5);
         assert_eq!(minutes.sums.len(), 1);
+        let mut silent = Minutes::default();
+        silent.add(0, 1.0, 5);
+        assert_eq!(silent.means(999_995, 1_000_000).values.len(), 5);
     }
 
     #[test]
@@ -162,6 +168,6 @@ mod tests {
         let mut minutes = Minutes::default();
         minutes.add(7, 0.5, 5);
         minutes.add(8, 0.9, 5);
-        assert_eq!(minutes.means(8).values, [0.5]);
+        assert_eq!(minutes.means(0, 8).values, [0.5]);
     }
 }

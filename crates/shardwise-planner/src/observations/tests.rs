@@ -123,6 +123,7 @@ fn a_load_costs_what_cold_runs_take_more_than_warm_ones() {
 fn the_window_slides() {
     let old = [decision(1, 0.0, "f", "a"), outcome(1, 1.0, 5.0, false, None)];
     let new = [decision(2, 7200.0, "g", "a"), outcome(2, 7201.0, 5.0, false, None)];
+    assert_eq!(seen(&[&old[..], &[report(7200.0, "a", 0.1)]].concat()).cells(), [], "whether others come or not");
     let observations = seen(&[old, new].concat());
     assert_eq!(observations.cells().len(), 1, "the first is two hours old");
     assert_eq!(observations.functions()[0].arrivals().values.iter().sum::<f64>(), 1.0, "arrivals are kept for longer");

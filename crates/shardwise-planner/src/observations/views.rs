@@ -50,6 +50,7 @@ pub struct ShardView<'a> {
     /// Its shape and last report; `None` when requests went there and it never reported.
     pub last: Option<&'a (ShardShape, ShardReport)>,
     pub(super) minutes: &'a [Minutes; 5],
+    pub(super) since: i64,
     pub(super) until: i64,
 }
 
@@ -57,7 +58,11 @@ impl ShardView<'_> {
     /// The finished minutes of a metric.
     pub fn series(&self, metric: Metric) -> Series {
         let minutes = &self.minutes[metric as usize];
-        if metric == Metric::Arrivals { minutes.counts(self.until) } else { minutes.means(self.until) }
+        if metric == Metric::Arrivals {
+            minutes.counts(self.since, self.until)
+        } else {
+            minutes.means(self.since, self.until)
+        }
     }
 }
 

@@ -117,7 +117,7 @@ fn solve(cells: &[Cell], ledger: &Ledger, free: f64) -> OptimizationPlan {
 #[test]
 fn planted_underperformers_are_found_and_little_else() {
     let (mut planted, mut found, mut false_ones, mut named) = (0, 0, 0, 0);
-    for seed in 11..31 {
+    for seed in 5011..5111 {
         let fleet = fleet(seed, 12);
         let plan = solve(&fleet.cells, &Ledger::default(), 100.0);
         let moved: BTreeSet<(FunctionId, ShardId)> =
@@ -138,7 +138,7 @@ fn planted_underperformers_are_found_and_little_else() {
 
 #[test]
 fn where_nothing_is_planted_nothing_is_planned() {
-    for seed in 11..111 {
+    for seed in 6011..6211 {
         let plan = solve(&fleet(seed, 0).cells, &Ledger::default(), 100.0);
         assert_eq!(plan.optimizations, vec![], "seed {seed}");
     }
