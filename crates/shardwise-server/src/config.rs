@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use shardwise_client::AccessFiles;
 use shardwise_policies::StrategiesConfig;
 use toml::{Table, Value};
 
@@ -43,7 +44,7 @@ pub struct ServeConfig {
     /// Whether this router coordinates changes of the configuration: one of a fleet must, and only one. With NATS it must be
     /// said, without it each router has shards of its own.
     pub coordinator: Option<bool>,
-    /// Where the coordinator answers, as `http://host:port`, when it is another router and there is no NATS.
+    /// Where the coordinator answers, as `http://host:port` or `https://host:port`, when it is another router and there is no NATS.
     pub coordinator_at: Option<String>,
     /// Threads that answer.
     pub workers: usize,
@@ -107,6 +108,9 @@ pub struct Limits {
     pub batch: usize,
     /// Milliseconds that work may wait for a thread before new work is refused with 503.
     pub shed_above_ms: f64,
+    /// Microseconds that the model may take of a decision on the average of late; beyond, the service table decides. 0 for as long
+    /// as it takes.
+    pub model_us: f64,
     /// Decisions without an outcome that are remembered.
     pub pending: usize,
     /// Milliseconds that a stop may take.
@@ -122,6 +126,7 @@ impl Default for Limits {
             connections: 4_096,
             batch: 1_024,
             shed_above_ms: 5.0,
+            model_us: 0.0,
             pending: 200_000,
             drain_ms: 10_000,
         }
@@ -138,6 +143,15 @@ pub struct Access {
     pub tls_certificate: Option<PathBuf>,
     /// Private key in PEM.
     pub tls_key: Option<PathBuf>,
+    /// Certificate in PEM of the authority to be trusted when `coordinator_at` is asked over TLS; the token is sent along.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Access {
+    /// What other routers ask of this one: the routers of a fleet share a token.
+    pub(crate) fn to_others(&self) -> AccessFiles {
+        AccessFiles { token_file: self.token_file.clone(), ca_file: self.ca_file.clone() }
+    }
 }
 
 /// A configuration that is refused: where it was said, and what would be right.
@@ -233,6 +247,9 @@ impl ServeConfig {
             }
         }
         let limits = &self.limits;
+        if !(limits.model_us.is_finite() && limits.model_us >= 0.0) {
+            return wrong("limits.model_us", "must be a finite number, 0 or more");
+        }
         for (field, value) in [
             ("limits.body_bytes", limits.body_bytes),
             ("limits.connections", limits.connections),
@@ -373,6 +390,7 @@ mod tests {
             ("name = ''", "name"),
             ("[limits]\nbody_bytes = 0", "limits.body_bytes"),
             ("[limits]\nshed_above_ms = -1.0", "above 0"),
+            ("[limits]\nmodel_us = -1.0", "0 or more"),
             ("[access]\ntls_key = 'k'", "needs both"),
             ("[strategies]\norder = ['luck']", "luck"),
             ("listen = ", "serve.toml"),

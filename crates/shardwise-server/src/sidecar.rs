@@ -12,9 +12,9 @@ use serde::Serialize;
 use shardwise_control::Transport;
 use shardwise_features::RouterState;
 use shardwise_inference::{
-    DecisionLog, LogConfig, ModelSlot, Placer, PlacerConfig, Shadow, ShadowConfig, WatchConfig, Watcher,
+    Budget, DecisionLog, Guards, LogConfig, ModelSlot, Placer, PlacerConfig, Shadow, ShadowConfig, WatchConfig, Watcher,
 };
-use shardwise_models::{Registry, RegistryError};
+use shardwise_models::RegistryError;
 use shardwise_monitor::{BusError, FleetImage, FleetView, FleetViewConfig};
 use shardwise_policies::{Runtime, Strategies, by_name};
 use shardwise_types::{
@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 
 use crate::accepted::Accepted;
 use crate::bus;
-use crate::clock::Clock;
+use crate::clock::{Clock, monotonic_ns};
 use crate::config::{Address, ConfigError, ServeConfig};
 use crate::control;
 use crate::decider::{Decider, PLACER};
@@ -34,11 +34,13 @@ use crate::figures::Figures;
 use crate::http::{self, App, Listener, Pressure, Token};
 use crate::journal::{Journal, JournalLimits, Recovered};
 use crate::keeper::{self, Keeper, Keeping};
+use crate::late::LateOutcomes;
 use crate::live::{Ids, Live};
 use crate::memory;
 use crate::model_log::ModelLog;
 use crate::pending::Pending;
 use crate::recent::Recent;
+use crate::registry::LazyRegistry;
 
 /// Records that may wait for the journal.
 const LOG_CAPACITY: usize = 65_536;
@@ -46,6 +48,8 @@ const LOG_CAPACITY: usize = 65_536;
 const SHADOW_CAPACITY: usize = 8_192;
 /// Time between two looks at the signal to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Longest time until a registry that could not be read is looked at again.
+const RETRY_AT_MOST: Duration = Duration::from_secs(60);
 /// Seconds between two times that the memory is saved, and between two turns of settled decisions.
 const SAVE_EVERY_S: u64 = 10;
 const TURN_EVERY_S: u64 = 30;
@@ -56,7 +60,7 @@ pub enum StartError {
     /// The configuration, or a file that it names.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The registry is not there.
+    /// The model has a name that no registry can have.
     #[error("{0}")]
     Registry(#[from] RegistryError),
     /// What is kept of configuration changes.
@@ -212,9 +216,7 @@ async fn reach_out(app: &Arc<App>, ended: &watch::Receiver<bool>) -> Result<Opti
     let way =
         bus.as_ref().map(|bus| Arc::new(shardwise_control::Nats::new(bus.client().clone())) as Arc<dyn Transport>);
     let folder = config.data.join("control");
-    let coordinator_at = config.coordinator_at.clone();
-    let control =
-        control::start(&app.live, &config.router, &folder, config.is_coordinator(), way, coordinator_at).await?;
+    let control = control::start(&app.live, config, &folder, way).await?;
     // It is started once.
     _ = app.control.set(control);
     Ok(bus.map(|bus| {
@@ -261,8 +263,10 @@ fn make(config: ServeConfig) -> Result<Made, StartError> {
         Accepted::open(&counts).map_err(system(format!("cannot open {}", counts.display())))?;
     let memory = data.join("memory.json");
     let restored = memory::restore(&memory, now);
-    // What was remembered is in no journal: features that stand on it could not be made again, and would look like skew.
-    let log_share = if restored.is_some() { 0.0 } else { config.log_share };
+    // A history that goes on from an earlier process knows other things than this one remembers: features could not be made
+    // again from it, and would look like skew.
+    let has_past = restored.is_some() || recovered.has_predecessor;
+    let log_share = if has_past { 0.0 } else { config.log_share };
     let (router, image) = restored.unwrap_or_else(|| (RouterState::new(), FleetImage::default()));
     let (view, stand_ins) = view(&config, image, now)?;
     // What is decided on them must be found in the history.
@@ -271,10 +275,11 @@ fn make(config: ServeConfig) -> Result<Made, StartError> {
     let network = serde_json::to_vec_pretty(&view.snapshot().network).expect("a network is plain data");
     crate::files::replace(&folder.join("topology.json"), &network)
         .map_err(system(format!("cannot write into {}", folder.display())))?;
-    let token =
-        config.access.token_file.as_deref().map(|path| {
-            Token::read(path).map_err(|error| ConfigError::new(path.display().to_string(), error.to_string()))
-        });
+    let token = config
+        .access
+        .token_file
+        .as_deref()
+        .map(|path| Token::read(path).map_err(|error| ConfigError::new(path.display().to_string(), error.problem)));
     let shadow = config.challenger.is_some().then(|| {
         Arc::new(Shadow::new(ShadowConfig { capacity: SHADOW_CAPACITY, share: 1.0, placer: PlacerConfig::default() }))
     });
@@ -293,6 +298,7 @@ fn make(config: ServeConfig) -> Result<Made, StartError> {
         market: ArcSwap::from_pointee(MarketSnapshot::default()),
         log,
         pending: Pending::new(config.limits.pending),
+        late: LateOutcomes::default(),
         order: Mutex::new(()),
         ids: Ids::of(&config.router, now),
         accepted,
@@ -375,8 +381,11 @@ fn decider(config: &ServeConfig) -> Result<(Decider, Option<Arc<Placer>>), Start
     let strategies = Strategies::new(config.strategies.clone())
         .map_err(|error| ConfigError::new(format!("strategies.{}", error.field), error.problem))?;
     let seed = key_of(&config.router);
+    let model_us = config.limits.model_us;
+    let budget = (model_us > 0.0).then_some(Budget { model_us, clock_ns: monotonic_ns });
+    let guards = Guards { budget, ..Guards::default() };
     let placer = Placer::without_model()
-        .with_config(PlacerConfig { seed, ..PlacerConfig::default() })
+        .with_config(PlacerConfig { seed, guards, ..PlacerConfig::default() })
         .with_strategies(strategies);
     let placer = Arc::new(placer);
     Ok((Decider::Placer(Arc::clone(&placer)), Some(placer)))
@@ -386,7 +395,7 @@ fn decider(config: &ServeConfig) -> Result<(Decider, Option<Arc<Placer>>), Start
 fn follow(app: &Arc<App>, placer: Option<Arc<Placer>>) -> Result<Vec<Watcher>, StartError> {
     let config = &app.config;
     let Some(models) = &config.models else { return Ok(Vec::new()) };
-    let registry = Registry::open(models, &config.name)?;
+    let registry = LazyRegistry::new(models, &config.name)?;
     let mut watchers = Vec::new();
     if let Some(placer) = placer {
         watchers.push(watcher(app, placer, &registry, &config.alias, true)?);
@@ -400,11 +409,12 @@ fn follow(app: &Arc<App>, placer: Option<Arc<Placer>>) -> Result<Vec<Watcher>, S
 fn watcher(
     app: &Arc<App>,
     slot: Arc<impl ModelSlot + 'static>,
-    registry: &Registry,
+    registry: &LazyRegistry,
     alias: &str,
     serves: bool,
 ) -> Result<Watcher, StartError> {
-    let watched = WatchConfig { every: Duration::from_secs_f64(app.config.watch_s), ..WatchConfig::of(alias) };
+    let every = Duration::from_secs_f64(app.config.watch_s);
+    let watched = WatchConfig { every, retry_at_most: RETRY_AT_MOST.max(every), ..WatchConfig::of(alias) };
     let (app, name) = (Arc::clone(app), alias.to_owned());
     let on_event = move |event| app.models.note(app.live.clock.now(), &name, serves, &event);
     Watcher::start(slot, registry.clone(), watched, on_event)
@@ -432,3 +442,7 @@ async fn attend(app: Arc<App>, memory: PathBuf) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "sidecar/tests.rs"]
+mod tests;

@@ -87,7 +87,9 @@ struct Tally {
     accepted: usize,
     /// Came before.
     duplicates: usize,
-    /// Of decisions that this process does not know; they are in the history.
+    /// Of decisions that were given up or forgotten; they are in the journal, and nothing was learned.
+    late: usize,
+    /// Of decisions that another process made; they are in the history.
     unmatched: usize,
 }
 
@@ -107,6 +109,7 @@ pub(super) async fn outcomes(State(app): State<Arc<App>>, headers: HeaderMap, bo
         match settled {
             Settled::Taken => tally.accepted += 1,
             Settled::Duplicate => tally.duplicates += 1,
+            Settled::Late => tally.late += 1,
             Settled::Unmatched => tally.unmatched += 1,
             Settled::NoRoom => {
                 app.live.figures.turn_away(TurnedAway::LogFull);
