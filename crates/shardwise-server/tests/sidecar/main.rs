@@ -3,5 +3,8 @@
 mod access;
 mod answers;
 mod history;
+mod ladder;
 mod limits;
+mod replay;
+mod schemathesis;
 mod support;
