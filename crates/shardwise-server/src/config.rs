@@ -260,6 +260,12 @@ impl ServeConfig {
                 return wrong(field, "must be at least 1");
             }
         }
+        if self.coordinator_at.as_ref().is_some_and(|at| at.starts_with("https://")) && self.access.ca_file.is_none() {
+            return wrong(
+                "access.ca_file",
+                "must name the certificate of the authority that coordinator_at is trusted by",
+            );
+        }
         if self.access.tls_certificate.is_some() != self.access.tls_key.is_some() {
             return wrong("access", "names only one of tls_certificate and tls_key; TLS needs both");
         }
@@ -391,6 +397,7 @@ mod tests {
             ("[limits]\nbody_bytes = 0", "limits.body_bytes"),
             ("[limits]\nshed_above_ms = -1.0", "above 0"),
             ("[limits]\nmodel_us = -1.0", "0 or more"),
+            ("coordinator_at = 'https://a:1'", "access.ca_file"),
             ("[access]\ntls_key = 'k'", "needs both"),
             ("[strategies]\norder = ['luck']", "luck"),
             ("listen = ", "serve.toml"),

@@ -296,6 +296,7 @@ impl Live {
                 let outcome = OutcomeRecord { decision_id, sequence, event_at, known_at, router, response };
                 let is_taken = self.late.add(outcome);
                 if is_taken {
+                    self.pending.settle_late(decision_id);
                     self.figures.late();
                 }
                 Ok(if is_taken { Settled::Late } else { Settled::NoRoom })

@@ -1,7 +1,6 @@
 //! HTTP from many threads, with one pool of connections.
 
 use std::net::{TcpStream, ToSocketAddrs};
-use std::time::Duration;
 
 use shardwise_client::Access;
 
@@ -11,15 +10,19 @@ use super::{HttpOptions, LoadDriverError};
 pub(super) const PREDICT: &str = "/v1/predict-optimal-shard";
 
 /// Fails when nobody listens at the address, before anything is measured.
-pub(super) fn reach(target: &str, timeout: Duration) -> Result<(), LoadDriverError> {
+pub(super) fn reach(target: &str, options: &HttpOptions) -> Result<(), LoadDriverError> {
     let no_address = || LoadDriverError::Address(target.to_owned());
     let unreachable = |problem| LoadDriverError::Unreachable { target: target.to_owned(), problem };
     let authority = rest_of(target).ok_or_else(no_address)?.trim_end_matches('/');
+    if target.starts_with("https://") && options.access.ca_file.is_none() {
+        let problem = "is asked over TLS: name the certificate of the authority to trust, with --ca-file";
+        return Err(LoadDriverError::Plan(format!("target '{target}' {problem}")));
+    }
     if authority.contains('/') || !authority.contains(':') {
         return Err(no_address());
     }
     let address = authority.to_socket_addrs().map_err(unreachable)?.next().ok_or_else(no_address)?;
-    TcpStream::connect_timeout(&address, timeout).map(drop).map_err(unreachable)
+    TcpStream::connect_timeout(&address, options.timeout()).map(drop).map_err(unreachable)
 }
 
 /// What follows the scheme of an address; none when there is none.

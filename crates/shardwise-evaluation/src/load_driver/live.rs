@@ -76,7 +76,7 @@ pub fn drive_live(
 ) -> Result<(LiveComparison, Vec<LiveSample>), LoadDriverError> {
     let plan = plan(arms, arrivals, options)?;
     let client = Client::new(&options.http)?;
-    arms.iter().try_for_each(|arm| reach(&arm.router, options.http.timeout()))?;
+    arms.iter().try_for_each(|arm| reach(&arm.router, &options.http))?;
     let routers = arms.iter().map(|arm| Router::new(&client, arm)).collect::<Result<Vec<_>, _>>()?;
     let (start, done) = (now(), AtomicBool::new(false));
     let send = |event: &PlannedEvent<'_>| routers[event.arm].place(event, start, options.http.timeout_ms);

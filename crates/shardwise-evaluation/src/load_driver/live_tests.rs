@@ -215,6 +215,13 @@ fn a_router_that_asks_for_a_token_is_given_it() {
     assert!(!without.is_empty() && without.iter().all(|failure| failure == "http 401"), "{without:?}");
     let nowhere = AccessFiles { token_file: Some(folder.path().join("none")), ca_file: None };
     assert!(drive(nowhere).unwrap_err().to_string().contains("cannot be read"));
+    let without_trust = super::drive_http(
+        &target.replace("http:", "https:"),
+        &arrivals(5, 100.0),
+        &HttpOptions::default(),
+        &AtomicBool::new(false),
+    );
+    assert!(without_trust.unwrap_err().to_string().contains("--ca-file"));
     stop.store(true, Relaxed);
     assert_eq!(server.join().unwrap().unwrap().refused, 0);
 }

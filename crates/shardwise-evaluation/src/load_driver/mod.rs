@@ -119,7 +119,7 @@ pub fn drive_http(
 ) -> Result<Vec<LoadSample>, LoadDriverError> {
     let plan = plan(arrivals)?;
     let client = Client::new(options)?;
-    reach(target, options.timeout())?;
+    reach(target, options)?;
     let url = format!("{}{PREDICT}", target.trim_end_matches('/'));
     let start = now();
     let send = |planned: &Planned| {
@@ -285,7 +285,7 @@ mod tests {
         let arrivals = arrivals(10, 1.0);
         let error = |target: &str| drive(target, &arrivals, 1).unwrap_err().to_string();
         assert!(error(&format!("http://{free}")).contains("cannot be reached"));
-        for target in ["127.0.0.1:80", "https://127.0.0.1:80", "http://localhost", "http://a:1/path"] {
+        for target in ["127.0.0.1:80", "ftp://127.0.0.1:80", "http://localhost", "http://a:1/path"] {
             assert!(error(target).contains("http://host:port"), "{target}: {}", error(target));
         }
         assert!(drive("http://127.0.0.1:1", &[], 1).unwrap_err().to_string().contains("0 events"));

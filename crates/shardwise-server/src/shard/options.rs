@@ -135,6 +135,9 @@ impl ShardOptions {
                 let problem = format!("'{url}' must be written as http://host:port or https://host:port");
                 Err(InvalidInput::new("reportTo", problem))
             }
+            None if self.ca_file.is_none() && self.report_to.iter().any(|url| url.starts_with("https://")) => Err(
+                InvalidInput::new("caFile", "must name the certificate of the authority that https://… is trusted by"),
+            ),
             None => Ok(()),
         }
     }
@@ -162,7 +165,7 @@ mod tests {
     #[test]
     fn what_is_out_of_range_is_named() {
         type Spoil = fn(&mut ShardOptions);
-        let cases: [(&str, Spoil); 7] = [
+        let cases: [(&str, Spoil); 9] = [
             ("id", |options| options.id = "".into()),
             ("shape.cores", |options| options.shape.cores = 1.5),
             ("shape.memoryMb", |options| options.shape.memory_mb = f32::NAN),
@@ -170,6 +173,8 @@ mod tests {
             ("rttMs", |options| options.rtt_ms = -1.0),
             ("reportEveryMs", |options| options.report_every_ms = 0),
             ("reportTo", |options| options.report_to = vec!["router:80".to_owned()]),
+            ("caFile", |options| options.report_to = vec!["https://router:80".to_owned()]),
+            ("address", |options| options.address = Some("router:80".to_owned())),
         ];
         assert_eq!(ShardOptions::default().check(), Ok(()));
         for (field, spoil) in cases {

@@ -127,6 +127,8 @@ fn shards_report_and_take_part_in_changes_under_tls_with_the_token() {
     };
     let files = AccessFiles { token_file: Some(token.clone()), ca_file: Some(certificate.clone()) };
     let sidecar = Sidecar::start(ServeConfig { access, ..config(&folder) }).asked_with("https", &files);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (stranger, _) = self::certificate(&elsewhere);
     let stop = AtomicBool::new(false);
     let shard = |id: &str, files: AccessFiles| ShardOptions {
         id: id.into(),
@@ -140,7 +142,7 @@ fn shards_report_and_take_part_in_changes_under_tls_with_the_token() {
     let shards = [
         shard("shard-with-all", files.clone()),
         shard("shard-without-token", AccessFiles { token_file: None, ..files.clone() }),
-        shard("shard-without-trust", AccessFiles { ca_file: None, ..files.clone() }),
+        shard("shard-without-trust", AccessFiles { ca_file: Some(stranger), ..files.clone() }),
     ];
     let heard_of = |id: &str| {
         let fleet = sidecar.json("/v1/fleet");

@@ -97,6 +97,7 @@ fn what_came_too_late_is_kept_and_is_not_played_again() {
     sidecar.wait_until("the first is given up", |status| status["outcomesMissing"] == 1);
     report(1, 0.9);
     assert_eq!(sidecar.settle(&forgotten).1, json!({ "accepted": 0, "duplicates": 0, "late": 1, "unmatched": 0 }));
+    assert_eq!(sidecar.settle(&forgotten).1["duplicates"], 1, "it is kept once");
     for _ in 0..20 {
         let answer = sidecar.place();
         assert_eq!(sidecar.post("/v1/outcomes", &outcome(&answer)).1["accepted"], 1);
