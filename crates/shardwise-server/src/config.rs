@@ -60,6 +60,8 @@ pub struct ServeConfig {
     pub limits: Limits,
     /// Who may ask, and over what.
     pub access: Access,
+    /// Where spans of requests go.
+    pub traces: TracesConfig,
     /// The specification's strategies: constraints and fallbacks.
     pub strategies: StrategiesConfig,
 }
@@ -87,6 +89,7 @@ impl Default for ServeConfig {
             outcome_wait_ms: 60_000.0,
             limits: Limits::default(),
             access: Access::default(),
+            traces: TracesConfig::default(),
             strategies: StrategiesConfig::default(),
         }
     }
@@ -151,6 +154,42 @@ impl Access {
     /// What other routers ask of this one: the routers of a fleet share a token.
     pub(crate) fn to_others(&self) -> AccessFiles {
         AccessFiles { token_file: self.token_file.clone(), ca_file: self.ca_file.clone() }
+    }
+}
+
+/// OpenTelemetry, in programs that are built with the feature `otel`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TracesConfig {
+    /// Where a collector takes OTLP over HTTP, such as `http://127.0.0.1:4318/v1/traces`; without one there are no traces.
+    pub endpoint: Option<String>,
+    /// Share in [0, 1] of the requests without a `traceparent` that are traced; with one, the caller has decided.
+    pub share: f64,
+}
+
+impl Default for TracesConfig {
+    fn default() -> Self {
+        Self { endpoint: None, share: 0.01 }
+    }
+}
+
+impl TracesConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        if !(0.0..=1.0).contains(&self.share) {
+            return Err(ConfigError::new("traces.share", "must be a share between 0 and 1"));
+        }
+        match &self.endpoint {
+            Some(_) if !cfg!(feature = "otel") => {
+                let problem =
+                    "this program was built without traces; build it with the feature `otel`, or leave this out";
+                Err(ConfigError::new("traces.endpoint", problem))
+            }
+            Some(endpoint) if !endpoint.starts_with("http://") => {
+                let problem = format!("'{endpoint}' must be written as http://host:port/v1/traces");
+                Err(ConfigError::new("traces.endpoint", problem))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -266,6 +305,7 @@ impl ServeConfig {
                 "must name the certificate of the authority that coordinator_at is trusted by",
             );
         }
+        self.traces.check()?;
         if self.access.tls_certificate.is_some() != self.access.tls_key.is_some() {
             return wrong("access", "names only one of tls_certificate and tls_key; TLS needs both");
         }
@@ -399,6 +439,8 @@ mod tests {
             ("[limits]\nmodel_us = -1.0", "0 or more"),
             ("coordinator_at = 'https://a:1'", "access.ca_file"),
             ("[access]\ntls_key = 'k'", "needs both"),
+            ("[traces]\nshare = 2.0", "between 0 and 1"),
+            ("[traces]\nendpoint = 'collector'", "traces.endpoint"),
             ("[strategies]\norder = ['luck']", "luck"),
             ("listen = ", "serve.toml"),
         ] {

@@ -23,9 +23,11 @@ mod recent;
 mod registry;
 pub mod shard;
 mod sidecar;
+#[cfg(feature = "otel")]
+mod traces;
 
 pub use clock::Clock;
-pub use config::{Access, Address, ConfigError, Limits, PREFIX, ServeConfig};
+pub use config::{Access, Address, ConfigError, Limits, PREFIX, ServeConfig, TracesConfig};
 pub use decider::PLACER;
 pub use journal::{Journal, JournalLimits, LateRecord, Recovered};
 pub use sidecar::{StartError, Started, Summary, serve};

@@ -232,7 +232,14 @@ async fn bind(field: &str, address: &str) -> Result<Listener, StartError> {
 
 /// Writes what is left, and what is to be remembered.
 async fn finish(app: &Arc<App>, keeper: Keeper, memory: &Path) -> Result<Summary, StartError> {
-    let stopped = tokio::task::spawn_blocking(|| keeper.stop()).await.ok().flatten();
+    #[cfg(feature = "otel")]
+    let traced = Arc::clone(app);
+    let stopped = tokio::task::spawn_blocking(move || {
+        #[cfg(feature = "otel")]
+        traced.traces.as_ref().inspect(|traces| traces.finish());
+        keeper.stop()
+    });
+    let stopped = stopped.await.ok().flatten();
     let is_whole = stopped.as_ref().is_some_and(|(_, is_whole)| *is_whole);
     let counted = if is_whole { app.live.accepted.clear() } else { Ok(()) };
     if let Err(error) = counted.and_then(|()| memory::save(memory, &app.live)) {
@@ -313,6 +320,8 @@ fn make(config: ServeConfig) -> Result<Made, StartError> {
         models: ModelLog::default(),
         control: OnceLock::new(),
         moments: watch::Sender::new(String::new()),
+        #[cfg(feature = "otel")]
+        traces: traces(&config)?,
         is_draining: AtomicBool::new(false),
         lost_before: answered.saturating_sub(completed + recovered.decisions),
         keeping: Arc::new(Keeping::default()),
@@ -321,6 +330,13 @@ fn make(config: ServeConfig) -> Result<Made, StartError> {
         config,
     });
     Ok(Made { app, journal, records, recovered, placer, memory, lock })
+}
+
+#[cfg(feature = "otel")]
+fn traces(config: &ServeConfig) -> Result<Option<crate::traces::Traces>, StartError> {
+    let start = |endpoint: &String| crate::traces::Traces::start(endpoint, config.traces.share, &config.router);
+    let started = config.traces.endpoint.as_ref().map(start).transpose();
+    started.map_err(|problem| ConfigError::new("traces.endpoint", problem).into())
 }
 
 /// Keeps other routers out of the folder: they would take each other's journals for those of dead ones.

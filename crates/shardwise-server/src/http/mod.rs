@@ -52,6 +52,8 @@ pub(crate) struct App {
     pub(crate) control: OnceLock<Control>,
     /// The state as the dashboard gets it, made anew each second.
     pub(crate) moments: watch::Sender<String>,
+    #[cfg(feature = "otel")]
+    pub(crate) traces: Option<crate::traces::Traces>,
     pub(crate) is_draining: AtomicBool,
     /// Decisions that the process before answered and never wrote.
     pub(crate) lost_before: u64,
@@ -84,6 +86,8 @@ fn request_routes(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/v1/predict-optimal-shard/batch", post(predict::batch))
         .route("/v1/outcomes", post(predict::outcomes))
         .route_layer(middleware::from_fn_with_state(Arc::clone(app), admit));
+    #[cfg(feature = "otel")]
+    let admitted = admitted.route_layer(middleware::from_fn_with_state(Arc::clone(app), crate::traces::follow));
     let others = Router::new()
         .route("/v1/fleet", get(fleet::show))
         .route("/v1/reports", post(fleet::report))

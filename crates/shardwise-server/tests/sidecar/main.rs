@@ -8,3 +8,5 @@ mod limits;
 mod replay;
 mod schemathesis;
 mod support;
+#[cfg(feature = "otel")]
+mod traces;
