@@ -9,6 +9,7 @@ mod control;
 mod decider;
 mod figures;
 mod files;
+mod first_view;
 pub mod fleet_up;
 mod http;
 mod journal;

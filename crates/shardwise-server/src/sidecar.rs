@@ -11,16 +11,11 @@ use arc_swap::ArcSwap;
 use serde::Serialize;
 use shardwise_control::Transport;
 use shardwise_features::RouterState;
-use shardwise_inference::{
-    Budget, DecisionLog, Guards, LogConfig, ModelSlot, Placer, PlacerConfig, Shadow, ShadowConfig, WatchConfig, Watcher,
-};
+use shardwise_inference::{Budget, DecisionLog, Guards, LogConfig, Placer, PlacerConfig, Shadow, ShadowConfig};
 use shardwise_models::RegistryError;
-use shardwise_monitor::{BusError, FleetImage, FleetView, FleetViewConfig};
+use shardwise_monitor::{BusError, FleetImage};
 use shardwise_policies::{Runtime, Strategies, by_name};
-use shardwise_types::{
-    FleetSnapshot, HistoryRecord, InvalidInput, MarketSnapshot, ReportRecord, RouterId, ShardSnapshot, Timestamp,
-    key_of,
-};
+use shardwise_types::{MarketSnapshot, RouterId, key_of};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -31,6 +26,7 @@ use crate::config::{Address, ConfigError, ServeConfig};
 use crate::control;
 use crate::decider::{Decider, PLACER};
 use crate::figures::Figures;
+use crate::first_view::first_view;
 use crate::http::{self, App, Listener, Pressure, Token};
 use crate::journal::{Journal, JournalLimits, Recovered};
 use crate::keeper::{self, Keeper, Keeping};
@@ -40,7 +36,7 @@ use crate::memory;
 use crate::model_log::ModelLog;
 use crate::pending::Pending;
 use crate::recent::Recent;
-use crate::registry::LazyRegistry;
+use crate::registry::follow;
 
 /// Records that may wait for the journal.
 const LOG_CAPACITY: usize = 65_536;
@@ -48,8 +44,6 @@ const LOG_CAPACITY: usize = 65_536;
 const SHADOW_CAPACITY: usize = 8_192;
 /// Time between two looks at the signal to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Longest time until a registry that could not be read is looked at again.
-const RETRY_AT_MOST: Duration = Duration::from_secs(60);
 /// Seconds between two times that the memory is saved, and between two turns of settled decisions.
 const SAVE_EVERY_S: u64 = 10;
 const TURN_EVERY_S: u64 = 30;
@@ -79,7 +73,7 @@ pub enum StartError {
     },
 }
 
-fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
+pub(crate) fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
     let what = what.into();
     move |error| StartError::System { what, error }
 }
@@ -275,7 +269,7 @@ fn make(config: ServeConfig) -> Result<Made, StartError> {
     let has_past = restored.is_some() || recovered.has_predecessor;
     let log_share = if has_past { 0.0 } else { config.log_share };
     let (router, image) = restored.unwrap_or_else(|| (RouterState::new(), FleetImage::default()));
-    let (view, stand_ins) = view(&config, image, now)?;
+    let (view, stand_ins) = first_view(&config, image, now)?;
     // What is decided on them must be found in the history.
     stand_ins.iter().for_each(|record| journal.add(record));
     let (decider, placer) = decider(&config)?;
@@ -353,41 +347,6 @@ fn locked(data: &Path) -> Result<File, StartError> {
     Ok(lock)
 }
 
-/// The fleet as it was remembered, or as the file says, until the shards themselves report.
-fn view(
-    config: &ServeConfig,
-    image: FleetImage,
-    now: Timestamp,
-) -> Result<(FleetView, Vec<HistoryRecord>), StartError> {
-    let path = &config.fleet;
-    let wrong = |problem: String| ConfigError::new(path.display().to_string(), problem);
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot read the fleet: {error}")))?;
-    let fleet = FleetSnapshot::from_json(&text).map_err(|error| wrong(error.to_string()))?;
-    let settings = FleetViewConfig {
-        stale_after_ms: config.stale_after_ms.max(FleetViewConfig::default().report_period_ms),
-        ..FleetViewConfig::default()
-    };
-    let is_new = image == FleetImage::default();
-    let view = FleetView::restore(image, settings, fleet.network, fleet.router_region)
-        .map_err(|error: InvalidInput| wrong(error.to_string()))?;
-    let shards = if is_new { fleet.shards } else { Vec::new() };
-    let stand_ins = shards.into_iter().filter_map(|shard| stand_in(&view, shard, now)).collect();
-    Ok((view, stand_ins))
-}
-
-/// Until a shard reports, what the file says of it is taken for a report of now.
-fn stand_in(view: &FleetView, shard: ShardSnapshot, now: Timestamp) -> Option<HistoryRecord> {
-    let ShardSnapshot { id, shape, report } = shard;
-    let Some(mut report) = report else {
-        tracing::info!(shard = id.as_str(), "the fleet file has no report of it; it is known when it reports");
-        return None;
-    };
-    (report.event_at, report.known_at) = (now, now);
-    let record = ReportRecord { sequence: 0, shard: id, shape, report };
-    view.recover(&record);
-    Some(HistoryRecord::Report(Box::new(record)))
-}
-
 fn decider(config: &ServeConfig) -> Result<(Decider, Option<Arc<Placer>>), StartError> {
     if config.policy != PLACER {
         let policy = by_name(&config.policy, Runtime::default())
@@ -405,36 +364,6 @@ fn decider(config: &ServeConfig) -> Result<(Decider, Option<Arc<Placer>>), Start
         .with_strategies(strategies);
     let placer = Arc::new(placer);
     Ok((Decider::Placer(Arc::clone(&placer)), Some(placer)))
-}
-
-/// Follows the aliases; one that names nothing yet is looked for until it does.
-fn follow(app: &Arc<App>, placer: Option<Arc<Placer>>) -> Result<Vec<Watcher>, StartError> {
-    let config = &app.config;
-    let Some(models) = &config.models else { return Ok(Vec::new()) };
-    let registry = LazyRegistry::new(models, &config.name)?;
-    let mut watchers = Vec::new();
-    if let Some(placer) = placer {
-        watchers.push(watcher(app, placer, &registry, &config.alias, true)?);
-    }
-    if let (Some(alias), Some(shadow)) = (&config.challenger, &app.live.shadow) {
-        watchers.push(watcher(app, Arc::clone(shadow), &registry, alias, false)?);
-    }
-    Ok(watchers)
-}
-
-fn watcher(
-    app: &Arc<App>,
-    slot: Arc<impl ModelSlot + 'static>,
-    registry: &LazyRegistry,
-    alias: &str,
-    serves: bool,
-) -> Result<Watcher, StartError> {
-    let every = Duration::from_secs_f64(app.config.watch_s);
-    let watched = WatchConfig { every, retry_at_most: RETRY_AT_MOST.max(every), ..WatchConfig::of(alias) };
-    let (app, name) = (Arc::clone(app), alias.to_owned());
-    let on_event = move |event| app.models.note(app.live.clock.now(), &name, serves, &event);
-    Watcher::start(slot, registry.clone(), watched, on_event)
-        .map_err(system(format!("the thread that follows '{alias}' cannot be started")))
 }
 
 /// What is done every second beside the requests, until it is aborted.
