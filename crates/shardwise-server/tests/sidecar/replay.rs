@@ -81,7 +81,7 @@ fn lines(folder: &tempfile::TempDir) -> Vec<Value> {
 #[test]
 fn what_came_too_late_is_kept_and_is_not_played_again() {
     let folder = tempfile::tempdir().unwrap();
-    let sidecar = Sidecar::start(ServeConfig { log_share: 1.0, outcome_wait_ms: 100.0, ..config(&folder) });
+    let sidecar = Sidecar::start(ServeConfig { log_share: 1.0, outcome_wait_ms: 2_000.0, ..config(&folder) });
     let report = |sequence: u64, cpu: f64| {
         let mut envelope = envelope("shard-aave-primary", sequence);
         envelope["report"]["cpu"] = json!(cpu);
