@@ -1,9 +1,10 @@
 //! The live system as processes: shards that run functions, routers that place, clients that ask, and what is left in the history.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -37,8 +38,13 @@ impl Running {
     }
 }
 
+/// An address of this test alone: of the loopback network each test has a host of its own, so that nobody takes the port between
+/// the moment that it is found free and the one that a router listens there.
 fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").to_string()
+    static HOSTS: AtomicU8 = AtomicU8::new(1);
+    let [a, b, _, _] = std::process::id().to_le_bytes();
+    let host = Ipv4Addr::new(127, 1 + a % 254, b, HOSTS.fetch_add(1, Relaxed));
+    TcpListener::bind((host, 0)).and_then(|free| free.local_addr()).expect("a free port").to_string()
 }
 
 /// Starts a router and waits until it answers.

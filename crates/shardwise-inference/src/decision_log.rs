@@ -119,6 +119,11 @@ impl DecisionLog {
         }
     }
 
+    /// Whose decisions they are.
+    pub fn router(&self) -> &RouterId {
+        &self.config.router
+    }
+
     /// Records that were taken in, waiting ones included.
     pub fn written(&self) -> u64 {
         self.written.load(Relaxed)

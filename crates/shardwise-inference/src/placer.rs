@@ -341,11 +341,11 @@ impl Placer {
             Some([median_ms, upper_ms]) => (by_heads(kind), [median_ms, upper_ms, upper_ms]),
             None => (kind, [expected_ms; 3]),
         };
-        let quantiles_ms = self.spread.quantiles_ms(kind, base_ms).map(|ms| ms as f32);
+        let quantiles_ms = self.spread.quantiles_ms(kind, base_ms).map(narrow);
         let base_ms = base_ms.map(|ms| ms as f32);
         let confidence = self.confidence(context, ranking, loaded).value() as f32;
         let congested = chosen.candidate.utilisation() > 0.7;
-        let answer = Answer { expected_ms: expected_ms as f32, quantiles_ms, base_ms, confidence, congested, kind };
+        let answer = Answer { expected_ms: narrow(expected_ms), quantiles_ms, base_ms, confidence, congested, kind };
         let is_watched = self.config.guards.gate.is_some();
         let typical_ms =
             |context: &DecisionContext<'_>| chosen.candidate.typical_execution_ms(context, chosen.position) as f32;
@@ -504,4 +504,8 @@ impl Policy for Placer {
     fn model_version(&self) -> Option<Arc<str>> {
         self.loaded.load().as_ref().map(|loaded| Arc::clone(&loaded.version))
     }
+}
+/// As 32 bits, and still a number: JSON has no infinity, and callers may expect any time that a number holds.
+fn narrow(ms: f64) -> f32 {
+    ms.min(f64::from(f32::MAX)) as f32
 }

@@ -28,6 +28,15 @@ pub trait ReportSink: Send + Sync {
     /// The record is not stored, nor will it be: the same record is handed in again later.
     fn append(&self, record: &ReportRecord) -> Result<(), SinkError>;
 
+    /// Stores the record of a late report in the same way: the view did not follow it, and whoever plays the history again must
+    /// not either.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    fn append_late(&self, record: &ReportRecord) -> Result<(), SinkError> {
+        self.append(record)
+    }
+
     /// Calls `take`, which has the view take in an envelope; for those that must know of it before anything else happens.
     fn take_in(&self, take: &dyn Fn() -> Ingested) -> Ingested {
         take()
@@ -135,7 +144,7 @@ impl Follower {
         tokio::pin!(stop);
         loop {
             if saving.is_none() {
-                saving = unsaved.first().map(|record| self.save(record, pause.next_pause()));
+                saving = unsaved.first().map(|kept| self.save(kept, pause.next_pause()));
             }
             tokio::select! {
                 biased;
@@ -183,7 +192,8 @@ impl Follower {
             }
         };
         match self.sink.take_in(&|| self.view.ingest(&envelope, (self.clock)())) {
-            Ingested::New(record) | Ingested::Late(record) => unsaved.push(envelope.id(), record, delivery),
+            Ingested::New(record) => unsaved.push(envelope.id(), record, false, delivery),
+            Ingested::Late(record) => unsaved.push(envelope.id(), record, true, delivery),
             Ingested::Duplicate => {
                 if let Some(delivery) = unsaved.keep_copy(&envelope.id(), delivery) {
                     self.acknowledge(delivery).await;
@@ -197,11 +207,14 @@ impl Follower {
     }
 
     /// Stores a record, after a pause, where blocking hurts nobody.
-    fn save(&self, record: Arc<ReportRecord>, pause: Duration) -> Saving {
+    fn save(&self, kept: Kept, pause: Duration) -> Saving {
         let sink = self.sink.clone();
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
-            let saving = tokio::task::spawn_blocking(move || sink.append(&record));
+            let saving = tokio::task::spawn_blocking(move || match kept.is_late {
+                true => sink.append_late(&kept.record),
+                false => sink.append(&kept.record),
+            });
             saving.await.unwrap_or_else(|panicked| Err(panicked.into()))
         })
     }
@@ -247,7 +260,7 @@ impl Follower {
         // What the sink is storing is waited for in any case: nobody could tell whether it was stored.
         while saving.is_some() || !is_over {
             if saving.is_none() {
-                saving = unsaved.first().map(|record| self.save(record, Duration::ZERO));
+                saving = unsaved.first().map(|kept| self.save(kept, Duration::ZERO));
             }
             if saving.is_none() {
                 break;
@@ -286,7 +299,14 @@ const MOST_COPIES: usize = 8;
 struct Unsaved<'a> {
     view: &'a FleetView,
     order: VecDeque<EnvelopeId>,
-    records: HashMap<EnvelopeId, (Arc<ReportRecord>, VecDeque<Delivery>)>,
+    records: HashMap<EnvelopeId, (Kept, VecDeque<Delivery>)>,
+}
+
+/// A record that waits for the sink.
+#[derive(Clone)]
+struct Kept {
+    record: Arc<ReportRecord>,
+    is_late: bool,
 }
 
 impl Drop for Unsaved<'_> {
@@ -304,13 +324,14 @@ impl<'a> Unsaved<'a> {
         self.order.len()
     }
 
-    fn first(&self) -> Option<Arc<ReportRecord>> {
-        self.records.get(self.order.front()?).map(|(record, _)| record.clone())
+    fn first(&self) -> Option<Kept> {
+        self.records.get(self.order.front()?).map(|(kept, _)| kept.clone())
     }
 
-    fn push(&mut self, id: EnvelopeId, record: ReportRecord, delivery: Delivery) {
+    fn push(&mut self, id: EnvelopeId, record: ReportRecord, is_late: bool, delivery: Delivery) {
         self.order.push_back(id.clone());
-        self.records.insert(id, (Arc::new(record), VecDeque::from([delivery])));
+        let kept = Kept { record: Arc::new(record), is_late };
+        self.records.insert(id, (kept, VecDeque::from([delivery])));
     }
 
     /// Keeps a further copy of what waits; hands it back when its record is stored.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use shardwise_monitor::{BusError, Follower, FollowerConfig, Ingested, NatsBus, NatsConfig, ReportSink, SinkError};
-use shardwise_types::{HistoryRecord, ReportRecord};
+use shardwise_types::ReportRecord;
 use tokio::sync::watch;
 
-use crate::keeper::Keep;
+use crate::keeper::{Keep, Line};
 use crate::live::Live;
 
 /// Hears a report, and has the journal keep it.
@@ -17,7 +17,11 @@ struct Journaled {
 
 impl ReportSink for Journaled {
     fn append(&self, record: &ReportRecord) -> Result<(), SinkError> {
-        self.keep.durably(HistoryRecord::Report(Box::new(record.clone()))).map_err(SinkError::from)
+        self.keep.durably(record.clone().into()).map_err(SinkError::from)
+    }
+
+    fn append_late(&self, record: &ReportRecord) -> Result<(), SinkError> {
+        self.keep.durably(Line::late(record.clone())).map_err(SinkError::from)
     }
 
     fn take_in(&self, take: &dyn Fn() -> Ingested) -> Ingested {

@@ -1,5 +1,6 @@
 //! The time of a router: the wall clock's when it started, and from then on a clock that never goes back.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -55,6 +56,12 @@ impl Clock {
         self.jumps.load(Relaxed)
     }
 
+    /// Lets time pass that does not, for tests of whole days.
+    #[cfg(test)]
+    pub(crate) fn advance(&self, ms: f64) {
+        self.ahead.fetch_add((ms * 1e6) as i64, Relaxed);
+    }
+
     fn compare(&self, wall: i64) -> f64 {
         let ahead = wall.saturating_sub(self.now().nanos());
         let far = JUMP.as_nanos() as u64;
@@ -69,6 +76,12 @@ impl Clock {
         }
         ahead as f64 / 1e6
     }
+}
+
+/// A monotonic clock, in ns since it was first read.
+pub(crate) fn monotonic_ns() -> u64 {
+    static FIRST: OnceLock<Instant> = OnceLock::new();
+    u64::try_from(FIRST.get_or_init(instant).elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[expect(clippy::disallowed_methods, reason = "a server answers at real times")]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use shardwise_client::AccessFiles;
 use shardwise_policies::StrategiesConfig;
 use toml::{Table, Value};
 
@@ -43,7 +44,7 @@ pub struct ServeConfig {
     /// Whether this router coordinates changes of the configuration: one of a fleet must, and only one. With NATS it must be
     /// said, without it each router has shards of its own.
     pub coordinator: Option<bool>,
-    /// Where the coordinator answers, as `http://host:port`, when it is another router and there is no NATS.
+    /// Where the coordinator answers, as `http://host:port` or `https://host:port`, when it is another router and there is no NATS.
     pub coordinator_at: Option<String>,
     /// Threads that answer.
     pub workers: usize,
@@ -59,6 +60,8 @@ pub struct ServeConfig {
     pub limits: Limits,
     /// Who may ask, and over what.
     pub access: Access,
+    /// Where spans of requests go.
+    pub traces: TracesConfig,
     /// The specification's strategies: constraints and fallbacks.
     pub strategies: StrategiesConfig,
 }
@@ -86,6 +89,7 @@ impl Default for ServeConfig {
             outcome_wait_ms: 60_000.0,
             limits: Limits::default(),
             access: Access::default(),
+            traces: TracesConfig::default(),
             strategies: StrategiesConfig::default(),
         }
     }
@@ -107,6 +111,9 @@ pub struct Limits {
     pub batch: usize,
     /// Milliseconds that work may wait for a thread before new work is refused with 503.
     pub shed_above_ms: f64,
+    /// Microseconds that the model may take of a decision on the average of late; beyond, the service table decides. 0 for as long
+    /// as it takes.
+    pub model_us: f64,
     /// Decisions without an outcome that are remembered.
     pub pending: usize,
     /// Milliseconds that a stop may take.
@@ -122,6 +129,7 @@ impl Default for Limits {
             connections: 4_096,
             batch: 1_024,
             shed_above_ms: 5.0,
+            model_us: 0.0,
             pending: 200_000,
             drain_ms: 10_000,
         }
@@ -138,6 +146,51 @@ pub struct Access {
     pub tls_certificate: Option<PathBuf>,
     /// Private key in PEM.
     pub tls_key: Option<PathBuf>,
+    /// Certificate in PEM of the authority to be trusted when `coordinator_at` is asked over TLS; the token is sent along.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Access {
+    /// What other routers ask of this one: the routers of a fleet share a token.
+    pub(crate) fn to_others(&self) -> AccessFiles {
+        AccessFiles { token_file: self.token_file.clone(), ca_file: self.ca_file.clone() }
+    }
+}
+
+/// OpenTelemetry, in programs that are built with the feature `otel`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TracesConfig {
+    /// Where a collector takes OTLP over HTTP, such as `http://127.0.0.1:4318/v1/traces`; without one there are no traces.
+    pub endpoint: Option<String>,
+    /// Share in [0, 1] of the requests without a `traceparent` that are traced; with one, the caller has decided.
+    pub share: f64,
+}
+
+impl Default for TracesConfig {
+    fn default() -> Self {
+        Self { endpoint: None, share: 0.01 }
+    }
+}
+
+impl TracesConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        if !(0.0..=1.0).contains(&self.share) {
+            return Err(ConfigError::new("traces.share", "must be a share between 0 and 1"));
+        }
+        match &self.endpoint {
+            Some(_) if !cfg!(feature = "otel") => {
+                let problem =
+                    "this program was built without traces; build it with the feature `otel`, or leave this out";
+                Err(ConfigError::new("traces.endpoint", problem))
+            }
+            Some(endpoint) if !endpoint.starts_with("http://") => {
+                let problem = format!("'{endpoint}' must be written as http://host:port/v1/traces");
+                Err(ConfigError::new("traces.endpoint", problem))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A configuration that is refused: where it was said, and what would be right.
@@ -233,6 +286,9 @@ impl ServeConfig {
             }
         }
         let limits = &self.limits;
+        if !(limits.model_us.is_finite() && limits.model_us >= 0.0) {
+            return wrong("limits.model_us", "must be a finite number, 0 or more");
+        }
         for (field, value) in [
             ("limits.body_bytes", limits.body_bytes),
             ("limits.connections", limits.connections),
@@ -243,6 +299,13 @@ impl ServeConfig {
                 return wrong(field, "must be at least 1");
             }
         }
+        if self.coordinator_at.as_ref().is_some_and(|at| at.starts_with("https://")) && self.access.ca_file.is_none() {
+            return wrong(
+                "access.ca_file",
+                "must name the certificate of the authority that coordinator_at is trusted by",
+            );
+        }
+        self.traces.check()?;
         if self.access.tls_certificate.is_some() != self.access.tls_key.is_some() {
             return wrong("access", "names only one of tls_certificate and tls_key; TLS needs both");
         }
@@ -323,67 +386,5 @@ fn value_of(field: &str, text: &str) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load(file: &str, environment: &[(&str, &str)], options: &[(&str, &str)]) -> Result<ServeConfig, ConfigError> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("serve.toml");
-        std::fs::write(&path, file).unwrap();
-        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let options: Vec<_> = options.iter().map(|(field, value)| (*field, (*value).to_owned())).collect();
-        ServeConfig::load(Some(&path), environment, &options)
-    }
-
-    #[test]
-    fn options_win_over_variables_and_these_over_the_file() {
-        let file = "listen = '127.0.0.1:1'\nname = 'file'\nrouter = 'file'\n[limits]\nbatch = 1\nconnections = 1\n";
-        let environment = [
-            ("SHARDWISE_SERVE_NAME", "environment"),
-            ("SHARDWISE_SERVE_ROUTER", "environment"),
-            ("SHARDWISE_SERVE_ALIAS", "2024"),
-            ("SHARDWISE_SERVE_WATCH_S", "3"),
-            ("SHARDWISE_SERVE_LIMITS__BATCH", "2"),
-            ("OTHER", "x"),
-        ];
-        let config = load(file, &environment, &[("router", "option")]).unwrap();
-        let names = [&config.listen, &config.name, &config.router].map(String::as_str);
-        assert_eq!(names, ["127.0.0.1:1", "environment", "option"]);
-        assert_eq!((config.alias.as_str(), config.watch_s), ("2024", 3.0));
-        assert_eq!((config.limits.batch, config.limits.connections), (2, 1));
-        assert_eq!(config.limits.body_bytes, Limits::default().body_bytes);
-    }
-
-    #[test]
-    fn what_it_writes_it_reads() {
-        let config = ServeConfig { admin: Some("unix:admin.sock".to_owned()), ..ServeConfig::default() };
-        assert_eq!(load(&config.to_toml(), &[], &[]).unwrap(), config);
-    }
-
-    #[test]
-    fn what_is_wrong_is_named_with_what_would_be_right() {
-        for (file, told) in [
-            ("listen = 'here'", "host:port"),
-            ("admin = 'unix:'", "unix:/run"),
-            ("listne = 'x'", "listne"),
-            ("log_share = 2.0", "between 0 and 1"),
-            ("workers = 0", "workers"),
-            ("policy = 'best'", "p2c_in_flight"),
-            ("policy = 'prequal'", "probes"),
-            ("name = ''", "name"),
-            ("[limits]\nbody_bytes = 0", "limits.body_bytes"),
-            ("[limits]\nshed_above_ms = -1.0", "above 0"),
-            ("[access]\ntls_key = 'k'", "needs both"),
-            ("[strategies]\norder = ['luck']", "luck"),
-            ("listen = ", "serve.toml"),
-        ] {
-            let error = load(file, &[], &[]).unwrap_err().to_string();
-            assert!(error.contains(told), "{file}: {error}");
-        }
-        let error = load("", &[("SHARDWISE_SERVE_WORKERS", "many")], &[]).unwrap_err().to_string();
-        assert!(error.contains("workers"), "{error}");
-        assert!(
-            ServeConfig::load(Some(Path::new("/no/file")), [], &[]).unwrap_err().to_string().contains("cannot read")
-        );
-    }
-}
+#[path = "config/tests.rs"]
+mod tests;

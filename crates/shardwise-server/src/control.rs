@@ -7,13 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use shardwise_client::Access;
 use shardwise_control::{
     AgentHost, AgentParts, COORDINATOR, Configuration, ControlParts, ControlPlane, Enforcer, Handler, InProcess,
     LogEvents, Member, Serving, Settings, ShardLimits, ShardUsage, StateFile, Surroundings, Transport, TransportError,
 };
 use shardwise_monitor::{Capacity, FleetView};
 use shardwise_types::ShardId;
+use ureq::RequestBuilder;
+use ureq::typestate::WithBody;
 
+use crate::config::ServeConfig;
 use crate::live::Live;
 use crate::sidecar::StartError;
 
@@ -26,6 +30,8 @@ pub(crate) const PATH: &str = "/v1/control/";
 pub(crate) struct HttpTransport {
     own: InProcess,
     agent: ureq::Agent,
+    /// What the coordinator asks of its clients.
+    access: Access,
     address_of: Box<AddressOf>,
 }
 
@@ -33,9 +39,9 @@ pub(crate) struct HttpTransport {
 type AddressOf = dyn Fn(&str) -> Option<String> + Send + Sync;
 
 impl HttpTransport {
-    pub(crate) fn new(address_of: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
-        let agent = ureq::Agent::config_builder().proxy(None).http_status_as_error(false).build().new_agent();
-        Self { own: InProcess::default(), agent, address_of: Box::new(address_of) }
+    pub(crate) fn new(access: Access, address_of: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
+        let agent = access.agent(ureq::Agent::config_builder().proxy(None).http_status_as_error(false).build());
+        Self { own: InProcess::default(), agent, access, address_of: Box::new(address_of) }
     }
 
     /// Answers what another process asked of an endpoint here.
@@ -54,8 +60,13 @@ impl Transport for HttpTransport {
     async fn request(&self, to: &str, body: Vec<u8>, within: Duration) -> Result<Vec<u8>, TransportError> {
         let Some(address) = (self.address_of)(to) else { return self.own.request(to, body, within).await };
         let url = format!("{}{PATH}{to}", address.trim_end_matches('/'));
-        let (agent, endpoint) = (self.agent.clone(), to.to_owned());
-        let asked = tokio::task::spawn_blocking(move || post(&agent, &url, &endpoint, &body, within));
+        let mut request = self.agent.post(&url);
+        // A shard says itself where it is; it is not told the token.
+        if to == COORDINATOR {
+            request = self.access.sign(request);
+        }
+        let endpoint = to.to_owned();
+        let asked = tokio::task::spawn_blocking(move || post(request, &endpoint, &body, within));
         asked.await.unwrap_or_else(|error| Err(broken(to, &error)))
     }
 
@@ -64,8 +75,8 @@ impl Transport for HttpTransport {
     }
 }
 
-fn post(agent: &ureq::Agent, url: &str, to: &str, body: &[u8], within: Duration) -> Result<Vec<u8>, TransportError> {
-    let request = agent.post(url).config().timeout_global(Some(within)).build();
+fn post(request: RequestBuilder<WithBody>, to: &str, body: &[u8], within: Duration) -> Result<Vec<u8>, TransportError> {
+    let request = request.config().timeout_global(Some(within)).build();
     let response = request.content_type("application/json").send(body).map_err(|error| match error {
         ureq::Error::Timeout(_) => TransportError::Late(to.to_owned()),
         error => broken(to, &error),
@@ -137,22 +148,23 @@ impl Enforcer for Router {
 /// What is kept of before is damaged, or another process has it.
 pub(crate) async fn start(
     live: &Live,
-    router: &str,
+    config: &ServeConfig,
     folder: &Path,
-    is_coordinator: bool,
     nats: Option<Arc<dyn Transport>>,
-    coordinator_at: Option<String>,
 ) -> Result<Control, StartError> {
     let view = Arc::clone(&live.view);
     let known = Arc::clone(&view);
-    let own = Member::router(router);
-    let transport = Arc::new(HttpTransport::new(move |endpoint| match endpoint.strip_prefix("function-manager-") {
-        Some(shard) => known.address(&ShardId::new(shard)).map(|address| address.to_string()),
-        None => coordinator_at.clone().filter(|_| endpoint == COORDINATOR),
-    }));
+    let own = Member::router(&config.router);
+    let coordinator_at = config.coordinator_at.clone();
+    let access = config.access.to_others().open().map_err(|error| StartError::Control(error.to_string()))?;
+    let transport =
+        Arc::new(HttpTransport::new(access, move |endpoint| match endpoint.strip_prefix("function-manager-") {
+            Some(shard) => known.address(&ShardId::new(shard)).map(|address| address.to_string()),
+            None => coordinator_at.clone().filter(|_| endpoint == COORDINATOR),
+        }));
     let way: Arc<dyn Transport> = nats.unwrap_or_else(|| Arc::clone(&transport) as Arc<dyn Transport>);
     let settings = Settings::default();
-    let plane = if is_coordinator {
+    let plane = if config.is_coordinator() {
         let parts = ControlParts {
             settings,
             transport: Arc::clone(&way),

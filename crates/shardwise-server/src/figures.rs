@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use shardwise_features::Answer;
-use shardwise_types::{DecidedBy, ErrorClass, FallbackReason, NoEligibleShard, Response};
+use shardwise_types::{DecidedBy, ErrorClass, FallbackReason, NoEligibleShard, Response, Timestamp};
+
+use crate::agreement::Agreement;
 
 /// Reasons of a decision, none included.
 const REASONS: usize = FallbackReason::ALL.len() + 1;
@@ -61,7 +63,9 @@ pub(crate) struct Figures {
     local: AtomicU64,
     duplicates: AtomicU64,
     unmatched: AtomicU64,
+    late: AtomicU64,
     shadow_agreed: AtomicU64,
+    pub(crate) agreement: Agreement,
     splits_without_shard: AtomicU64,
     /// By error, none first.
     outcomes: [AtomicU64; ErrorClass::ALL.len() + 1],
@@ -86,7 +90,9 @@ impl Default for Figures {
             local: AtomicU64::new(0),
             duplicates: AtomicU64::new(0),
             unmatched: AtomicU64::new(0),
+            late: AtomicU64::new(0),
             shadow_agreed: AtomicU64::new(0),
+            agreement: Agreement::default(),
             splits_without_shard: AtomicU64::new(0),
             outcomes: std::array::from_fn(|_| AtomicU64::new(0)),
             foretold: AtomicU64::new(0),
@@ -123,8 +129,14 @@ impl Figures {
         self.unmatched.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn shadow_agree(&self) {
-        self.shadow_agreed.fetch_add(1, Relaxed);
+    pub(crate) fn late(&self) {
+        self.late.fetch_add(1, Relaxed);
+    }
+
+    /// Counts what a challenger says of a decision at `now`.
+    pub(crate) fn shadow_said(&self, agrees: bool, now: Timestamp) {
+        self.shadow_agreed.fetch_add(u64::from(agrees), Relaxed);
+        self.agreement.count(agrees, now);
     }
 
     pub(crate) fn split_without_shard(&self) {
@@ -204,6 +216,10 @@ impl Figures {
 
     pub(crate) fn unmatched_outcomes(&self) -> u64 {
         self.unmatched.load(Relaxed)
+    }
+
+    pub(crate) fn late_outcomes(&self) -> u64 {
+        self.late.load(Relaxed)
     }
 
     pub(crate) fn shadow_agreed(&self) -> u64 {

@@ -8,7 +8,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use shardwise_types::HistoryRecord;
+use serde::Serialize;
+use shardwise_types::{HistoryRecord, OutcomeRecord, ReportRecord};
 
 use crate::files::sync_folder;
 
@@ -33,9 +34,22 @@ impl Default for JournalLimits {
     }
 }
 
+/// What came too late for the router to learn from it. It is kept under a name of its own, which no history takes: played again
+/// from there, it would have happened to the router.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "table", rename_all = "snake_case")]
+pub enum LateRecord {
+    /// A report that is older than one that came before it.
+    LateReport(Box<ReportRecord>),
+    /// The outcome of a decision that was no longer waited for.
+    LateOutcome(OutcomeRecord),
+}
+
 /// What an earlier process left behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Recovered {
+    /// Whether there are files of any, closed ones included.
+    pub has_predecessor: bool,
     /// Files that it had not closed.
     pub files: u64,
     /// Bytes of lines that were cut short, and are cut off.
@@ -74,7 +88,7 @@ impl Journal {
     /// The folder cannot be made, read or written.
     pub fn open(dir: &Path, boot: &str, limits: JournalLimits) -> io::Result<(Self, Recovered)> {
         fs::create_dir_all(dir)?;
-        let mut recovered = Recovered::default();
+        let mut recovered = Recovered { has_predecessor: has_files(dir)?, ..Recovered::default() };
         for path in left_open(dir)? {
             close_left_over(&path, &mut recovered)?;
         }
@@ -114,9 +128,18 @@ impl Journal {
 
     /// Adds a record to what waits. Look for [room](Self::has_room) first.
     pub fn add(&mut self, record: &HistoryRecord) {
-        serde_json::to_writer(&mut self.waiting, record).expect("memory takes what is written, and a record is JSON");
-        self.waiting.push(b'\n');
+        self.add_line(record);
         self.waiting_decisions += u64::from(matches!(record, HistoryRecord::Decision(_)));
+    }
+
+    /// Adds what came too late. Look for [room](Self::has_room) first.
+    pub fn add_late(&mut self, record: &LateRecord) {
+        self.add_line(record);
+    }
+
+    fn add_line(&mut self, line: &impl Serialize) {
+        serde_json::to_writer(&mut self.waiting, line).expect("memory takes what is written, and a record is JSON");
+        self.waiting.push(b'\n');
     }
 
     /// Writes what waits; from then on it survives this process.
@@ -187,6 +210,16 @@ impl Journal {
         self.completed = self.decisions;
         sync_folder(&self.dir)
     }
+}
+
+/// Whether there are files of a journal, complete or not.
+fn has_files(dir: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(dir)? {
+        if entry?.file_name().to_string_lossy().contains(".ndjson") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The files of earlier processes that are still open.

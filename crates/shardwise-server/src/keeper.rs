@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use shardwise_types::HistoryRecord;
+use shardwise_types::{HistoryRecord, ReportRecord};
 
 use crate::clock::instant;
-use crate::journal::Journal;
+use crate::journal::{Journal, LateRecord};
 use crate::live::Live;
 
 /// Time between two writes.
@@ -58,9 +58,35 @@ impl Keeping {
     }
 }
 
-/// A record that somebody waits for.
+/// What becomes a line of the journal.
+pub(crate) enum Line {
+    Record(HistoryRecord),
+    Late(LateRecord),
+}
+
+impl From<ReportRecord> for Line {
+    fn from(record: ReportRecord) -> Self {
+        Self::Record(HistoryRecord::Report(Box::new(record)))
+    }
+}
+
+impl Line {
+    /// A report that came too late.
+    pub(crate) fn late(record: ReportRecord) -> Self {
+        Self::Late(LateRecord::LateReport(Box::new(record)))
+    }
+
+    fn add_to(&self, journal: &mut Journal) {
+        match self {
+            Self::Record(record) => journal.add(record),
+            Self::Late(record) => journal.add_late(record),
+        }
+    }
+}
+
+/// A line that somebody waits for.
 struct Durable {
-    record: HistoryRecord,
+    line: Line,
     done: SyncSender<Result<(), String>>,
 }
 
@@ -69,14 +95,14 @@ struct Durable {
 pub(crate) struct Keep(SyncSender<Durable>);
 
 impl Keep {
-    /// Returns when the record survives the machine; it blocks.
+    /// Returns when the line survives the machine; it blocks.
     ///
     /// # Errors
     /// The disk does not take it, or the server ends: it is not kept.
-    pub(crate) fn durably(&self, record: HistoryRecord) -> Result<(), String> {
+    pub(crate) fn durably(&self, line: Line) -> Result<(), String> {
         let ended = |_| "the server is about to end".to_owned();
         let (done, result) = sync_channel(1);
-        self.0.send(Durable { record, done }).map_err(|_| ended(()))?;
+        self.0.send(Durable { line, done }).map_err(|_| ended(()))?;
         result.recv().map_err(|_| ended(()))?
     }
 }
@@ -161,11 +187,15 @@ impl Work {
             while self.journal.has_room() && self.live.log.drain(1, |record| self.journal.add(record)) == 1 {
                 taken += 1;
             }
+            while self.journal.has_room()
+                && let Some(outcome) = self.live.late.take()
+            {
+                self.journal.add_late(&LateRecord::LateOutcome(outcome));
+                taken += 1;
+            }
             if let Some(shadow) = self.live.shadow.as_deref().filter(|_| self.journal.has_room()) {
                 taken += shadow.score(SHADOWS_PER_WRITE, |said| {
-                    if said.agrees {
-                        self.live.figures.shadow_agree();
-                    }
+                    self.live.figures.shadow_said(said.agrees, self.live.clock.now());
                     self.journal.add(&HistoryRecord::Shadow(Box::new(said)));
                 });
             }
@@ -185,7 +215,7 @@ impl Work {
         // Behind lines that the disk does not take nothing is promised.
         let mut kept = self.journal.flush();
         if kept.is_ok() {
-            batch.iter().for_each(|durable| self.journal.add(&durable.record));
+            batch.iter().for_each(|durable| durable.line.add_to(&mut self.journal));
             kept = self.journal.flush().inspect_err(|_| self.journal.give_up_waiting());
         }
         let kept = kept.and_then(|()| self.journal.sync());

@@ -11,7 +11,7 @@ use shardwise_inference::{DecisionLog, LoggedDecision, LoggedOutcome, Shadow};
 use shardwise_monitor::{FleetView, Ingested};
 use shardwise_policies::{Decision, Observed, Rules, eligible};
 use shardwise_types::{
-    DecidedBy, ErrorClass, FallbackReason, FleetSnapshot, InvalidInput, MarketSnapshot, NoEligibleShard,
+    DecidedBy, ErrorClass, FallbackReason, FleetSnapshot, InvalidInput, MarketSnapshot, NoEligibleShard, OutcomeRecord,
     PlacementRequest, Response, ShardId, ShardPrediction, Timestamp, combine_keys, key_of, unit_of,
 };
 
@@ -19,6 +19,7 @@ use crate::accepted::Accepted;
 use crate::clock::Clock;
 use crate::decider::{Decided, Decider};
 use crate::figures::Figures;
+use crate::late::LateOutcomes;
 use crate::pending::{Claim, Pending, Waiting};
 use crate::recent::Recent;
 
@@ -36,6 +37,7 @@ pub(crate) struct Live {
     pub(crate) was_told_warm: AtomicBool,
     pub(crate) log: DecisionLog,
     pub(crate) pending: Pending,
+    pub(crate) late: LateOutcomes,
     /// Held while something happens to the router's state, from the moment that it is known until it has happened: the history
     /// tells of it in that order, and whoever plays it again comes to the same features, bit for bit.
     pub(crate) order: Mutex<()>,
@@ -63,6 +65,12 @@ impl Ids {
     fn decision(&self) -> u64 {
         // A history holds them in 63 bits.
         self.first.wrapping_add(self.decisions.fetch_add(1, Relaxed)) & (u64::MAX >> 1)
+    }
+
+    /// Whether a decision is one of this process.
+    fn has_given(&self, decision_id: u64) -> bool {
+        let nth = decision_id.wrapping_sub(self.first) & (u64::MAX >> 1);
+        nth < self.decisions.load(Relaxed)
     }
 
     pub(crate) fn sequence(&self) -> u64 {
@@ -157,7 +165,9 @@ impl Outcome {
 pub(crate) enum Settled {
     /// Learned and logged.
     Taken,
-    /// Logged only: this process does not know the decision, an earlier one may.
+    /// Kept only: the decision was given up, or never remembered, and nothing is learned.
+    Late,
+    /// Logged only: an earlier process, or another router, made the decision.
     Unmatched,
     /// It came before; nothing was done.
     Duplicate,
@@ -288,6 +298,16 @@ impl Live {
             Claim::Settled => {
                 self.figures.duplicate();
                 Ok(Settled::Duplicate)
+            }
+            Claim::Unknown if self.ids.has_given(decision_id) => {
+                let router = self.log.router().clone();
+                let outcome = OutcomeRecord { decision_id, sequence, event_at, known_at, router, response };
+                let is_taken = self.late.add(outcome);
+                if is_taken {
+                    self.pending.settle_late(decision_id);
+                    self.figures.late();
+                }
+                Ok(if is_taken { Settled::Late } else { Settled::NoRoom })
             }
             Claim::Unknown => {
                 let is_taken = self.log.record_outcome(&logged);

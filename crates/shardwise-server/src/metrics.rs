@@ -163,7 +163,9 @@ impl Figures {
         let duplicates = live.figures.duplicates();
         count(encoder, "outcomes_duplicate", "Outcomes that came before and were left out", duplicates)?;
         let unmatched = live.figures.unmatched_outcomes();
-        count(encoder, "outcomes_unmatched", "Outcomes of decisions that this process does not know", unmatched)?;
+        count(encoder, "outcomes_unmatched", "Outcomes of decisions that another process made", unmatched)?;
+        let help = "Outcomes that came when their decision was given up or forgotten, of which nothing was learned";
+        count(encoder, "outcomes_late", help, live.figures.late_outcomes())?;
         let help = "Decisions whose outcome did not come in time";
         count(encoder, "outcomes_missing", help, live.pending.given_up())?;
         let help = "Decisions that were not remembered because too many waited for their outcomes";
@@ -239,6 +241,9 @@ impl Figures {
                 "Decisions that it would have made alike",
                 live.figures.shadow_agreed(),
             )?;
+            let help = "Share of the last decisions that it would have made alike";
+            let shares = live.figures.agreement.shares(live.clock.now());
+            gauges(encoder, "shadow_agreement_ratio", help, None, Some("window"), shares)?;
         }
         Ok(())
     }

@@ -81,6 +81,11 @@ impl Pending {
         if part.settled.iter().any(|settled| settled.contains(&id)) { Claim::Settled } else { Claim::Unknown }
     }
 
+    /// Notes that the outcome of a decision came that does not wait any more; the next one is a duplicate.
+    pub(crate) fn settle_late(&self, id: u64) {
+        self.part(id).settled[0].insert(id);
+    }
+
     /// Puts back what was claimed and could not be kept, so that it can be claimed again.
     pub(crate) fn put_back(&self, id: u64, waiting: Box<Waiting>) {
         let mut part = self.part(id);

@@ -11,34 +11,32 @@ use arc_swap::ArcSwap;
 use serde::Serialize;
 use shardwise_control::Transport;
 use shardwise_features::RouterState;
-use shardwise_inference::{
-    DecisionLog, LogConfig, ModelSlot, Placer, PlacerConfig, Shadow, ShadowConfig, WatchConfig, Watcher,
-};
-use shardwise_models::{Registry, RegistryError};
-use shardwise_monitor::{BusError, FleetImage, FleetView, FleetViewConfig};
+use shardwise_inference::{Budget, DecisionLog, Guards, LogConfig, Placer, PlacerConfig, Shadow, ShadowConfig};
+use shardwise_models::RegistryError;
+use shardwise_monitor::{BusError, FleetImage};
 use shardwise_policies::{Runtime, Strategies, by_name};
-use shardwise_types::{
-    FleetSnapshot, HistoryRecord, InvalidInput, MarketSnapshot, ReportRecord, RouterId, ShardSnapshot, Timestamp,
-    key_of,
-};
+use shardwise_types::{MarketSnapshot, RouterId, key_of};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::accepted::Accepted;
 use crate::bus;
-use crate::clock::Clock;
+use crate::clock::{Clock, monotonic_ns};
 use crate::config::{Address, ConfigError, ServeConfig};
 use crate::control;
 use crate::decider::{Decider, PLACER};
 use crate::figures::Figures;
+use crate::first_view::first_view;
 use crate::http::{self, App, Listener, Pressure, Token};
 use crate::journal::{Journal, JournalLimits, Recovered};
 use crate::keeper::{self, Keeper, Keeping};
+use crate::late::LateOutcomes;
 use crate::live::{Ids, Live};
 use crate::memory;
 use crate::model_log::ModelLog;
 use crate::pending::Pending;
 use crate::recent::Recent;
+use crate::registry::follow;
 
 /// Records that may wait for the journal.
 const LOG_CAPACITY: usize = 65_536;
@@ -56,7 +54,7 @@ pub enum StartError {
     /// The configuration, or a file that it names.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The registry is not there.
+    /// The model has a name that no registry can have.
     #[error("{0}")]
     Registry(#[from] RegistryError),
     /// What is kept of configuration changes.
@@ -75,7 +73,7 @@ pub enum StartError {
     },
 }
 
-fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
+pub(crate) fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
     let what = what.into();
     move |error| StartError::System { what, error }
 }
@@ -212,9 +210,7 @@ async fn reach_out(app: &Arc<App>, ended: &watch::Receiver<bool>) -> Result<Opti
     let way =
         bus.as_ref().map(|bus| Arc::new(shardwise_control::Nats::new(bus.client().clone())) as Arc<dyn Transport>);
     let folder = config.data.join("control");
-    let coordinator_at = config.coordinator_at.clone();
-    let control =
-        control::start(&app.live, &config.router, &folder, config.is_coordinator(), way, coordinator_at).await?;
+    let control = control::start(&app.live, config, &folder, way).await?;
     // It is started once.
     _ = app.control.set(control);
     Ok(bus.map(|bus| {
@@ -230,7 +226,14 @@ async fn bind(field: &str, address: &str) -> Result<Listener, StartError> {
 
 /// Writes what is left, and what is to be remembered.
 async fn finish(app: &Arc<App>, keeper: Keeper, memory: &Path) -> Result<Summary, StartError> {
-    let stopped = tokio::task::spawn_blocking(|| keeper.stop()).await.ok().flatten();
+    #[cfg(feature = "otel")]
+    let traced = Arc::clone(app);
+    let stopped = tokio::task::spawn_blocking(move || {
+        #[cfg(feature = "otel")]
+        traced.traces.as_ref().inspect(|traces| traces.finish());
+        keeper.stop()
+    });
+    let stopped = stopped.await.ok().flatten();
     let is_whole = stopped.as_ref().is_some_and(|(_, is_whole)| *is_whole);
     let counted = if is_whole { app.live.accepted.clear() } else { Ok(()) };
     if let Err(error) = counted.and_then(|()| memory::save(memory, &app.live)) {
@@ -261,20 +264,23 @@ fn make(config: ServeConfig) -> Result<Made, StartError> {
         Accepted::open(&counts).map_err(system(format!("cannot open {}", counts.display())))?;
     let memory = data.join("memory.json");
     let restored = memory::restore(&memory, now);
-    // What was remembered is in no journal: features that stand on it could not be made again, and would look like skew.
-    let log_share = if restored.is_some() { 0.0 } else { config.log_share };
+    // A history that goes on from an earlier process knows other things than this one remembers: features could not be made
+    // again from it, and would look like skew.
+    let has_past = restored.is_some() || recovered.has_predecessor;
+    let log_share = if has_past { 0.0 } else { config.log_share };
     let (router, image) = restored.unwrap_or_else(|| (RouterState::new(), FleetImage::default()));
-    let (view, stand_ins) = view(&config, image, now)?;
+    let (view, stand_ins) = first_view(&config, image, now)?;
     // What is decided on them must be found in the history.
     stand_ins.iter().for_each(|record| journal.add(record));
     let (decider, placer) = decider(&config)?;
     let network = serde_json::to_vec_pretty(&view.snapshot().network).expect("a network is plain data");
     crate::files::replace(&folder.join("topology.json"), &network)
         .map_err(system(format!("cannot write into {}", folder.display())))?;
-    let token =
-        config.access.token_file.as_deref().map(|path| {
-            Token::read(path).map_err(|error| ConfigError::new(path.display().to_string(), error.to_string()))
-        });
+    let token = config
+        .access
+        .token_file
+        .as_deref()
+        .map(|path| Token::read(path).map_err(|error| ConfigError::new(path.display().to_string(), error.problem)));
     let shadow = config.challenger.is_some().then(|| {
         Arc::new(Shadow::new(ShadowConfig { capacity: SHADOW_CAPACITY, share: 1.0, placer: PlacerConfig::default() }))
     });
@@ -294,6 +300,7 @@ fn make(config: ServeConfig) -> Result<Made, StartError> {
         was_told_warm: AtomicBool::new(false),
         log,
         pending: Pending::new(config.limits.pending),
+        late: LateOutcomes::default(),
         order: Mutex::new(()),
         ids: Ids::of(&config.router, now),
         accepted,
@@ -308,6 +315,8 @@ fn make(config: ServeConfig) -> Result<Made, StartError> {
         models: ModelLog::default(),
         control: OnceLock::new(),
         moments: watch::Sender::new(String::new()),
+        #[cfg(feature = "otel")]
+        traces: traces(&config)?,
         is_draining: AtomicBool::new(false),
         lost_before: answered.saturating_sub(completed + recovered.decisions),
         keeping: Arc::new(Keeping::default()),
@@ -316,6 +325,13 @@ fn make(config: ServeConfig) -> Result<Made, StartError> {
         config,
     });
     Ok(Made { app, journal, records, recovered, placer, memory, lock })
+}
+
+#[cfg(feature = "otel")]
+fn traces(config: &ServeConfig) -> Result<Option<crate::traces::Traces>, StartError> {
+    let start = |endpoint: &String| crate::traces::Traces::start(endpoint, config.traces.share, &config.router);
+    let started = config.traces.endpoint.as_ref().map(start).transpose();
+    started.map_err(|problem| ConfigError::new("traces.endpoint", problem).into())
 }
 
 /// Keeps other routers out of the folder: they would take each other's journals for those of dead ones.
@@ -332,41 +348,6 @@ fn locked(data: &Path) -> Result<File, StartError> {
     Ok(lock)
 }
 
-/// The fleet as it was remembered, or as the file says, until the shards themselves report.
-fn view(
-    config: &ServeConfig,
-    image: FleetImage,
-    now: Timestamp,
-) -> Result<(FleetView, Vec<HistoryRecord>), StartError> {
-    let path = &config.fleet;
-    let wrong = |problem: String| ConfigError::new(path.display().to_string(), problem);
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot read the fleet: {error}")))?;
-    let fleet = FleetSnapshot::from_json(&text).map_err(|error| wrong(error.to_string()))?;
-    let settings = FleetViewConfig {
-        stale_after_ms: config.stale_after_ms.max(FleetViewConfig::default().report_period_ms),
-        ..FleetViewConfig::default()
-    };
-    let is_new = image == FleetImage::default();
-    let view = FleetView::restore(image, settings, fleet.network, fleet.router_region)
-        .map_err(|error: InvalidInput| wrong(error.to_string()))?;
-    let shards = if is_new { fleet.shards } else { Vec::new() };
-    let stand_ins = shards.into_iter().filter_map(|shard| stand_in(&view, shard, now)).collect();
-    Ok((view, stand_ins))
-}
-
-/// Until a shard reports, what the file says of it is taken for a report of now.
-fn stand_in(view: &FleetView, shard: ShardSnapshot, now: Timestamp) -> Option<HistoryRecord> {
-    let ShardSnapshot { id, shape, report } = shard;
-    let Some(mut report) = report else {
-        tracing::info!(shard = id.as_str(), "the fleet file has no report of it; it is known when it reports");
-        return None;
-    };
-    (report.event_at, report.known_at) = (now, now);
-    let record = ReportRecord { sequence: 0, shard: id, shape, report };
-    view.recover(&record);
-    Some(HistoryRecord::Report(Box::new(record)))
-}
-
 fn decider(config: &ServeConfig) -> Result<(Decider, Option<Arc<Placer>>), StartError> {
     if config.policy != PLACER {
         let policy = by_name(&config.policy, Runtime::default())
@@ -376,40 +357,14 @@ fn decider(config: &ServeConfig) -> Result<(Decider, Option<Arc<Placer>>), Start
     let strategies = Strategies::new(config.strategies.clone())
         .map_err(|error| ConfigError::new(format!("strategies.{}", error.field), error.problem))?;
     let seed = key_of(&config.router);
+    let model_us = config.limits.model_us;
+    let budget = (model_us > 0.0).then_some(Budget { model_us, clock_ns: monotonic_ns });
+    let guards = Guards { budget, ..Guards::default() };
     let placer = Placer::without_model()
-        .with_config(PlacerConfig { seed, ..PlacerConfig::default() })
+        .with_config(PlacerConfig { seed, guards, ..PlacerConfig::default() })
         .with_strategies(strategies);
     let placer = Arc::new(placer);
     Ok((Decider::Placer(Arc::clone(&placer)), Some(placer)))
-}
-
-/// Follows the aliases; one that names nothing yet is looked for until it does.
-fn follow(app: &Arc<App>, placer: Option<Arc<Placer>>) -> Result<Vec<Watcher>, StartError> {
-    let config = &app.config;
-    let Some(models) = &config.models else { return Ok(Vec::new()) };
-    let registry = Registry::open(models, &config.name)?;
-    let mut watchers = Vec::new();
-    if let Some(placer) = placer {
-        watchers.push(watcher(app, placer, &registry, &config.alias, true)?);
-    }
-    if let (Some(alias), Some(shadow)) = (&config.challenger, &app.live.shadow) {
-        watchers.push(watcher(app, Arc::clone(shadow), &registry, alias, false)?);
-    }
-    Ok(watchers)
-}
-
-fn watcher(
-    app: &Arc<App>,
-    slot: Arc<impl ModelSlot + 'static>,
-    registry: &Registry,
-    alias: &str,
-    serves: bool,
-) -> Result<Watcher, StartError> {
-    let watched = WatchConfig { every: Duration::from_secs_f64(app.config.watch_s), ..WatchConfig::of(alias) };
-    let (app, name) = (Arc::clone(app), alias.to_owned());
-    let on_event = move |event| app.models.note(app.live.clock.now(), &name, serves, &event);
-    Watcher::start(slot, registry.clone(), watched, on_event)
-        .map_err(system(format!("the thread that follows '{alias}' cannot be started")))
 }
 
 /// What is done every second beside the requests, until it is aborted.
@@ -433,3 +388,7 @@ async fn attend(app: Arc<App>, memory: PathBuf) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "sidecar/tests.rs"]
+mod tests;

@@ -3,6 +3,26 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use shardwise_client::AccessFiles;
+
+/// What routers ask of their clients.
+#[derive(Args)]
+pub(crate) struct AccessArguments {
+    /// File whose first line is the bearer token of the router; that of SHARDWISE_TOKEN_FILE when left out.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Certificate in PEM of the authority to trust where the router is https://…; that of SHARDWISE_CA_FILE when left out.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+}
+
+impl AccessArguments {
+    /// The files, those of the environment where the command line names none.
+    pub(crate) fn files(&self) -> AccessFiles {
+        let named = AccessFiles { token_file: self.token_file.clone(), ca_file: self.ca_file.clone() };
+        named.or_of(|variable| std::env::var_os(variable))
+    }
+}
 
 #[derive(Args)]
 pub(crate) struct ServeArguments {
@@ -114,9 +134,11 @@ pub(crate) struct ShardArguments {
     /// Seed of what fails by chance.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-    /// Router to which reports are posted, as http://host:port; may be given several times.
+    /// Router to which reports are posted, as http://host:port or https://host:port; may be given several times.
     #[arg(long, value_name = "URL")]
     pub(crate) report_to: Vec<String>,
+    #[command(flatten)]
+    pub(crate) access: AccessArguments,
     /// NATS server on which reports are published.
     #[arg(long, value_name = "URL")]
     pub(crate) nats: Option<String>,
@@ -152,9 +174,11 @@ pub(crate) struct FleetUpArguments {
     /// The first shard's port, the others follow; free ones when left out.
     #[arg(long)]
     pub(crate) first_port: Option<u16>,
-    /// Router to which reports are posted, as http://host:port; may be given several times.
+    /// Router to which reports are posted, as http://host:port or https://host:port; may be given several times.
     #[arg(long, value_name = "URL")]
     pub(crate) report_to: Vec<String>,
+    #[command(flatten)]
+    pub(crate) access: AccessArguments,
     /// NATS server on which reports are published.
     #[arg(long, value_name = "URL")]
     pub(crate) nats: Option<String>,
@@ -172,9 +196,8 @@ pub(crate) struct ChangeArguments {
     /// The sidecar that coordinates the fleet, or its admin address.
     #[arg(long, default_value = "http://127.0.0.1:7070", value_name = "URL")]
     pub(crate) server: String,
-    /// File with the bearer token of the server.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) access: AccessArguments,
     /// Who wants it; the user of this shell when left out.
     #[arg(long)]
     pub(crate) author: Option<String>,
@@ -238,9 +261,8 @@ pub(crate) struct ConfigHistoryArguments {
     /// The sidecar that coordinates the fleet, or its admin address.
     #[arg(long, default_value = "http://127.0.0.1:7070", value_name = "URL")]
     pub(crate) server: String,
-    /// File with the bearer token of the server.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) access: AccessArguments,
 }
 
 #[derive(Args)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use shardwise_simulator::LoadScenario;
 
+use super::live::AccessArguments;
 use crate::lists::{Decimals, Numbers, Words};
 
 #[derive(Args)]
@@ -12,10 +13,12 @@ pub(crate) struct LoadtestArguments {
     /// What to play: market_volatility, arbitrage_surge, whale_activity or protocol_launch.
     #[arg(long, value_parser = LoadScenario::parse)]
     pub(crate) scenario: LoadScenario,
-    /// `sim`, which measures whole requests; or a server as http://host:port, of which the decisions are measured; or routers as
+    /// `sim`, which measures whole requests; or a server as http://host:port (or https), of which the decisions are measured; or routers as
     /// name=http://host:port,name=…, which take turns in placing the same requests on the same real shards.
     #[arg(long, default_value = "sim")]
     pub(crate) target: String,
+    #[command(flatten)]
+    pub(crate) access: AccessArguments,
     /// Of routers: how long each takes its turn, in seconds.
     #[arg(long, default_value_t = 15.0, value_name = "SECONDS")]
     pub(crate) block: f64,

@@ -1,14 +1,13 @@
 //! `shardwise config`: changes of splits and limits, asked of the router that coordinates the fleet.
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use miette::{IntoDiagnostic, miette};
 use serde_json::{Value, json};
+use shardwise_client::AccessFiles;
 use shardwise_control::commands::{Changed, Changes};
 
-use super::files;
 use crate::arguments::{ChangeArguments, ConfigCommand};
 use crate::output;
 
@@ -20,7 +19,7 @@ const WITHDRAWN: u8 = 3;
 pub(crate) fn run(command: &ConfigCommand, json: bool) -> miette::Result<ExitCode> {
     match command {
         ConfigCommand::History(options) => {
-            let asked = ask(&options.server, options.token_file.as_deref(), "history", None)?;
+            let asked = ask(&options.server, &options.access.files(), "history", None)?;
             let changes: Changes = serde_json::from_value(asked.1).into_diagnostic()?;
             told(&changes, &changes.table(), json).map(|()| ExitCode::SUCCESS)
         }
@@ -51,7 +50,7 @@ fn who(change: &ChangeArguments) -> Value {
 }
 
 fn change(options: &ChangeArguments, what: &str, body: &Value, json: bool) -> miette::Result<ExitCode> {
-    let (withdrawn, entry) = ask(&options.server, options.token_file.as_deref(), what, Some(body))?;
+    let (withdrawn, entry) = ask(&options.server, &options.access.files(), what, Some(body))?;
     let changed: Changed = serde_json::from_value(entry).into_diagnostic()?;
     told(&changed, &changed.table(), json)?;
     Ok(if withdrawn { ExitCode::from(WITHDRAWN) } else { ExitCode::SUCCESS })
@@ -66,30 +65,17 @@ fn told(value: &impl serde::Serialize, table: &str, json: bool) -> miette::Resul
 }
 
 /// Whether the change was withdrawn, and the server's answer.
-fn ask(server: &str, token: Option<&Path>, what: &str, body: Option<&Value>) -> miette::Result<(bool, Value)> {
+fn ask(server: &str, access: &AccessFiles, what: &str, body: Option<&Value>) -> miette::Result<(bool, Value)> {
     let url = format!("{}/v1/config/{what}", server.trim_end_matches('/'));
     let config = ureq::Agent::config_builder().proxy(None).http_status_as_error(false);
-    let agent = config.timeout_global(Some(PATIENCE)).build().new_agent();
-    let bearer =
-        token.map(files::read).transpose()?.map(|text| format!("Bearer {}", text.lines().next().unwrap_or("")));
+    let access = access.open().into_diagnostic()?;
+    let agent = access.agent(config.timeout_global(Some(PATIENCE)).build());
     let unreachable = |error: ureq::Error| {
         miette!(help = "name the sidecar that coordinates the fleet with --server", "{url} does not answer: {error}")
     };
     let mut response = match body {
-        Some(body) => {
-            let mut request = agent.post(&url).content_type("application/json");
-            if let Some(bearer) = bearer {
-                request = request.header("authorization", bearer);
-            }
-            request.send(body.to_string())
-        }
-        None => {
-            let mut request = agent.get(&url);
-            if let Some(bearer) = bearer {
-                request = request.header("authorization", bearer);
-            }
-            request.call()
-        }
+        Some(body) => access.sign(agent.post(&url)).content_type("application/json").send(body.to_string()),
+        None => access.sign(agent.get(&url)).call(),
     }
     .map_err(unreachable)?;
     let text = response.body_mut().read_to_string().map_err(unreachable)?;

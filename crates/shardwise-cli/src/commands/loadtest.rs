@@ -118,7 +118,11 @@ fn drive(options: &LoadtestArguments, arrivals: &[Arrival]) -> miette::Result<Ve
         _ => 0.0,
     };
     let stage = Stage::start(format!("sending {} events to {} over {seconds:.0} s", arrivals.len(), options.target));
-    let http = HttpOptions { concurrency: options.concurrency, timeout_ms: options.timeout_ms };
+    let http = HttpOptions {
+        concurrency: options.concurrency,
+        timeout_ms: options.timeout_ms,
+        access: options.access.files(),
+    };
     let samples = drive_http(&options.target, arrivals, &http, output::interrupt_flag()).into_diagnostic()?;
     stage.done("every event has its answer");
     Ok(samples)

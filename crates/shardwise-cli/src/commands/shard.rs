@@ -52,6 +52,9 @@ fn options(arguments: &ShardArguments) -> miette::Result<ShardOptions> {
     options.nats = arguments.nats.clone().or(options.nats);
     options.state = arguments.state.clone().or(options.state);
     options.report_to.extend(arguments.report_to.iter().cloned());
+    let access = arguments.access.files();
+    options.token_file = access.token_file.or(options.token_file);
+    options.ca_file = access.ca_file.or(options.ca_file);
     for fault in &arguments.fault {
         options.faults.push(fault.parse().into_diagnostic()?);
     }
@@ -69,6 +72,7 @@ pub(crate) fn fleet_up(arguments: &FleetUpArguments, json: bool) -> miette::Resu
         seed: arguments.seed,
         first_port: arguments.first_port,
         report_to: arguments.report_to.clone(),
+        access: arguments.access.files(),
         nats: arguments.nats.clone(),
         ..FleetOptions::default()
     };

@@ -93,6 +93,11 @@ fn topology(journal: &Path) -> Result<Network, DatasetError> {
     serde_json::from_str(&text).map_err(|error| super::source::bad(&path, error))
 }
 
+/// How lines begin of what came too late for the router to learn from it, and why they are refused.
+const LATE: &[u8] = br#"{"table":"late_"#;
+const CAME_LATE: &str = "came too late for the router to learn from it";
+const NOT_LEARNED: &str = "played again, it would have happened to the router";
+
 /// Why a line is refused whose decision is nowhere, in general and in particular.
 const ORPHAN: &str = "speaks of a decision that is not there";
 const LOST: &str = "the decision was lost with the process that made it, or is in a journal that was not named";
@@ -173,6 +178,9 @@ impl Run {
                 RefusedRow { source: input.clone(), row, reason: reason.to_owned(), detail, text }
             };
             match serde_json::from_slice::<HistoryRecord>(&line) {
+                Err(_) if line.starts_with(LATE) => {
+                    self.quarantine.add(refused((CAME_LATE, NOT_LEARNED.to_owned())))?
+                }
                 Err(error) => self.quarantine.add(refused(("is no record", error.to_string())))?,
                 Ok(record) => match self.seen.take(&record) {
                     Taken::Again => {}
@@ -305,12 +313,15 @@ mod tests {
         assert!(orphans > 0);
         all.remove(lost);
         all.push("no JSON\n".to_owned());
+        let late = records.iter().find(|record| matches!(record, HistoryRecord::Report(_))).unwrap();
+        all.push(lines(std::slice::from_ref(late))[0].replacen("\"report\"", "\"late_report\"", 1));
         journal(&dir, "1-000000.ndjson", &all);
         let report = run(std::slice::from_ref(&dir), &out, 0.5).unwrap();
         let counted: Vec<_> = report.reasons.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
-        assert_eq!(counted, [("is no record", 1), ("speaks of a decision that is not there", orphans)]);
+        let expected = [(CAME_LATE, 1), ("is no record", 1), ("speaks of a decision that is not there", orphans)];
+        assert_eq!(counted, expected);
         let quarantine = std::fs::read_to_string(report.quarantine.unwrap()).unwrap();
-        assert_eq!(quarantine.lines().count() as u64, orphans + 1);
+        assert_eq!(quarantine.lines().count() as u64, orphans + 2);
         let refused = run(&[dir], &folder.path().join("other"), 0.0).unwrap();
         assert!(refused.too_many_refused && refused.out.is_none());
     }

@@ -9,14 +9,15 @@ use rand::seq::SliceRandom;
 use shardwise_simulator::Arrival;
 use shardwise_types::PlacementRequest;
 
+use super::client::rest_of;
 use super::{HttpOptions, LoadDriverError};
 
-/// A router to compare; written as `name=http://host:port`.
+/// A router to compare; written as `name=http://host:port`, or with `https`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arm {
     /// Its name in the results.
     pub name: String,
-    /// Its address, as `http://host:port`.
+    /// Its address, as `http://host:port` or `https://host:port`.
     pub router: String,
 }
 
@@ -25,7 +26,7 @@ impl FromStr for Arm {
 
     fn from_str(text: &str) -> Result<Self, LoadDriverError> {
         match text.split_once('=') {
-            Some((name, router)) if !name.is_empty() && router.starts_with("http://") => {
+            Some((name, router)) if !name.is_empty() && rest_of(router).is_some() => {
                 Ok(Self { name: name.to_owned(), router: router.trim_end_matches('/').to_owned() })
             }
             _ => Err(LoadDriverError::Plan(format!("target '{text}' is none; write it as name=http://host:port"))),

@@ -1,23 +1,33 @@
-//! Plain HTTP from many threads, with one pool of connections.
+//! HTTP from many threads, with one pool of connections.
 
 use std::net::{TcpStream, ToSocketAddrs};
-use std::time::Duration;
 
-use super::LoadDriverError;
+use shardwise_client::Access;
+
+use super::{HttpOptions, LoadDriverError};
 
 /// Where servers take requests to place.
 pub(super) const PREDICT: &str = "/v1/predict-optimal-shard";
 
 /// Fails when nobody listens at the address, before anything is measured.
-pub(super) fn reach(target: &str, timeout: Duration) -> Result<(), LoadDriverError> {
+pub(super) fn reach(target: &str, options: &HttpOptions) -> Result<(), LoadDriverError> {
     let no_address = || LoadDriverError::Address(target.to_owned());
     let unreachable = |problem| LoadDriverError::Unreachable { target: target.to_owned(), problem };
-    let authority = target.strip_prefix("http://").ok_or_else(no_address)?.trim_end_matches('/');
+    let authority = rest_of(target).ok_or_else(no_address)?.trim_end_matches('/');
+    if target.starts_with("https://") && options.access.ca_file.is_none() {
+        let problem = "is asked over TLS: name the certificate of the authority to trust, with --ca-file";
+        return Err(LoadDriverError::Plan(format!("target '{target}' {problem}")));
+    }
     if authority.contains('/') || !authority.contains(':') {
         return Err(no_address());
     }
     let address = authority.to_socket_addrs().map_err(unreachable)?.next().ok_or_else(no_address)?;
-    TcpStream::connect_timeout(&address, timeout).map(drop).map_err(unreachable)
+    TcpStream::connect_timeout(&address, options.timeout()).map(drop).map_err(unreachable)
+}
+
+/// What follows the scheme of an address; none when there is none.
+pub(super) fn rest_of(address: &str) -> Option<&str> {
+    ["http://", "https://"].into_iter().find_map(|scheme| address.strip_prefix(scheme))
 }
 
 /// An answer that came: its status and its body.
@@ -36,30 +46,41 @@ impl Reply {
 /// What sends.
 pub(super) struct Client {
     agent: ureq::Agent,
+    access: Access,
 }
 
 impl Client {
-    pub(super) fn new(timeout: Duration, concurrency: usize) -> Self {
+    /// As the options say.
+    ///
+    /// # Errors
+    /// The token or the certificate cannot be read.
+    pub(super) fn new(options: &HttpOptions) -> Result<Self, LoadDriverError> {
+        let concurrency = options.concurrency;
+        let access = options.access.open()?;
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_idle_connections(concurrency * 16)
             .max_idle_connections_per_host(concurrency)
             // What is measured is the server, not what the environment puts in between.
             .proxy(None)
-            .timeout_global(Some(timeout))
+            .timeout_global(Some(options.timeout()))
             .build();
-        Self { agent: config.new_agent() }
+        Ok(Self { agent: access.agent(config), access })
     }
 
-    /// The answer, or why there is none.
+    /// The answer of a shard, or why there is none.
     pub(super) fn post(&self, url: &str, body: &str) -> Result<Reply, String> {
-        let answer = self.agent.post(url).content_type("application/json").send(body);
-        read(answer)
+        read(self.agent.post(url).content_type("application/json").send(body))
     }
 
-    /// The answer, or why there is none.
+    /// The answer of a router, which may ask for a token, or why there is none.
+    pub(super) fn tell(&self, url: &str, body: &str) -> Result<Reply, String> {
+        read(self.access.sign(self.agent.post(url)).content_type("application/json").send(body))
+    }
+
+    /// The answer of a router, or why there is none.
     pub(super) fn get(&self, url: &str) -> Result<Reply, String> {
-        read(self.agent.get(url).call())
+        read(self.access.sign(self.agent.get(url)).call())
     }
 }
 

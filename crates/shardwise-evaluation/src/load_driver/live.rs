@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -75,9 +75,8 @@ pub fn drive_live(
     interrupted: &AtomicBool,
 ) -> Result<(LiveComparison, Vec<LiveSample>), LoadDriverError> {
     let plan = plan(arms, arrivals, options)?;
-    let timeout = Duration::from_secs_f64(options.http.timeout_ms / 1e3);
-    arms.iter().try_for_each(|arm| reach(&arm.router, timeout))?;
-    let client = Client::new(timeout, options.http.concurrency);
+    let client = Client::new(&options.http)?;
+    arms.iter().try_for_each(|arm| reach(&arm.router, &options.http))?;
     let routers = arms.iter().map(|arm| Router::new(&client, arm)).collect::<Result<Vec<_>, _>>()?;
     let (start, done) = (now(), AtomicBool::new(false));
     let send = |event: &PlannedEvent<'_>| routers[event.arm].place(event, start, options.http.timeout_ms);
@@ -166,7 +165,7 @@ impl<'a> Router<'a> {
     }
 
     fn decide(&self, request: &Value) -> Result<Decision, String> {
-        let body = self.client.post(&format!("{}{PREDICT}", self.arm.router), &request.to_string())?.success()?;
+        let body = self.client.tell(&format!("{}{PREDICT}", self.arm.router), &request.to_string())?.success()?;
         serde_json::from_str(&body).map_err(|_| "no shard and decision id in the answer".to_owned())
     }
 
@@ -200,7 +199,7 @@ impl<'a> Router<'a> {
             "error": dispatched.error,
             "eventAt": wall(),
         });
-        let reply = self.client.post(&format!("{}{OUTCOMES}", self.arm.router), &body.to_string());
+        let reply = self.client.tell(&format!("{}{OUTCOMES}", self.arm.router), &body.to_string());
         reply.and_then(Reply::success).is_ok()
     }
 }

@@ -1,10 +1,12 @@
 //! Comparisons on real shards in this process, with routers that place by rule.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use shardwise_server::shard::{Envelope, RunningShard, ShardOptions};
+use shardwise_server::{Access, Limits, ServeConfig, serve};
 use shardwise_simulator::{FleetOptions, LoadParameters, LoadScenario, WorldSpec, generate_load, load_arrivals};
 
 use super::*;
@@ -181,4 +183,45 @@ fn what_cannot_be_compared_is_said_before_anything_is_sent() {
     assert!(refused(one, &options()).contains("none of its shards has an address"));
     assert!("no-address".parse::<Arm>().unwrap_err().to_string().contains("name=http://host:port"));
     assert!(log.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_router_that_asks_for_a_token_is_given_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    std::fs::write(&token, "open sesame").unwrap();
+    let config = ServeConfig {
+        listen: "127.0.0.1:0".to_owned(),
+        fleet: Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/sample-fleet.json"),
+        data: folder.path().join("data"),
+        limits: Limits { shed_above_ms: 1e5, ..Limits::default() },
+        access: Access { token_file: Some(token.clone()), ..Access::default() },
+        ..ServeConfig::default()
+    };
+    // It lives as long as the process, as the flag of a signal does.
+    let stop: &'static AtomicBool = Box::leak(Box::default());
+    let (sender, started) = std::sync::mpsc::channel();
+    let server = thread::spawn(move || serve(config, stop, |started| sender.send(started.listen.clone()).unwrap()));
+    let target = format!("http://{}", started.recv().unwrap());
+    let drive = |access: AccessFiles| {
+        let options = HttpOptions { access, ..HttpOptions::default() };
+        super::drive_http(&target, &arrivals(5, 100.0), &options, &AtomicBool::new(false))
+    };
+    let failures =
+        |samples: Vec<LoadSample>| samples.into_iter().filter_map(|sample| sample.failure).collect::<Vec<_>>();
+    let with = drive(AccessFiles { token_file: Some(token), ca_file: None }).unwrap();
+    assert_eq!(failures(with), Vec::<String>::new());
+    let without = failures(drive(AccessFiles::default()).unwrap());
+    assert!(!without.is_empty() && without.iter().all(|failure| failure == "http 401"), "{without:?}");
+    let nowhere = AccessFiles { token_file: Some(folder.path().join("none")), ca_file: None };
+    assert!(drive(nowhere).unwrap_err().to_string().contains("cannot be read"));
+    let without_trust = super::drive_http(
+        &target.replace("http:", "https:"),
+        &arrivals(5, 100.0),
+        &HttpOptions::default(),
+        &AtomicBool::new(false),
+    );
+    assert!(without_trust.unwrap_err().to_string().contains("--ca-file"));
+    stop.store(true, Relaxed);
+    assert_eq!(server.join().unwrap().unwrap().refused, 0);
 }

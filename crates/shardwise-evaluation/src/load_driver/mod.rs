@@ -3,7 +3,7 @@
 //!
 //! [`drive_http`] asks one router and dispatches nothing. [`drive_live`] asks several in turns, sends each request to
 //! the shard that was named, and tells the router what became of it. It is the one place of this crate that reads
-//! clocks. It speaks plain HTTP, from threads: each request has one from its moment on, until its outcome is told.
+//! clocks. It speaks HTTP, from threads: each request has one from its moment on, until its outcome is told.
 
 mod blocks;
 mod client;
@@ -20,6 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Deserialize;
+use shardwise_client::{AccessError, AccessFiles};
 use shardwise_simulator::{Arrival, LoadSample};
 use shardwise_types::{ShardId, Timestamp};
 
@@ -33,17 +34,25 @@ use client::{Client, PREDICT, reach};
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// How requests are sent.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct HttpOptions {
     /// Requests on their way at once; more wait in the driver, which shows as lateness and in their latency.
     pub concurrency: usize,
     /// A request that takes longer has failed, in ms.
     pub timeout_ms: f64,
+    /// What the routers ask of their clients.
+    pub access: AccessFiles,
+}
+
+impl HttpOptions {
+    fn timeout(&self) -> Duration {
+        Duration::from_secs_f64(self.timeout_ms / 1e3)
+    }
 }
 
 impl Default for HttpOptions {
     fn default() -> Self {
-        Self { concurrency: 64, timeout_ms: 3_000.0 }
+        Self { concurrency: 64, timeout_ms: 3_000.0, access: AccessFiles::default() }
     }
 }
 
@@ -51,7 +60,7 @@ impl Default for HttpOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum LoadDriverError {
     /// The address is none.
-    #[error("target '{0}' is no address of a server; write it as http://host:port")]
+    #[error("target '{0}' is no address of a server; write it as http://host:port or https://host:port")]
     Address(String),
     /// Nobody answers there.
     #[error("target '{target}' cannot be reached: {problem}; check that the server runs and listens there")]
@@ -61,6 +70,9 @@ pub enum LoadDriverError {
         /// What the system says.
         problem: std::io::Error,
     },
+    /// The token or the authority's certificate cannot be used.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// There is nothing to send.
     #[error("0 events are no load test; ask for at least one")]
     NoEvents,
@@ -93,11 +105,12 @@ struct Planned {
     body: String,
 }
 
-/// Sends the requests of all arrivals to the server at `target` (`http://host:port`), each at its time; one sample per
+/// Sends the requests of all arrivals to the server at `target` (`http://host:port`, or `https`), each at its time; one sample per
 /// arrival, in their order. Setting `interrupted` ends it within a tenth of a second and the requests under way.
 ///
 /// # Errors
-/// When the address is none, nobody answers there, there is nothing to send, or it was interrupted.
+/// When the address is none, nobody answers there, there is nothing to send, the token or the certificate cannot be read, or it
+/// was interrupted.
 pub fn drive_http(
     target: &str,
     arrivals: &[Arrival],
@@ -105,9 +118,8 @@ pub fn drive_http(
     interrupted: &AtomicBool,
 ) -> Result<Vec<LoadSample>, LoadDriverError> {
     let plan = plan(arrivals)?;
-    let timeout = Duration::from_secs_f64(options.timeout_ms / 1e3);
-    reach(target, timeout)?;
-    let client = Client::new(timeout, options.concurrency);
+    let client = Client::new(options)?;
+    reach(target, options)?;
     let url = format!("{}{PREDICT}", target.trim_end_matches('/'));
     let start = now();
     let send = |planned: &Planned| {
@@ -177,7 +189,7 @@ fn sleep_until(due: Instant, interrupted: &AtomicBool) -> bool {
 
 /// The shard that the server names, or why it named none.
 fn ask(client: &Client, url: &str, body: &str) -> Result<ShardId, String> {
-    let body = client.post(url, body)?.success()?;
+    let body = client.tell(url, body)?.success()?;
     let answer: Answer = serde_json::from_str(&body).map_err(|_| "no shard in the answer".to_owned())?;
     Ok(answer.recommended_shard)
 }
@@ -227,7 +239,7 @@ mod tests {
     }
 
     fn drive(target: &str, arrivals: &[Arrival], concurrency: usize) -> Result<Vec<LoadSample>, LoadDriverError> {
-        let options = HttpOptions { concurrency, timeout_ms: 2_000.0 };
+        let options = HttpOptions { concurrency, timeout_ms: 2_000.0, ..HttpOptions::default() };
         drive_http(target, arrivals, &options, &AtomicBool::new(false))
     }
 
@@ -273,7 +285,7 @@ mod tests {
         let arrivals = arrivals(10, 1.0);
         let error = |target: &str| drive(target, &arrivals, 1).unwrap_err().to_string();
         assert!(error(&format!("http://{free}")).contains("cannot be reached"));
-        for target in ["127.0.0.1:80", "https://127.0.0.1:80", "http://localhost", "http://a:1/path"] {
+        for target in ["127.0.0.1:80", "ftp://127.0.0.1:80", "http://localhost", "http://a:1/path"] {
             assert!(error(target).contains("http://host:port"), "{target}: {}", error(target));
         }
         assert!(drive("http://127.0.0.1:1", &[], 1).unwrap_err().to_string().contains("0 events"));

@@ -12,6 +12,7 @@ use crate::view::FleetViewConfig;
 #[derive(Default)]
 struct Sink {
     records: Mutex<Vec<ReportRecord>>,
+    late: AtomicU64,
     failures: AtomicU64,
     slow_ms: AtomicU64,
 }
@@ -25,6 +26,11 @@ impl ReportSink for Sink {
         }
         self.records.lock().unwrap().push(record.clone());
         Ok(())
+    }
+
+    fn append_late(&self, record: &ReportRecord) -> Result<(), SinkError> {
+        self.late.fetch_add(1, Relaxed);
+        self.append(record)
     }
 }
 
@@ -93,6 +99,7 @@ async fn each_report_is_stored_once_and_bad_ones_are_counted() {
     assert_eq!(rig.stored(), [0.0, 2.0, 1.0, 3.0]);
     let counts = rig.follower.view.counts();
     assert_eq!((counts.new, counts.late, counts.duplicates, counts.distrusted), (3, 1, 1, 1));
+    assert_eq!(rig.sink.late.load(Relaxed), 1, "the sink is told which the view did not follow");
     assert_eq!((counts.refused_malformed, counts.unsaved, counts.deliveries()), (1, 0, 7));
     assert_eq!(rig.bus.counts().redelivered, 0, "all were acknowledged");
 }

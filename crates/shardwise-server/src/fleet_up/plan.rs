@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
+use shardwise_client::AccessFiles;
 use shardwise_types::{HardwareClass, InvalidInput, Network, Region, ShardId, ShardShape, combine_keys, unit_of};
 
 use super::FleetError;
@@ -79,8 +80,10 @@ pub struct FleetOptions {
     pub host: IpAddr,
     /// The first shard's port, the others follow; `None` takes free ones.
     pub first_port: Option<u16>,
-    /// Routers that reports are posted to, as `http://host:port`.
+    /// Routers that reports are posted to, as `http://host:port` or `https://host:port`.
     pub report_to: Vec<String>,
+    /// What these routers ask of their clients.
+    pub access: AccessFiles,
     /// NATS server on which reports are published.
     pub nats: Option<String>,
     /// Time between reports, in ms.
@@ -100,6 +103,7 @@ impl Default for FleetOptions {
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             first_port: None,
             report_to: Vec::new(),
+            access: AccessFiles::default(),
             nats: None,
             report_every_ms: 1_000,
             faults: Vec::new(),
@@ -213,6 +217,8 @@ fn shard(options: &FleetOptions, network: &Network, index: usize, port: u16) -> 
         other_exchange_rtt_ms: f64::from(network.rtt_ms(&region, &network.default_region)),
         seed: draws.key,
         report_to: options.report_to.clone(),
+        token_file: options.access.token_file.clone(),
+        ca_file: options.access.ca_file.clone(),
         nats: options.nats.clone(),
         report_every_ms: options.report_every_ms,
         ends_with_stdin: true,

@@ -1,6 +1,5 @@
 //! Who may ask: whoever has the bearer token, when there is one.
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,6 +8,8 @@ use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+
+use shardwise_client::{AccessError, read_token};
 
 use super::App;
 use super::problem::Problem;
@@ -20,11 +21,9 @@ impl Token {
     /// The first line of a file.
     ///
     /// # Errors
-    /// The file cannot be read, or its first line is empty.
-    pub(crate) fn read(path: &Path) -> io::Result<Self> {
-        let text = std::fs::read_to_string(path)?;
-        let token = text.lines().next().map(str::trim).filter(|token| !token.is_empty());
-        token.map(|token| Self(token.to_owned())).ok_or_else(|| io::Error::other("its first line, the token, is empty"))
+    /// The file cannot be read, or its first line is no token.
+    pub(crate) fn read(path: &Path) -> Result<Self, AccessError> {
+        read_token(path).map(Self)
     }
 
     fn is(&self, said: &str) -> bool {

@@ -24,7 +24,7 @@ const POLICY: &str =
 /// Entries of the registry's history that are shown.
 const HISTORY: usize = 50;
 
-/// `GET /`
+/// `GET /`: a page without data, which asks for the token itself where there is one.
 pub(super) async fn dashboard() -> impl IntoResponse {
     let headers = [(CONTENT_TYPE, "text/html; charset=utf-8"), (CONTENT_SECURITY_POLICY, POLICY)];
     (headers, include_str!("dashboard.html"))
@@ -74,6 +74,9 @@ pub(super) fn summary(app: &App) -> Value {
             Trust::Table => "service_table",
             Trust::Online => "online_estimates",
         }),
+        "shadowAgreement": live.shadow.as_ref().map(|_| {
+            live.figures.agreement.shares(live.clock.now()).collect::<std::collections::BTreeMap<_, _>>()
+        }),
         "calibration": {
             "measured": foretold,
             "within50": share(within[0]), "within90": share(within[1]), "within99": share(within[2]),
@@ -87,6 +90,7 @@ pub(super) fn summary(app: &App) -> Value {
         "outcomes": live.figures.outcomes().collect::<std::collections::BTreeMap<_, _>>(),
         "outcomesDuplicate": live.figures.duplicates(),
         "outcomesUnmatched": live.figures.unmatched_outcomes(),
+        "outcomesLate": live.figures.late_outcomes(),
         "outcomesMissing": live.pending.given_up(),
         "waiting": live.pending.count(),
         "forgotten": live.pending.turned_away(),

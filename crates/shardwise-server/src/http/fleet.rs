@@ -18,6 +18,7 @@ use shardwise_types::{
 
 use super::problem::Problem;
 use super::{App, body};
+use crate::keeper::Line;
 use crate::live::Live;
 
 /// A shard as it is shown.
@@ -97,8 +98,9 @@ pub(super) async fn report(
         Problem::bad_request(refused.to_string())
     })?;
     let ingested = app.live.take_in(&|| app.live.view.ingest(&envelope, app.live.clock.now()));
-    let record = match ingested {
-        Ingested::New(record) | Ingested::Late(record) => record,
+    let line = match ingested {
+        Ingested::New(record) => record.into(),
+        Ingested::Late(record) => Line::late(record),
         Ingested::Duplicate => return Ok(Json(json!({ "taken": false, "reason": "duplicate" }))),
         Ingested::Distrusted(problem) => {
             let detail = format!("the report is not believed: {problem}");
@@ -108,7 +110,7 @@ pub(super) async fn report(
     let (view, id) = (Arc::clone(&app.live.view), envelope.id());
     // Whether or not the shard waits for it.
     let told = move |kept: bool| if kept { view.saved(&id) } else { view.forget(&id) };
-    keep(&app, HistoryRecord::Report(Box::new(record)), told).await?;
+    keep(&app, line, told).await?;
     Ok(Json(json!({ "taken": true })))
 }
 
@@ -118,11 +120,11 @@ struct Named {
     shard: ShardId,
 }
 
-/// Returns when a record is on disk, or cannot be; `told` hears which.
-async fn keep(app: &App, record: HistoryRecord, told: impl FnOnce(bool) + Send + 'static) -> Result<(), Problem> {
+/// Returns when a line is on disk, or cannot be; `told` hears which.
+async fn keep(app: &App, line: Line, told: impl FnOnce(bool) + Send + 'static) -> Result<(), Problem> {
     let keep = app.keep.clone();
     let keeping = move || {
-        let kept = keep.durably(record);
+        let kept = keep.durably(line);
         told(kept.is_ok());
         kept
     };
@@ -171,6 +173,6 @@ pub(super) async fn market(
         volatility_bp: minute.volatility_bp,
         trend_bp: minute.trend_bp,
     });
-    keep(&app, record, |_| ()).await?;
+    keep(&app, Line::Record(record), |_| ()).await?;
     Ok(Json(json!({ "taken": true })))
 }

@@ -5,7 +5,6 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::Router;
@@ -16,13 +15,14 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::App;
 use crate::config::Address;
 use crate::figures::TurnedAway;
 
-/// Told on a connection too many, whatever it asks.
+/// Told on a connection too many, whatever it asks; under TLS nothing can be told, and it is closed.
 const TOO_MANY: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
 connection: close\r\ncontent-length: 164\r\n\r\n\
@@ -111,7 +111,7 @@ pub(crate) async fn serve(
 ) {
     let limits = app.config.limits;
     let graceful = GracefulShutdown::new();
-    let open = Arc::new(AtomicUsize::new(0));
+    let mut connections = JoinSet::new();
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(Duration::from_millis(limits.head_ms)).keep_alive(true);
     loop {
@@ -119,7 +119,7 @@ pub(crate) async fn serve(
             accepted = listener.accept() => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
         };
-        let mut stream = match accepted {
+        let stream = match accepted {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -127,20 +127,16 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        if open.fetch_add(1, Relaxed) >= limits.connections {
-            open.fetch_sub(1, Relaxed);
+        while connections.try_join_next().is_some() {}
+        if connections.len() >= limits.connections {
             app.live.figures.turn_away(TurnedAway::Connections);
-            tokio::spawn(async move {
-                if tokio::time::timeout(AFTER_FAILURE, stream.write_all(TOO_MANY)).await.is_ok() {
-                    _ = stream.shutdown().await;
-                }
-            });
+            if tls.is_none() {
+                tokio::spawn(tell_too_many(stream));
+            }
             continue;
         }
-        let guard = Open(Arc::clone(&open));
         let (http, tls, router, watcher) = (http.clone(), tls.clone(), router.clone(), graceful.watcher());
-        tokio::spawn(async move {
-            let _guard = guard;
+        connections.spawn(async move {
             let Some(stream) = secured(stream, tls).await else { return };
             let service = TowerToHyperService::new(router);
             let connection = http.serve_connection(TokioIo::new(stream), service);
@@ -150,16 +146,15 @@ pub(crate) async fn serve(
     }
     drop(listener);
     if tokio::time::timeout(Duration::from_millis(limits.drain_ms), graceful.shutdown()).await.is_err() {
-        tracing::warn!(ms = limits.drain_ms, "connections were cut off that did not end in time");
+        tracing::warn!(ms = limits.drain_ms, "connections are cut off that did not end in time");
     }
+    // Nothing is decided any more when this returns: what comes after writes the end of the journal.
+    connections.shutdown().await;
 }
 
-/// Counts a connection as long as it lives.
-struct Open(Arc<AtomicUsize>);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+async fn tell_too_many(mut stream: Box<dyn Stream>) {
+    if tokio::time::timeout(AFTER_FAILURE, stream.write_all(TOO_MANY)).await.is_ok() {
+        _ = stream.shutdown().await;
     }
 }
 

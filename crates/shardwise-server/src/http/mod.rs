@@ -52,6 +52,8 @@ pub(crate) struct App {
     pub(crate) control: OnceLock<Control>,
     /// The state as the dashboard gets it, made anew each second.
     pub(crate) moments: watch::Sender<String>,
+    #[cfg(feature = "otel")]
+    pub(crate) traces: Option<crate::traces::Traces>,
     pub(crate) is_draining: AtomicBool,
     /// Decisions that the process before answered and never wrote.
     pub(crate) lost_before: u64,
@@ -65,17 +67,17 @@ impl App {
 
 /// What clients of the router ask.
 pub(crate) fn requests(app: &Arc<App>) -> Router {
-    finish(request_routes(app), app)
+    finish(request_routes(app), Router::new(), app)
 }
 
 /// What operators ask.
 pub(crate) fn administration(app: &Arc<App>) -> Router {
-    finish(administration_routes(), app)
+    finish(administration_routes(), dashboard(), app)
 }
 
 /// Both on one listener.
 pub(crate) fn everything(app: &Arc<App>) -> Router {
-    finish(request_routes(app).merge(administration_routes()), app)
+    finish(request_routes(app).merge(administration_routes()), dashboard(), app)
 }
 
 fn request_routes(app: &Arc<App>) -> Router<Arc<App>> {
@@ -84,6 +86,8 @@ fn request_routes(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/v1/predict-optimal-shard/batch", post(predict::batch))
         .route("/v1/outcomes", post(predict::outcomes))
         .route_layer(middleware::from_fn_with_state(Arc::clone(app), admit));
+    #[cfg(feature = "otel")]
+    let admitted = admitted.route_layer(middleware::from_fn_with_state(Arc::clone(app), crate::traces::follow));
     let others = Router::new()
         .route("/v1/fleet", get(fleet::show))
         .route("/v1/reports", post(fleet::report))
@@ -94,7 +98,6 @@ fn request_routes(app: &Arc<App>) -> Router<Arc<App>> {
 
 fn administration_routes() -> Router<Arc<App>> {
     Router::new()
-        .route("/", get(admin::dashboard))
         .route("/metrics", get(admin::metrics))
         .route("/openapi.json", get(admin::openapi))
         .route("/v1/status", get(admin::status))
@@ -109,12 +112,18 @@ fn administration_routes() -> Router<Arc<App>> {
         .route("/v1/config/rollback", post(configuration::rollback))
 }
 
-/// Health is for everybody; all else asks for the token, where there is one.
-fn finish(routes: Router<Arc<App>>, app: &Arc<App>) -> Router {
+/// A browser cannot send a token with the first request to a page.
+fn dashboard() -> Router<Arc<App>> {
+    Router::new().route("/", get(admin::dashboard))
+}
+
+/// Health is for everybody, and what is `open`; all else asks for the token, where there is one.
+fn finish(routes: Router<Arc<App>>, open: Router<Arc<App>>, app: &Arc<App>) -> Router {
     routes
         .merge(inference_protocol::about())
         .route_layer(middleware::from_fn_with_state(Arc::clone(app), access::check))
         .merge(inference_protocol::health())
+        .merge(open)
         .fallback(nothing_here)
         .method_not_allowed_fallback(not_this_way)
         .with_state(Arc::clone(app))

@@ -17,7 +17,7 @@ use super::problem::Problem;
 use super::{App, body};
 use crate::clock::instant;
 use crate::figures::TurnedAway;
-use crate::live::{Outcome, Settled, locally};
+use crate::live::{Answer, Outcome, Settled, locally};
 
 /// How many ms the caller is still willing to wait, from the moment that it is read.
 const DEADLINE: &str = "x-deadline-ms";
@@ -28,7 +28,16 @@ pub(super) async fn one(State(app): State<Arc<App>>, headers: HeaderMap, body: B
     let bytes = body::read(&headers, body, &app.config.limits).await?;
     let request: PlacementRequest = body::parse(&bytes)?;
     in_time(&app, until)?;
-    place(&app, request).map(|json| json_response(StatusCode::OK, json))
+    let placed = app.live.place(request);
+    #[cfg(feature = "otel")]
+    let told = placed.as_ref().ok().map(crate::traces::Told::of);
+    let response = written(placed).map(|json| json_response(StatusCode::OK, json));
+    #[cfg(feature = "otel")]
+    let response = response.map(|mut response| {
+        response.extensions_mut().insert(told);
+        response
+    });
+    response
 }
 
 #[derive(Deserialize)]
@@ -54,7 +63,7 @@ pub(super) async fn batch(State(app): State<Arc<App>>, headers: HeaderMap, body:
             json.push(b',');
         }
         let placed = in_time(&app, until).and_then(|()| body::parse(raw.get().as_bytes()));
-        let placed = placed.and_then(|request| place(&app, request));
+        let placed = placed.and_then(|request| written(app.live.place(request)));
         json.extend(placed.unwrap_or_else(|problem| problem.to_json().to_string().into_bytes()));
         // Others wait for the thread, too.
         if n % 16 == 15 {
@@ -66,8 +75,8 @@ pub(super) async fn batch(State(app): State<Arc<App>>, headers: HeaderMap, body:
 }
 
 /// The answer as JSON.
-fn place(app: &App, request: PlacementRequest) -> Result<Vec<u8>, Problem> {
-    let written = match app.live.place(request) {
+fn written(placed: Result<Answer, NoEligibleShard>) -> Result<Vec<u8>, Problem> {
+    let written = match placed {
         Ok(answer) => serde_json::to_vec(&answer),
         Err(refusal) if refusal.may_run_locally => serde_json::to_vec(&locally(&refusal)),
         Err(refusal) => return Err(nowhere(&refusal)),
@@ -87,7 +96,9 @@ struct Tally {
     accepted: usize,
     /// Came before.
     duplicates: usize,
-    /// Of decisions that this process does not know; they are in the history.
+    /// Of decisions that were given up or forgotten; they are in the journal, and nothing was learned.
+    late: usize,
+    /// Of decisions that another process made; they are in the history.
     unmatched: usize,
 }
 
@@ -107,6 +118,7 @@ pub(super) async fn outcomes(State(app): State<Arc<App>>, headers: HeaderMap, bo
         match settled {
             Settled::Taken => tally.accepted += 1,
             Settled::Duplicate => tally.duplicates += 1,
+            Settled::Late => tally.late += 1,
             Settled::Unmatched => tally.unmatched += 1,
             Settled::NoRoom => {
                 app.live.figures.turn_away(TurnedAway::LogFull);

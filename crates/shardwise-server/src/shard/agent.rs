@@ -68,7 +68,9 @@ pub(super) async fn reach_out(options: &ShardOptions, workers: &Arc<Workers>) ->
     }
     if let Some(folder) = &options.state {
         let coordinator = options.report_to.first().cloned();
-        let http = HttpTransport::new(move |endpoint| coordinator.clone().filter(|_| endpoint == COORDINATOR));
+        let http = HttpTransport::new(options.access().open()?, move |endpoint| {
+            coordinator.clone().filter(|_| endpoint == COORDINATOR)
+        });
         let http = Arc::new(http);
         let way: Arc<dyn Transport> = match &outside.bus {
             Some(bus) => Arc::new(Nats::new(bus.client().clone())),

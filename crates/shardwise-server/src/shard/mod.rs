@@ -27,6 +27,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use axum::serve::ListenerExt;
+use shardwise_client::AccessError;
 use shardwise_monitor::{BootId, Collector, CollectorConfig, CollectorError, LoadFormula, Scope};
 use shardwise_types::{InvalidInput, ShardReport};
 use tokio::runtime::Runtime;
@@ -64,6 +65,9 @@ pub enum ShardError {
         /// What the system says.
         problem: std::io::Error,
     },
+    /// The token or the authority's certificate cannot be used.
+    #[error("shard options: {0}")]
+    Access(#[from] AccessError),
     /// The bus, or what is kept of configuration changes.
     #[error("cannot start a shard: {0}")]
     Outside(String),
@@ -205,14 +209,14 @@ fn serve(runtime: Runtime, listener: TcpListener, server: Server) -> std::io::Re
 /// its address. Reports go to `publish` and are posted to the routers of the options.
 ///
 /// # Errors
-/// As [`RunningShard::start`].
+/// As [`RunningShard::start`], and when the token or the certificate for routers cannot be read.
 pub fn run(
     options: &ShardOptions,
     mut publish: impl Publish + 'static,
     stop: &AtomicBool,
     started: impl FnOnce(&str),
 ) -> Result<(), ShardError> {
-    let mut http = HttpPublisher::new(&options.report_to);
+    let mut http = HttpPublisher::new(&options.report_to, options.access().open()?);
     let both = move |envelope: &Envelope| {
         publish.publish(envelope);
         http.publish(envelope);

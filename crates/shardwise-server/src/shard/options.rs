@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use shardwise_client::AccessFiles;
 use shardwise_types::{HardwareClass, InvalidInput, Region, ShardId, ShardShape};
 
 use super::faults::Fault;
@@ -45,8 +46,12 @@ pub struct ShardOptions {
     pub faults: Vec<Fault>,
     /// Seed of what fails by chance.
     pub seed: u64,
-    /// Routers that reports are posted to, as `http://host:port`.
+    /// Routers that reports are posted to, as `http://host:port` or `https://host:port`.
     pub report_to: Vec<String>,
+    /// File whose first line is the bearer token of these routers.
+    pub token_file: Option<PathBuf>,
+    /// Certificate in PEM of the authority that signed theirs, for `https`.
+    pub ca_file: Option<PathBuf>,
     /// NATS server on which reports are published and configuration is changed, such as `nats://127.0.0.1:4222`; without one
     /// both go by HTTP, the configuration with the first of these routers.
     pub nats: Option<String>,
@@ -81,6 +86,8 @@ impl Default for ShardOptions {
             faults: Vec::new(),
             seed: 1,
             report_to: Vec::new(),
+            token_file: None,
+            ca_file: None,
             nats: None,
             state: None,
             report_every_ms: 1_000,
@@ -119,10 +126,25 @@ impl ShardOptions {
         within("otherExchangeRttMs", self.other_exchange_rtt_ms, 0.0, MOST_MS)?;
         self.exchange_rtt_ms.values().try_for_each(|rtt_ms| within("exchangeRttMs", *rtt_ms, 0.0, MOST_MS))?;
         within("reportEveryMs", self.report_every_ms as f64, 10.0, MOST_MS)?;
-        match self.report_to.iter().chain(&self.address).find(|url| !url.starts_with("http://")) {
-            Some(url) => Err(InvalidInput::new("reportTo", format!("'{url}' must be written as http://host:port"))),
+        if let Some(url) = self.address.as_ref().filter(|url| !url.starts_with("http://")) {
+            return Err(InvalidInput::new("address", format!("'{url}' must be written as http://host:port")));
+        }
+        let is_router = |url: &String| url.starts_with("http://") || url.starts_with("https://");
+        match self.report_to.iter().find(|url| !is_router(url)) {
+            Some(url) => {
+                let problem = format!("'{url}' must be written as http://host:port or https://host:port");
+                Err(InvalidInput::new("reportTo", problem))
+            }
+            None if self.ca_file.is_none() && self.report_to.iter().any(|url| url.starts_with("https://")) => Err(
+                InvalidInput::new("caFile", "must name the certificate of the authority that https://… is trusted by"),
+            ),
             None => Ok(()),
         }
+    }
+
+    /// What the routers ask of their clients.
+    pub(super) fn access(&self) -> AccessFiles {
+        AccessFiles { token_file: self.token_file.clone(), ca_file: self.ca_file.clone() }
     }
 
     /// Threads that run requests.
@@ -143,7 +165,7 @@ mod tests {
     #[test]
     fn what_is_out_of_range_is_named() {
         type Spoil = fn(&mut ShardOptions);
-        let cases: [(&str, Spoil); 7] = [
+        let cases: [(&str, Spoil); 9] = [
             ("id", |options| options.id = "".into()),
             ("shape.cores", |options| options.shape.cores = 1.5),
             ("shape.memoryMb", |options| options.shape.memory_mb = f32::NAN),
@@ -151,6 +173,8 @@ mod tests {
             ("rttMs", |options| options.rtt_ms = -1.0),
             ("reportEveryMs", |options| options.report_every_ms = 0),
             ("reportTo", |options| options.report_to = vec!["router:80".to_owned()]),
+            ("caFile", |options| options.report_to = vec!["https://router:80".to_owned()]),
+            ("address", |options| options.address = Some("router:80".to_owned())),
         ];
         assert_eq!(ShardOptions::default().check(), Ok(()));
         for (field, spoil) in cases {

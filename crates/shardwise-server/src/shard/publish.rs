@@ -3,6 +3,7 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use shardwise_client::Access;
 use shardwise_monitor::{Collector, Envelope, LoadFormula, OtherResources, Standing};
 use tracing::{info, warn};
 
@@ -29,6 +30,7 @@ impl<F: FnMut(&Envelope) + Send> Publish for F {
 /// Posts reports to routers, one after the other. A router that cannot be reached misses the report.
 pub struct HttpPublisher {
     agent: ureq::Agent,
+    access: Access,
     routers: Vec<Router>,
 }
 
@@ -38,11 +40,12 @@ struct Router {
 }
 
 impl HttpPublisher {
-    /// Posts to the routers at these addresses, written as `http://host:port`.
-    pub fn new(routers: &[String]) -> Self {
+    /// Posts to the routers at these addresses, written as `http://host:port` or `https://host:port`, with what they ask of
+    /// their clients.
+    pub fn new(routers: &[String], access: Access) -> Self {
         let config = ureq::Agent::config_builder().proxy(None).timeout_global(Some(TIMEOUT)).build();
         let router = |url: &String| Router { url: format!("{}{PATH}", url.trim_end_matches('/')), reached: true };
-        Self { agent: config.new_agent(), routers: routers.iter().map(router).collect() }
+        Self { agent: access.agent(config), access, routers: routers.iter().map(router).collect() }
     }
 }
 
@@ -50,7 +53,8 @@ impl Publish for HttpPublisher {
     fn publish(&mut self, envelope: &Envelope) {
         let body = serde_json::to_string(envelope).expect("a report has nothing that JSON lacks");
         for router in &mut self.routers {
-            let answer = self.agent.post(&router.url).content_type("application/json").send(&body);
+            let request = self.access.sign(self.agent.post(&router.url));
+            let answer = request.content_type("application/json").send(&body);
             match (&answer, router.reached) {
                 (Err(error), true) => warn!(router = router.url, %error, "reports do not reach the router"),
                 (Ok(_), false) => info!(router = router.url, "reports reach the router again"),

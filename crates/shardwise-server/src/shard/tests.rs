@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 
 use serde_json::{Value, json};
+use shardwise_client::Access;
 
 use super::*;
 
@@ -327,7 +328,7 @@ fn reports_are_posted_to_routers_and_a_dead_one_is_no_harm() {
         let routes = axum::Router::new().route("/v1/reports", axum::routing::post(take));
         axum::serve(tokio::net::TcpListener::from_std(listener).unwrap(), routes).await
     });
-    let _shard = RunningShard::start(&options(), HttpPublisher::new(&[dead, router])).unwrap();
+    let _shard = RunningShard::start(&options(), HttpPublisher::new(&[dead, router], Access::default())).unwrap();
     let deadline = clock::now() + Duration::from_secs(20);
     while received.load(Relaxed) < 3 {
         assert!(clock::now() < deadline, "{} reports arrived", received.load(Relaxed));

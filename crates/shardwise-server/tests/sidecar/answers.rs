@@ -15,8 +15,8 @@ fn a_request_is_placed_and_its_outcome_learned_once() {
     assert!(shards.iter().any(|shard| shard["id"] == answer["recommendedShard"]), "{answer}");
     assert!(!answer["reasoning"].as_array().unwrap().is_empty(), "{answer}");
     assert_eq!(answer["alternativeShards"].as_array().unwrap().len(), 3);
-    assert_eq!(sidecar.settle(&answer), (200, json!({ "accepted": 1, "duplicates": 0, "unmatched": 0 })));
-    assert_eq!(sidecar.settle(&answer), (200, json!({ "accepted": 0, "duplicates": 1, "unmatched": 0 })));
+    assert_eq!(sidecar.settle(&answer), (200, json!({ "accepted": 1, "duplicates": 0, "late": 0, "unmatched": 0 })));
+    assert_eq!(sidecar.settle(&answer), (200, json!({ "accepted": 0, "duplicates": 1, "late": 0, "unmatched": 0 })));
     let status = sidecar.json("/v1/status");
     assert_eq!((&status["outcomes"]["ok"], &status["waiting"]), (&json!(1), &json!(0)), "{status}");
 }
@@ -103,6 +103,18 @@ fn a_shard_that_reports_joins_and_one_that_lies_is_not_followed() {
     sidecar.stop();
     // Beside what the fleet file says of the others.
     assert_eq!(crate::support::journal(&folder, "report").len(), before + 1, "one report is in the journal");
+}
+
+#[test]
+fn what_is_answered_is_a_number_whatever_the_caller_expects() {
+    let folder = tempfile::tempdir().unwrap();
+    let sidecar = Sidecar::start(config(&folder));
+    let mut long = request();
+    long["expectedComputeMs"] = json!(3e38);
+    let (_, answer) = sidecar.post("/v1/predict-optimal-shard", &long);
+    for field in ["expectedLatency", "latencyP50", "latencyP90", "latencyP99"] {
+        assert!(answer[field].is_f64(), "{field}: {answer}");
+    }
 }
 
 #[test]

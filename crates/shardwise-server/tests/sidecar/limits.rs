@@ -127,5 +127,29 @@ fn decisions_beyond_those_that_are_remembered_are_made_all_the_same() {
     assert_eq!((&status["waiting"], &status["forgotten"]), (&json!(5), &json!(3)));
     let tallies: Vec<_> = answers.iter().map(|answer| sidecar.settle(answer).1).collect();
     assert_eq!(tallies.iter().filter(|tally| tally["accepted"] == 1).count(), 5);
-    assert_eq!(tallies.iter().filter(|tally| tally["unmatched"] == 1).count(), 3, "they are in the history");
+    assert_eq!(tallies.iter().filter(|tally| tally["late"] == 1).count(), 3, "nothing can be learned of them");
+}
+
+#[test]
+fn a_request_that_outlasts_the_drain_is_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let sidecar = with(Limits { drain_ms: 200, body_ms: 60_000, ..Limits::default() }, &folder);
+    let mut stream = TcpStream::connect(&sidecar.started.listen).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let body = request().to_string();
+    let head = format!(
+        "POST /v1/predict-optimal-shard HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    let (sender, stopped) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(sidecar.stop()));
+    // Otherwise it would wait for the body, a minute.
+    let summary = stopped.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert_eq!((summary.decisions, summary.journaled), (0, 0));
+    _ = stream.write_all(body.as_bytes());
+    let mut answer = Vec::new();
+    _ = stream.read_to_end(&mut answer);
+    assert!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
 }

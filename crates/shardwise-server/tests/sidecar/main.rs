@@ -3,5 +3,10 @@
 mod access;
 mod answers;
 mod history;
+mod ladder;
 mod limits;
+mod replay;
+mod schemathesis;
 mod support;
+#[cfg(feature = "otel")]
+mod traces;

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use shardwise_client::{Access, AccessFiles};
 use shardwise_server::{Limits, ServeConfig, StartError, Started, Summary, serve};
 use tempfile::TempDir;
 
@@ -14,6 +15,7 @@ pub(crate) struct Sidecar {
     pub(crate) started: Started,
     pub(crate) url: String,
     agent: ureq::Agent,
+    access: Access,
     stop: &'static AtomicBool,
     thread: Option<JoinHandle<Result<Summary, StartError>>>,
 }
@@ -35,6 +37,11 @@ pub(crate) fn config(folder: &TempDir) -> ServeConfig {
     }
 }
 
+fn settings() -> ureq::config::Config {
+    let builder = ureq::Agent::config_builder().http_status_as_error(false).proxy(None);
+    builder.timeout_global(Some(Duration::from_secs(20))).build()
+}
+
 impl Sidecar {
     pub(crate) fn start(config: ServeConfig) -> Self {
         Self::try_start(config).unwrap_or_else(|error| panic!("{error}"))
@@ -48,18 +55,22 @@ impl Sidecar {
         let Ok(started) = started.recv() else {
             return Err(thread.join().unwrap().expect_err("it never started"));
         };
-        let agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .proxy(None)
-            .timeout_global(Some(Duration::from_secs(20)))
-            .build()
-            .new_agent();
-        let url = format!("http://{}", started.listen);
-        Ok(Self { started, url, agent, stop, thread: Some(thread) })
+        let access = Access::default();
+        let (agent, url) = (access.agent(settings()), format!("http://{}", started.listen));
+        Ok(Self { started, url, agent, access, stop, thread: Some(thread) })
+    }
+
+    /// The same, asked with a token or over TLS.
+    pub(crate) fn asked_with(mut self, scheme: &str, files: &AccessFiles) -> Self {
+        let access = files.open().unwrap();
+        let port = self.started.listen.rsplit_once(':').unwrap().1;
+        (self.agent, self.url) = (access.agent(settings()), format!("{scheme}://localhost:{port}"));
+        self.access = access;
+        self
     }
 
     pub(crate) fn get(&self, path: &str) -> (u16, String) {
-        let mut response = self.agent.get(format!("{}{path}", self.url)).call().unwrap();
+        let mut response = self.access.sign(self.agent.get(format!("{}{path}", self.url))).call().unwrap();
         (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
     }
 
@@ -70,7 +81,8 @@ impl Sidecar {
     }
 
     pub(crate) fn post_text(&self, path: &str, kind: &str, text: &str) -> (u16, Value) {
-        let mut response = self.agent.post(format!("{}{path}", self.url)).content_type(kind).send(text).unwrap();
+        let request = self.access.sign(self.agent.post(format!("{}{path}", self.url)));
+        let mut response = request.content_type(kind).send(text).unwrap();
         let status = response.status().as_u16();
         let text = response.body_mut().read_to_string().unwrap();
         (status, serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")))

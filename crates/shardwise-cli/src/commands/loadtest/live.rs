@@ -22,7 +22,11 @@ pub(super) fn run(options: &LoadtestArguments, json: bool) -> miette::Result<()>
     let arms: Vec<Arm> = options.target.split(',').map(str::parse).collect::<Result<_, _>>().into_diagnostic()?;
     let arrivals = arrivals(options)?;
     let live = LiveOptions {
-        http: HttpOptions { concurrency: options.concurrency, timeout_ms: options.timeout_ms },
+        http: HttpOptions {
+            concurrency: options.concurrency,
+            timeout_ms: options.timeout_ms,
+            access: options.access.files(),
+        },
         block_ms: options.block * 1e3,
         settle_ms: options.settle * 1e3,
         seed: options.seed,
