@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use shardwise_types::{FunctionId, ShardId, Timestamp};
+use shardwise_types::{FunctionId, Placements, ShardId, Timestamp};
 
 use crate::Action;
 
@@ -15,8 +15,8 @@ pub struct Move {
     pub at: Timestamp,
     /// The shard that it left.
     pub from_shard: ShardId,
-    /// Where it went.
-    pub to_shard: ShardId,
+    /// Where room was reckoned for it; none when that is not known any more.
+    pub to_shard: Option<ShardId>,
 }
 
 /// Past moves and what is kept warm. Whoever applies a step records it here, and takes it back when it is rolled back.
@@ -33,7 +33,7 @@ impl Ledger {
     pub fn record(&mut self, action: &Action, at: Timestamp) {
         match action {
             Action::MigrateFunction { function_name, from_shard, to_shard, .. } => {
-                let step = Move { at, from_shard: from_shard.clone(), to_shard: to_shard.clone() };
+                let step = Move { at, from_shard: from_shard.clone(), to_shard: Some(to_shard.clone()) };
                 self.moves.entry(function_name.clone()).or_default().push(step);
             }
             Action::KeepWarm { function_name, shard, .. } => {
@@ -48,12 +48,27 @@ impl Ledger {
         }
     }
 
+    /// Notes that placements changed: for those who know only what holds and what held, as the history of a fleet's
+    /// configuration tells it.
+    pub fn placed(&mut self, before: &Placements, after: &Placements, at: Timestamp) {
+        for pair in after.avoided().difference(before.avoided()) {
+            let step = Move { at, from_shard: pair.shard.clone(), to_shard: None };
+            self.moves.entry(pair.function.clone()).or_default().push(step);
+        }
+        for pair in after.warm().difference(before.warm()) {
+            self.warm.entry(pair.shard.clone()).or_default().entry(pair.function.clone()).or_insert(at);
+        }
+        for pair in before.warm().difference(after.warm()) {
+            self.warm.get_mut(&pair.shard).map(|held| held.remove(&pair.function));
+        }
+    }
+
     /// Takes a step back that did not help. A move stays: going back is a move as well, and the way there is barred for
     /// the cooldown.
     pub fn roll_back(&mut self, action: &Action, at: Timestamp) {
         match action {
             Action::MigrateFunction { function_name, from_shard, to_shard, .. } => {
-                let back = Move { at, from_shard: to_shard.clone(), to_shard: from_shard.clone() };
+                let back = Move { at, from_shard: to_shard.clone(), to_shard: Some(from_shard.clone()) };
                 self.moves.entry(function_name.clone()).or_default().push(back);
             }
             Action::KeepWarm { function_name, shard, .. } => {
@@ -75,7 +90,7 @@ impl Ledger {
 
     /// Whether the function came to the shard at `since` or later.
     pub fn came_since(&self, function: &FunctionId, shard: &ShardId, since: Timestamp) -> bool {
-        self.of(function).iter().any(|step| step.at >= since && step.to_shard == *shard)
+        self.of(function).iter().any(|step| step.at >= since && step.to_shard.as_ref() == Some(shard))
     }
 
     /// How often the function moved at `since` or later.
@@ -91,7 +106,7 @@ impl Ledger {
     /// Shards that something left, and shards that something came to, at `since` or later.
     pub fn touched_since(&self, since: Timestamp) -> (BTreeSet<&ShardId>, BTreeSet<&ShardId>) {
         let recent = || self.moves.values().flatten().filter(move |step| step.at >= since);
-        (recent().map(|step| &step.from_shard).collect(), recent().map(|step| &step.to_shard).collect())
+        (recent().map(|step| &step.from_shard).collect(), recent().filter_map(|step| step.to_shard.as_ref()).collect())
     }
 
     /// The moves of a function, oldest first.
@@ -127,6 +142,7 @@ impl Ledger {
 mod tests {
     use super::*;
     use crate::{Estimate, Unit};
+    use shardwise_types::Residence;
 
     fn migrate(from: &str, to: &str) -> Action {
         Action::MigrateFunction {
@@ -161,6 +177,21 @@ mod tests {
         ledger.roll_back(&migrate("a", "b"), minute(6));
         assert!(ledger.left_since(&"f".into(), &"b".into(), minute(5)), "b is barred now");
         assert_eq!(ledger.moves_since(&"f".into(), minute(0)), 2);
+    }
+
+    #[test]
+    fn placements_over_time_tell_what_was_done() {
+        let pair = |shard: &str| Residence::new("f", shard);
+        let placements = |avoided: &[&str], warm: &[&str]| {
+            let of = |shards: &[&str]| shards.iter().map(|shard| pair(shard)).collect();
+            Placements::new(of(avoided), of(warm), [].into())
+        };
+        let mut ledger = Ledger::default();
+        let (first, second) = (placements(&["a"], &["b"]), placements(&["a", "c"], &[]));
+        ledger.placed(&Placements::default(), &first, minute(1));
+        ledger.placed(&first, &second, minute(2));
+        assert_eq!(ledger.of(&"f".into()).iter().map(|step| step.from_shard.as_str()).collect::<Vec<_>>(), ["a", "c"]);
+        assert!(ledger.left_since(&"f".into(), &"c".into(), minute(2)) && !ledger.is_warm(&"f".into(), &"b".into()));
     }
 
     #[test]

@@ -22,6 +22,7 @@
 
 mod action;
 mod balance;
+mod effect;
 mod forecast;
 mod ledger;
 mod observations;
@@ -38,6 +39,7 @@ pub use balance::{
     BalanceProblem, BalanceSettings, Bottleneck, BottleneckKind, Expected, LoadBalancingPlan, Part, ShardOutlook,
     Silent, after_moves, givers_and_takers,
 };
+pub use effect::{Effect, EffectReport, judge_effect};
 pub use forecast::{
     Ahead, BackTest, Fitted, Forecast, ForecastError, ForecastProblem, ForecastSettings, Forecaster, Loss, Method,
     Past, Prepared, Score, SwitchedOff, Target, forecast,

@@ -6,7 +6,7 @@ mod cells;
 mod series;
 mod views;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
@@ -76,6 +76,8 @@ struct FunctionState {
     cold_ms: Moments,
     warm_ms: Moments,
     arrivals: SparseCounts,
+    /// All that was ever answered, on all shards.
+    total: Observed,
 }
 
 /// Names and what is kept of each, in the order in which they came.
@@ -185,6 +187,7 @@ impl Observations {
             cold_ms: Moments::default(),
             warm_ms: Moments::default(),
             arrivals: SparseCounts::default(),
+            total: Observed::default(),
         });
         let Some((function, shard)) = function.zip(shard) else {
             self.left_out.no_room += 1;
@@ -216,8 +219,9 @@ impl Observations {
         if response.error == Some(ErrorClass::Cancelled) {
             return;
         }
+        let state = &mut self.functions.rows[key.0 as usize].1;
+        state.total.push(response);
         if response.is_ok() {
-            let state = &mut self.functions.rows[key.0 as usize].1;
             let exec = if response.cold { &mut state.cold_ms } else { &mut state.warm_ms };
             exec.push(f64::from(response.exec_ms));
         }
@@ -333,6 +337,12 @@ impl Observations {
             .collect();
         cells.sort_by(|a, b| (&a.function, &a.shard).cmp(&(&b.function, &b.shard)));
         cells
+    }
+
+    /// All that was ever answered of each function, on all shards together; what was so at one time, taken from what is so at
+    /// another, is what happened in between.
+    pub fn totals(&self) -> BTreeMap<FunctionId, Observed> {
+        self.functions.rows.iter().map(|(id, state)| (id.clone(), state.total)).collect()
     }
 
     /// Requests a minute of all functions that are asked for.

@@ -94,7 +94,8 @@ pub struct Observed {
 }
 
 impl Observed {
-    pub(super) fn push(&mut self, response: &Response) {
+    /// Takes in an answer.
+    pub fn push(&mut self, response: &Response) {
         self.requests += 1.0;
         self.cold += f64::from(u8::from(response.cold));
         self.busy_ms += f64::from(response.exec_ms).max(0.0);
@@ -123,6 +124,21 @@ impl Observed {
         self.exec_ln.merge(&other.exec_ln);
         self.total_ms.merge(&other.total_ms);
         self.total_ln.merge(&other.total_ln);
+    }
+
+    /// Without the measurements of an earlier time.
+    #[must_use]
+    pub fn without(&self, part: &Self) -> Self {
+        Self {
+            requests: self.requests - part.requests,
+            errors: self.errors - part.errors,
+            cold: self.cold - part.cold,
+            busy_ms: self.busy_ms - part.busy_ms,
+            exec_ms: self.exec_ms.without(&part.exec_ms),
+            exec_ln: self.exec_ln.without(&part.exec_ln),
+            total_ms: self.total_ms.without(&part.total_ms),
+            total_ln: self.total_ln.without(&part.total_ln),
+        }
     }
 
     /// Share of the requests that failed; none without requests.

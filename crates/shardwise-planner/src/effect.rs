@@ -1,0 +1,159 @@
+//! Whether a step did what it was made for: the function before against the function after, in the same fleet.
+//!
+//! It is judged by requests, not by forecasts: a step whose effect does not appear is taken back by whoever applied it. That
+//! something else changed at the same time cannot be told from here; hence steps are small, and made one at a time.
+
+use serde::{Deserialize, Serialize};
+use statrs::distribution::{ContinuousCDF, Normal};
+
+use crate::{Action, Moments, Observed};
+
+/// How sure one must be, both of an effect and of harm.
+const CONFIDENCE: f64 = 0.9;
+/// Requests before and after, at least, before anything is said.
+const FEWEST: f64 = 20.0;
+
+/// What is to be said of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// What it was made for is there, beyond chance.
+    Seen,
+    /// It is worse than before, beyond chance.
+    Harm,
+    /// Neither can be said yet.
+    Unclear,
+}
+
+/// A verdict, and what it rests on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EffectReport {
+    /// The verdict.
+    pub effect: Effect,
+    /// Geometric mean of the latency after over before, and the interval that holds it nine times in ten; 1 is no change.
+    pub latency_ratio: [f64; 3],
+    /// Share that failed, before and after.
+    pub errors: [f64; 2],
+    /// Share that had to load first, before and after.
+    pub cold: [f64; 2],
+    /// Requests, before and after.
+    pub requests: [f64; 2],
+}
+
+/// Judges a step by what was measured of its function (of the fleet, for steps that concern whole shards) before and after.
+///
+/// A move must lower latency or failures; what is kept warm must be cold more seldom; letting cool and draining must not
+/// harm: they are made for what they give back.
+pub fn judge_effect(action: &Action, before: &Observed, after: &Observed) -> EffectReport {
+    let latency_ratio = ratio_of_means(&before.total_ln, &after.total_ln);
+    let share = |count: fn(&Observed) -> f64| [before, after].map(|seen| count(seen) / seen.requests.max(1.0));
+    let (errors, cold) = (share(|seen| seen.errors), share(|seen| seen.cold));
+    let requests = [before.requests, after.requests];
+    let change = |shares: [f64; 2]| change_of_share(shares, requests);
+    let effect = match () {
+        () if requests.iter().any(|requests| *requests < FEWEST) => Effect::Unclear,
+        () if latency_ratio[1] > 1.0 || change(errors) == Some(true) => Effect::Harm,
+        () => match action {
+            Action::MigrateFunction { .. } if latency_ratio[2] < 1.0 || change(errors) == Some(false) => Effect::Seen,
+            Action::KeepWarm { .. } if change(cold) == Some(false) => Effect::Seen,
+            Action::LetCool { .. } | Action::DrainShards { .. } => Effect::Seen,
+            _ => Effect::Unclear,
+        },
+    };
+    EffectReport { effect, latency_ratio, errors, cold, requests }
+}
+
+fn quantile() -> f64 {
+    Normal::standard().inverse_cdf(0.5 + CONFIDENCE / 2.0)
+}
+
+/// exp of the difference of two means of logarithms, with its interval (normal, unequal variances).
+fn ratio_of_means(before: &Moments, after: &Moments) -> [f64; 3] {
+    let (Some(of_before), Some(of_after)) = (before.variance(), after.variance()) else {
+        return [1.0, 0.0, f64::INFINITY];
+    };
+    let difference = after.mean - before.mean;
+    let half = quantile() * (of_before / before.count + of_after / after.count).sqrt();
+    [difference, difference - half, difference + half].map(f64::exp)
+}
+
+/// Whether a share rose (`true`) or fell (`false`) beyond chance.
+fn change_of_share([before, after]: [f64; 2], requests: [f64; 2]) -> Option<bool> {
+    let pooled = (before * requests[0] + after * requests[1]) / (requests[0] + requests[1]);
+    let deviation = (pooled * (1.0 - pooled) * (1.0 / requests[0] + 1.0 / requests[1])).sqrt();
+    ((after - before).abs() > quantile() * deviation && deviation > 0.0).then_some(after > before)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Estimate, Unit};
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+    use shardwise_types::Response;
+
+    fn benefit() -> Estimate {
+        Estimate::new(1.0, 0.0, 2.0, Unit::LatencyMs)
+    }
+
+    fn migrate() -> Action {
+        let (reason, estimated_benefit) = (String::new(), benefit());
+        Action::MigrateFunction {
+            function_name: "f".into(),
+            from_shard: "a".into(),
+            to_shard: "b".into(),
+            reason,
+            estimated_benefit,
+        }
+    }
+
+    fn keep_warm() -> Action {
+        let (reason, estimated_benefit) = (String::new(), benefit());
+        Action::KeepWarm { function_name: "f".into(), shard: "a".into(), reason, estimated_benefit }
+    }
+
+    fn seen(seed: u64, requests: u32, factor: f32, cold_share: f64) -> Observed {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut seen = Observed::default();
+        for _ in 0..requests {
+            let total_ms = factor * 20.0 * rng.random_range(0.5..2.0_f32);
+            let cold = rng.random_bool(cold_share);
+            seen.push(&Response { error: None, total_ms, exec_ms: total_ms, queue_ms: 0.0, queue_len: 0, cold });
+        }
+        seen
+    }
+
+    #[test]
+    fn a_move_must_make_it_faster() {
+        let effect = |factor: f32| judge_effect(&migrate(), &seen(1, 200, 1.0, 0.1), &seen(2, 200, factor, 0.1)).effect;
+        assert_eq!([effect(0.7), effect(1.0), effect(1.4)], [Effect::Seen, Effect::Unclear, Effect::Harm]);
+    }
+
+    #[test]
+    fn what_is_kept_warm_must_be_cold_more_seldom_and_harm_comes_first() {
+        let effect = |factor: f32, cold: f64| {
+            judge_effect(&keep_warm(), &seen(1, 300, 1.0, 0.3), &seen(2, 300, factor, cold)).effect
+        };
+        assert_eq!(
+            [effect(1.0, 0.05), effect(1.0, 0.3), effect(1.5, 0.05)],
+            [Effect::Seen, Effect::Unclear, Effect::Harm]
+        );
+    }
+
+    #[test]
+    fn a_few_requests_say_nothing() {
+        let report = judge_effect(&migrate(), &seen(1, 300, 1.0, 0.1), &seen(2, 10, 0.1, 0.1));
+        assert_eq!(report.effect, Effect::Unclear);
+        assert_eq!(judge_effect(&migrate(), &Observed::default(), &Observed::default()).effect, Effect::Unclear);
+    }
+
+    #[test]
+    fn no_change_is_taken_for_one_seldom() {
+        let said =
+            |seed| judge_effect(&migrate(), &seen(seed, 200, 1.0, 0.1), &seen(seed + 1_000, 200, 1.0, 0.1)).effect;
+        let wrong = (0..300).filter(|seed| said(*seed) != Effect::Unclear).count();
+        // A tenth by latency, and as much again by failures, of which there are none here.
+        assert!((10..50).contains(&wrong), "{wrong} of 300");
+    }
+}
