@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use shardwise_planner::Observations;
 use shardwise_types::{HistoryRecord, ReportRecord};
 
 use crate::clock::instant;
@@ -74,6 +75,13 @@ impl Line {
     /// A report that came too late.
     pub(crate) fn late(record: ReportRecord) -> Self {
         Self::Late(LateRecord::LateReport(Box::new(record)))
+    }
+
+    fn record(&self) -> Option<&HistoryRecord> {
+        match self {
+            Self::Record(record) => Some(record),
+            Self::Late(_) => None,
+        }
     }
 
     fn add_to(&self, journal: &mut Journal) {
@@ -184,9 +192,16 @@ impl Work {
     fn write_log(&mut self, until_empty: bool) -> bool {
         loop {
             let mut taken = 0;
-            while self.journal.has_room() && self.live.log.drain(1, |record| self.journal.add(record)) == 1 {
+            let mut seen = self.live.seen();
+            while self.journal.has_room()
+                && self.live.log.drain(1, |record| {
+                    self.journal.add(record);
+                    observe(&mut seen, record);
+                }) == 1
+            {
                 taken += 1;
             }
+            drop(seen);
             while self.journal.has_room()
                 && let Some(outcome) = self.live.late.take()
             {
@@ -220,6 +235,10 @@ impl Work {
         }
         let kept = kept.and_then(|()| self.journal.sync());
         self.note(&kept);
+        if kept.is_ok() {
+            let mut seen = self.live.seen();
+            batch.iter().filter_map(|durable| durable.line.record()).for_each(|record| observe(&mut seen, record));
+        }
         let told = kept.map_err(|error| error.to_string());
         for durable in batch {
             // Whoever has gone will send it again.
@@ -245,5 +264,12 @@ impl Work {
         }
         self.keeping.decisions.store(self.journal.decisions(), Relaxed);
         self.keeping.waiting_bytes.store(self.journal.waiting_bytes() as u64, Relaxed);
+    }
+}
+
+/// Counts a record for the planner; one that comes more than a minute late counts for the history alone.
+fn observe(seen: &mut Observations, record: &HistoryRecord) {
+    if let Err(error) = seen.observe(record) {
+        tracing::debug!(%error, "a record is too late for the planner");
     }
 }

@@ -9,6 +9,7 @@ use shardwise_control::{AgentHost, Pick};
 use shardwise_features::{DecisionContext, RouterState};
 use shardwise_inference::{DecisionLog, LoggedDecision, LoggedOutcome, Shadow};
 use shardwise_monitor::{FleetView, Ingested};
+use shardwise_planner::Observations;
 use shardwise_policies::{Decision, Observed, Rules, eligible};
 use shardwise_types::{
     DecidedBy, ErrorClass, FallbackReason, FleetSnapshot, InvalidInput, MarketSnapshot, NoEligibleShard, OutcomeRecord,
@@ -33,6 +34,8 @@ pub(crate) struct Live {
     /// What operators changed; none before the agent has started.
     pub(crate) agent: OnceLock<AgentHost>,
     pub(crate) market: ArcSwap<MarketSnapshot>,
+    /// What plans are made from: all that the history is told.
+    pub(crate) observations: Mutex<Observations>,
     /// Whether the state holds that functions are warm which this router did not send.
     pub(crate) was_told_warm: AtomicBool,
     pub(crate) log: DecisionLog,
@@ -346,6 +349,12 @@ impl Live {
         let _in_order = self.in_order();
         self.market.store(Arc::new(market));
         self.clock.now()
+    }
+
+    /// What was seen so far; nobody may hold it for long.
+    pub(crate) fn seen(&self) -> MutexGuard<'_, Observations> {
+        // A record is counted whole or not.
+        self.observations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn in_order(&self) -> MutexGuard<'_, ()> {

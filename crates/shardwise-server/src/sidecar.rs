@@ -14,6 +14,7 @@ use shardwise_features::RouterState;
 use shardwise_inference::{Budget, DecisionLog, Guards, LogConfig, Placer, PlacerConfig, Shadow, ShadowConfig};
 use shardwise_models::RegistryError;
 use shardwise_monitor::{BusError, FleetImage};
+use shardwise_planner::{ObservationSettings, Observations};
 use shardwise_policies::{Runtime, Strategies, by_name};
 use shardwise_types::{MarketSnapshot, RouterId, key_of};
 use tokio::sync::watch;
@@ -297,6 +298,9 @@ fn make(config: ServeConfig) -> Result<Made, StartError> {
         view: Arc::new(view),
         agent: OnceLock::new(),
         market: ArcSwap::from_pointee(MarketSnapshot::default()),
+        observations: Mutex::new(
+            Observations::new(ObservationSettings::default()).expect("the default settings are in range"),
+        ),
         was_told_warm: AtomicBool::new(false),
         log,
         pending: Pending::new(config.limits.pending),

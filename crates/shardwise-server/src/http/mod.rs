@@ -8,6 +8,7 @@ mod events;
 mod fleet;
 mod inference_protocol;
 mod listener;
+mod plans;
 mod predict;
 pub(crate) mod problem;
 mod shedding;
@@ -104,6 +105,8 @@ fn administration_routes() -> Router<Arc<App>> {
         .route("/v1/decisions", get(admin::decisions))
         .route("/v1/models", get(admin::models))
         .route("/v1/events", get(events::stream))
+        .route("/v1/plans/{kind}", get(plans::plan))
+        .route("/v1/totals", get(plans::totals))
         .route("/v1/config", get(configuration::show))
         .route("/v1/config/history", get(configuration::history))
         .route("/v1/config/splits", post(configuration::split))

@@ -215,3 +215,34 @@ fn placements_hold_by_agreement_and_name_shards_of_the_fleet() {
     assert!(refusal.to_string().contains("shard-nowhere"), "{refusal}");
     assert_eq!(place(json!({ "cold": [] })).0, 400);
 }
+
+#[test]
+fn plans_are_made_of_what_was_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let sidecar = Sidecar::start(config(&folder));
+    for _ in 0..30 {
+        let answer = sidecar.place();
+        sidecar.settle(&answer);
+    }
+    // What is logged is written, and seen, ten times a second.
+    let function = request()["function"].as_str().unwrap().to_owned();
+    let seen = || sidecar.json("/v1/totals")["functions"][&function]["requests"].as_f64();
+    let came = (0..200).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(25));
+        seen() == Some(30.0)
+    });
+    assert!(came, "{}", sidecar.json("/v1/totals"));
+    for (kind, field) in [
+        ("optimize", "optimizations"),
+        ("predict", "bottlenecks"),
+        ("spike?factor=6", "costEstimate"),
+        ("protocol", "protocols"),
+        ("warm", "estimatedBenefit"),
+    ] {
+        let answer = sidecar.json(&format!("/v1/plans/{kind}"));
+        assert!(!answer["plan"][field].is_null() && answer["story"]["sentence"].is_string(), "{answer}");
+    }
+    assert_eq!(sidecar.get("/v1/plans/dance").0, 404);
+    assert_eq!(sidecar.get("/v1/plans/spike?factor=-1").0, 400);
+    assert_eq!(sidecar.get("/v1/plans/spike?factor=x").0, 400);
+}
