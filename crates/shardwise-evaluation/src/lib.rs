@@ -21,6 +21,7 @@ mod lowest_latency;
 mod numbers;
 pub mod ope;
 mod page;
+mod plan_page;
 mod plans;
 mod report;
 mod results;
@@ -59,6 +60,7 @@ pub use load_driver::{
 pub use losses::{Loss, SeedPair, WhereItLoses, where_it_loses};
 pub use lowest_latency::LowestLatency;
 pub use numbers::{figure, grouped, plain};
+pub use plan_page::{PlanPage, write_plan_page};
 pub use plans::{LEAD_MS, Phase, PhaseLatency, PlanArm, PlanSetting, Reaction, Steward, StewardParts, run_plans};
 pub use report::{
     AlternativeFacts, DatasetFacts, ExecScore, ModelFacts, REPORT_SCHEMA, ReportInput, ReportPaths, SampleDecision,
