@@ -6,6 +6,7 @@ mod import;
 mod live;
 mod models;
 mod nightly;
+mod plan;
 mod trials;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub(crate) use self::import::*;
 pub(crate) use self::live::*;
 pub(crate) use self::models::*;
 pub(crate) use self::nightly::{MlflowArguments, NightlyArguments};
+pub(crate) use self::plan::*;
 pub(crate) use self::trials::*;
 use crate::lists::Numbers;
 use crate::output::progress::Progress;
@@ -79,6 +81,9 @@ pub(crate) enum Command {
     /// Change traffic splits and limits while the system runs.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Plan what to move, to keep warm and to have ready, from a history or a running fleet, and carry it out when asked.
+    #[command(subcommand)]
+    Plan(PlanCommand),
     /// Check the settings of `serve`, and print them as TOML.
     CheckConfig(CheckConfigArguments),
     /// Send a scenario's events to the simulated fleet or to a running server, each at its time, and measure.

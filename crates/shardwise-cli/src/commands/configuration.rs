@@ -64,9 +64,18 @@ fn told(value: &impl serde::Serialize, table: &str, json: bool) -> miette::Resul
     Ok(())
 }
 
-/// Whether the change was withdrawn, and the server's answer.
 fn ask(server: &str, access: &AccessFiles, what: &str, body: Option<&Value>) -> miette::Result<(bool, Value)> {
-    let url = format!("{}/v1/config/{what}", server.trim_end_matches('/'));
+    ask_at(server, access, &format!("config/{what}"), body)
+}
+
+/// Whether a change was withdrawn, and the router's answer at a path below `/v1`.
+pub(crate) fn ask_at(
+    server: &str,
+    access: &AccessFiles,
+    path: &str,
+    body: Option<&Value>,
+) -> miette::Result<(bool, Value)> {
+    let url = format!("{}/v1/{path}", server.trim_end_matches('/'));
     let config = ureq::Agent::config_builder().proxy(None).http_status_as_error(false);
     let access = access.open().into_diagnostic()?;
     let agent = access.agent(config.timeout_global(Some(PATIENCE)).build());

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use miette::miette;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// Reads a text file that the user named.
 pub(crate) fn read(path: &Path) -> miette::Result<String> {
@@ -13,6 +14,12 @@ pub(crate) fn read(path: &Path) -> miette::Result<String> {
 }
 
 /// Writes an object as JSON for people to read; a reader sees the old file or the new one.
+/// Reads a file of JSON.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> miette::Result<T> {
+    let text = read(path)?;
+    serde_json::from_str(&text).map_err(|error| miette!("{} is not what it should be: {error}", path.display()))
+}
+
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> miette::Result<()> {
     let text = serde_json::to_string_pretty(value);
     let text = text.map_err(|error| miette!("cannot write {}: {error}", path.display()))?;

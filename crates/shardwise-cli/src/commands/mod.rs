@@ -22,6 +22,7 @@ mod nights;
 mod onnx;
 mod onnx_compare;
 mod placers;
+mod plan;
 mod predict;
 mod roster;
 mod serve;
@@ -68,6 +69,7 @@ pub(crate) fn run(arguments: &Arguments) -> miette::Result<ExitCode> {
         Command::Shard(options) => shard::run(options),
         Command::Fleet(FleetCommand::Up(options)) => shard::fleet_up(options, json),
         Command::Config(command) => return configuration::run(command, json),
+        Command::Plan(command) => plan::run(command, json),
         Command::CheckConfig(options) => return serve::check_config(options, json),
         Command::Arena(options) => arena::run(options, json),
         Command::Loadtest(options) => loadtest::run(options, json),
