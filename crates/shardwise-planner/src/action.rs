@@ -121,11 +121,11 @@ impl Action {
         }
     }
 
-    /// Where functions live once it was carried out. Which shards join is for whoever has them: that changes nothing here.
+    /// Where functions live once it was carried out. Which shards join a group is for whoever has them, and which leave it for
+    /// whoever knows whom else they serve: that changes nothing here.
     #[must_use]
     pub fn carried_out_on(&self, placements: &Placements) -> Placements {
         let [mut avoided, mut warm] = [placements.avoided().clone(), placements.warm().clone()];
-        let mut drained = placements.drained().clone();
         let pair = |function: &FunctionId, shard: &ShardId| Residence::new(function.clone(), shard.clone());
         match self {
             Self::MigrateFunction { function_name, from_shard, to_shard, .. } => {
@@ -134,10 +134,9 @@ impl Action {
             }
             Self::KeepWarm { function_name, shard, .. } => drop(warm.insert(pair(function_name, shard))),
             Self::LetCool { function_name, shard, .. } => drop(warm.remove(&pair(function_name, shard))),
-            Self::DrainShards { shards, .. } => drained.extend(shards.iter().cloned()),
-            Self::JoinShards { .. } => {}
+            Self::JoinShards { .. } | Self::DrainShards { .. } => {}
         }
-        Placements::new(avoided, warm, drained)
+        Placements::new(avoided, warm, placements.drained().clone())
     }
 
     /// What it saves or brings.

@@ -105,9 +105,13 @@ impl Fleet<'_> {
 
     fn step(&self, action: Action) -> miette::Result<Step> {
         let mut step = Step { action, kept: false, why: String::new(), versions: Vec::new(), effect: None };
-        if matches!(step.action, Action::JoinShards { .. }) {
-            step.why =
-                "start the shards (`shardwise shard`, `shardwise fleet up`): they join by their reports".to_owned();
+        let by_hand = match &step.action {
+            Action::JoinShards { .. } => Some("start them (`shardwise shard`): they join by their reports"),
+            Action::DrainShards { .. } => Some("they may serve others, too: that is for whoever runs them to say"),
+            _ => None,
+        };
+        if let Some(why) = by_hand {
+            step.why = why.to_owned();
             return Ok(step);
         }
         let stage = Stage::start(step.name());
