@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -226,4 +226,59 @@ fn prometheus_takes_the_metrics_and_the_rules() {
             assert!(!is_metric || known.contains(metric), "{name} asks for {word}, which is not among {known:?}");
         }
     }
+}
+
+/// Asks where the sample's function should run, as often as a busy client does, and tells that one shard is five times as fast as all
+/// others; until it is told to stop.
+fn pretend(address: &str, fast: &str, stop: &AtomicBool) {
+    let request = std::fs::read_to_string(root().join("data/sample-request.json")).expect("the sample");
+    let mut number = 0_u32;
+    while !stop.load(Relaxed) {
+        let answer = post(address, "/v1/predict-optimal-shard", &request).unwrap_or_default();
+        if let Ok(answer) = serde_json::from_str::<Value>(body(&answer)) {
+            number += 1;
+            let usual_ms = if answer["recommendedShard"] == fast { 20.0 } else { 100.0 };
+            let total_ms = usual_ms * (1.0 + 0.1 * f64::from(number % 5));
+            let outcome = json!({ "decisionId": answer["decisionId"], "totalMs": total_ms, "execMs": total_ms });
+            post(address, "/v1/outcomes", &outcome.to_string());
+        }
+        std::thread::sleep(Duration::from_millis(25));
+    }
+}
+
+#[test]
+fn a_step_that_helps_is_kept_and_one_that_harms_is_taken_back() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let address = free_address();
+    let _fleet = fleet(folder.path(), "2", &address);
+    let _router = serve(folder.path(), &address, &["--policy", "p2c_in_flight", "--router", "planned"]);
+    wait_until("all shards report", || {
+        ask(&address, "/v1/fleet").is_some_and(|fleet| fleet["shards"].as_array().map(Vec::len) == Some(2))
+    });
+    let shards = ask(&address, "/v1/fleet").expect("a fleet")["shards"].clone();
+    let [fast, slow] = [0, 1].map(|at| shards[at]["id"].as_str().expect("a name").to_owned());
+    let step = |from: &str, to: &str| {
+        json!({
+            "type": "migrate_function", "functionName": "arbitrage-function-047", "fromShard": from, "toShard": to,
+            "reason": "a test", "estimatedBenefit": { "value": 1.0, "low": 0.0, "high": 2.0, "unit": "latency_ms" },
+        })
+    };
+    let steps = folder.path().join("steps.json");
+    let plan = json!({ "actions": [step(&slow, &fast), step(&fast, &slow)] });
+    std::fs::write(&steps, plan.to_string()).expect("a file");
+    let stop = AtomicBool::new(false);
+    let server = format!("http://{address}");
+    let done = std::thread::scope(|scope| {
+        scope.spawn(|| pretend(&address, &fast, &stop));
+        let watch = ["--watch-s", "3", "--steps-from", text(&steps)];
+        let output = shardwise(&[&["plan", "optimize", "--live", &server, "--apply", "--json"][..], &watch].concat());
+        stop.store(true, Relaxed);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let stdout = String::from_utf8(output.stdout).expect("UTF-8");
+        serde_json::from_str::<Value>(stdout.lines().last().expect("a result")).expect("JSON")["applied"].clone()
+    });
+    let said = |at: usize| (done[at]["kept"].as_bool(), done[at]["effect"]["effect"].as_str());
+    assert_eq!([said(0), said(1)], [(Some(true), Some("seen")), (Some(false), Some("harm"))], "{done}");
+    let holds = ask(&address, "/v1/config").expect("a configuration")["coordinator"]["current"]["placements"].clone();
+    assert_eq!(holds["avoided"], json!([{ "function": "arbitrage-function-047", "shard": slow }]), "{holds}");
 }

@@ -25,6 +25,7 @@ mod nights;
 mod notebooks;
 mod onnx;
 mod ope;
+mod plans;
 mod python;
 mod reports;
 mod support;

@@ -87,6 +87,8 @@ fn estimate(estimate: &Estimate) -> String {
 
 /// Three digits are enough to decide by.
 fn short(value: f64) -> String {
+    // The sum of nothing is -0.
+    let value = value + 0.0;
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),

@@ -11,6 +11,8 @@ use shardwise_evaluation::{Fact, PlanPage, grouped, visible, write_plan_page};
 use shardwise_planner::{
     BeforeAfter, Ledger, ObservationSettings, Observations, PlanKind, PlanStory, Planner, PlannerSettings,
 };
+use shardwise_policies::Runtime;
+use shardwise_simulator::WorldSpec;
 use shardwise_types::Timestamp;
 
 use super::configuration::ask_at;
@@ -63,9 +65,12 @@ pub(crate) fn run(command: &PlanCommand, json: bool) -> miette::Result<()> {
 }
 
 fn of_history(kind: PlanKind, options: &PlanArguments, factor: Option<f64>, dir: &Path) -> miette::Result<Made> {
-    let settings: PlannerSettings = options.settings.as_deref().map(files::read_json).transpose()?.unwrap_or_default();
     let ledger: Ledger = options.ledger.as_deref().map(files::read_json).transpose()?.unwrap_or_default();
     let history = History::open(dir).into_diagnostic()?;
+    let settings = match &options.settings {
+        Some(path) => files::read_json(path)?,
+        None => usual_settings(&history)?,
+    };
     let observing = ObservationSettings::default();
     let last_day = history.days().last().map(|day| day.parse::<Timestamp>()).transpose().into_diagnostic()?;
     // What is older is let go again.
@@ -107,6 +112,16 @@ fn of_history(kind: PlanKind, options: &PlanArguments, factor: Option<f64>, dir:
         ),
     ];
     Ok(Made { now, plan: serde_json::to_value(&plan).into_diagnostic()?, story, facts })
+}
+
+/// The usual settings; functions stay loaded for as long as shards keep them in a simulated history's world, else for as long
+/// as routers believe.
+fn usual_settings(history: &History) -> miette::Result<PlannerSettings> {
+    let world: Option<WorldSpec> = history.world_json().map(serde_json::from_str).transpose().into_diagnostic()?;
+    let warm_ttl_ms = world.map_or(Runtime::default().warm_ttl_ms, |world| world.timing.warm_ttl_ms);
+    let mut settings = PlannerSettings::default();
+    settings.warm.time_to_live_minutes = warm_ttl_ms / 60_000.0;
+    Ok(settings)
 }
 
 fn of_router(kind: PlanKind, options: &PlanArguments, factor: Option<f64>, server: &str) -> miette::Result<Made> {

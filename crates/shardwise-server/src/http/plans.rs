@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use shardwise_control::{Configuration, Entry, Outcome};
 use shardwise_planner::{Ledger, PlanKind, Planner, PlannerSettings};
+use shardwise_policies::Runtime;
 
 use super::App;
 use super::problem::Problem;
@@ -45,7 +46,8 @@ fn make(app: &App, kind: PlanKind, assumed_spike: Option<f64>) -> Result<Json<Va
         &app.control.get().and_then(|control| control.plane.as_ref()).map(|it| it.history()).unwrap_or_default(),
     );
     let now = app.live.clock.now();
-    let settings = PlannerSettings::default();
+    let mut settings = PlannerSettings::default();
+    settings.warm.time_to_live_minutes = Runtime::default().warm_ttl_ms / 60_000.0;
     let planner = Planner {
         observations: &observations,
         ledger: &ledger,
