@@ -54,7 +54,7 @@ pub(crate) struct PlanArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
     /// Carry the steps out, one at a time; each is watched, and taken back when its effect does not appear.
-    #[arg(long, requires = "live")]
+    #[arg(long)]
     pub(crate) apply: bool,
     /// Carry out the steps of a plan that was written with --json, instead of a new one.
     #[arg(long, value_name = "FILE", requires = "apply")]

@@ -35,6 +35,10 @@ struct Made {
 
 pub(crate) fn run(command: &PlanCommand, json: bool) -> miette::Result<()> {
     let (kind, options, factor) = command.parts();
+    if options.apply && options.live.is_none() {
+        let help = "name the router that coordinates the fleet with --live, instead of a history";
+        return Err(miette!(help = help, "only a plan for a running fleet can be carried out"));
+    }
     let made = match (&options.history, &options.live) {
         (Some(history), _) => of_history(kind, options, factor, history)?,
         (None, Some(server)) => of_router(kind, options, factor, server)?,
