@@ -121,6 +121,8 @@ pub(crate) enum BenchCommand {
     Dataset(BenchDatasetArguments),
     /// Train four heads on a million rows, here and by Python's LightGBM on the same files: time, memory, errors.
     Train(BenchTrainArguments),
+    /// What plans do to a simulated fleet: a day, a spike of volatility, cold starts; the same placement with and without.
+    Plans(BenchPlansArguments),
     /// One side of `bench train`, which runs it in a process of its own; its plan is on standard input.
     #[command(hide = true)]
     TrainHere,

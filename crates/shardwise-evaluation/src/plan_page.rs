@@ -11,7 +11,7 @@ use crate::svg::{Anchor, Scale, Svg, fit};
 use crate::{EvaluationError, Fact, plain};
 
 /// Height of a pair of bars.
-const ROW: f64 = 30.0;
+const ROW: f64 = 38.0;
 /// Width for names.
 const NAMES: f64 = 220.0;
 
@@ -77,11 +77,11 @@ fn bars(page: &PlanPage) -> Option<String> {
     for (row, (name, before, after)) in page.rows.iter().enumerate() {
         let y = top + ROW * (row as f64 + 0.5);
         svg.text((4.0, y), Anchor::Start, "label", &fit(name, NAMES));
-        for (value, offset, class) in [(before, -10.0, "mark plain"), (after, 1.0, "mark c0")] {
+        for (value, offset, class) in [(before, -15.0, "mark plain"), (after, 1.0, "mark c0")] {
             if value.is_finite() && *value > 0.0 {
-                svg.rect((x.at(0.0), y + offset), (x.at(*value), y + offset + 9.0), class);
+                svg.rect((x.at(0.0), y + offset), (x.at(*value), y + offset + 12.0), class);
             }
-            svg.text((x.at(value.max(0.0)) + 4.0, y + offset + 4.5), Anchor::Start, "label tick", &plain(*value));
+            svg.text((x.at(value.max(0.0)) + 4.0, y + offset + 6.0), Anchor::Start, "label tick", &plain(*value));
         }
     }
     if let Some(limit) = page.limit {

@@ -78,3 +78,34 @@ pub(crate) struct PlanSpikeArguments {
     #[command(flatten)]
     pub(crate) plan: PlanArguments,
 }
+
+#[derive(Args)]
+pub(crate) struct BenchPlansArguments {
+    /// What is played: day, spike, warm, or all.
+    #[arg(long, default_value = "all")]
+    pub(crate) case: String,
+    /// Who places, in all arms: shardwise, with a model that is trained on each world first, or a policy without one.
+    #[arg(long, default_value = "shardwise")]
+    pub(crate) policy: String,
+    /// The first seed; knobs were tuned on 1 to 9.
+    #[arg(long, default_value_t = 11)]
+    pub(crate) first_seed: u64,
+    /// Seeds, each a world of its own.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seeds: u64,
+    /// Offered load; what suits the case when left out.
+    #[arg(long)]
+    pub(crate) load: Option<f64>,
+    /// Hours of a day and of cold starts; 24 when left out.
+    #[arg(long)]
+    pub(crate) hours: Option<f64>,
+    /// Functions of generated traces.
+    #[arg(long, default_value_t = 300)]
+    pub(crate) functions: usize,
+    /// Folder with real traces; without it, and without SHARDWISE_TRACES, generated ones.
+    #[arg(long)]
+    pub(crate) traces: Option<PathBuf>,
+    /// Where trained models are kept for the next run.
+    #[arg(long, default_value = "shardwise-plans")]
+    pub(crate) work: PathBuf,
+}

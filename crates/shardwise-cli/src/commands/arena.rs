@@ -54,7 +54,7 @@ pub(crate) fn run(options: &ArenaArguments, json: bool) -> miette::Result<()> {
     let page = options.out.join("arena.html");
     let asked = options.subject.clone().filter(|name| result.cells.iter().any(|cell| cell.policy == *name));
     let subject = asked.or_else(|| arena_subject(&result)).unwrap_or_default();
-    write_arena_page(&page, &ArenaPage { plan: &plan, result: &result, subject: &subject, command: &command() })
+    write_arena_page(&page, &ArenaPage { plan: &plan, result: &result, subject: &subject, command: &files::this_command() })
         .into_diagnostic()?;
     files::write_json(&options.out.join("arena.json"), &result)?;
     if json {
@@ -180,12 +180,6 @@ fn plan_key(plan: &ArenaPlan) -> String {
     let traces = traces.as_ref().map(|traces| traces.arrivals.len());
     let text = format!("{} {requests} {shards} {heterogeneity} {traces:?} {:?}", kind.as_str(), files::this_program());
     format!("{:016x}", key_of(&text))
-}
-
-/// The command line as it was given, so that a page says how to make it again.
-fn command() -> String {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    format!("shardwise {}", arguments.join(" "))
 }
 
 fn print(result: &ArenaResult, page: &Path) {

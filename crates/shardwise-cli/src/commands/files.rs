@@ -14,6 +14,12 @@ pub(crate) fn read(path: &Path) -> miette::Result<String> {
 }
 
 /// Writes an object as JSON for people to read; a reader sees the old file or the new one.
+/// The command line as it was given, so that a page says how to make it again.
+pub(crate) fn this_command() -> String {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    format!("shardwise {}", arguments.join(" "))
+}
+
 /// Reads a file of JSON.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> miette::Result<T> {
     let text = read(path)?;

@@ -73,6 +73,7 @@ pub(crate) fn run(arguments: &Arguments) -> miette::Result<ExitCode> {
         Command::CheckConfig(options) => return serve::check_config(options, json),
         Command::Arena(options) => arena::run(options, json),
         Command::Loadtest(options) => loadtest::run(options, json),
+        Command::Bench(BenchCommand::Plans(options)) => bench::plans(options, json),
         Command::Bench(BenchCommand::Decide(options)) => bench::decide(options, json),
         Command::Onnx(OnnxCommand::Export(options)) => onnx::export(options, json),
         Command::Onnx(OnnxCommand::Check(options)) => onnx::check(options, json),

@@ -368,7 +368,7 @@ fn folders(of: &Path) -> miette::Result<Vec<PathBuf>> {
 }
 
 /// The hour of a real market that moved most, from an hour before.
-fn wildest(market: &Path) -> miette::Result<Vec<MarketBar>> {
+pub(crate) fn wildest(market: &Path) -> miette::Result<Vec<MarketBar>> {
     let bars = traces::read_market(market).into_diagnostic()?;
     let length = 2 * MINUTES_BEFORE;
     let range = |start: usize| {

@@ -160,7 +160,7 @@ fn page(kind: PlanKind, made: &Made, done: &[apply::Step]) -> PlanPage {
         rows,
         steps,
         done: done.iter().map(apply::Step::row).collect(),
-        command: std::env::args().collect::<Vec<_>>().join(" "),
+        command: files::this_command(),
     }
 }
 
