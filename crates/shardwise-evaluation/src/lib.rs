@@ -61,7 +61,10 @@ pub use losses::{Loss, SeedPair, WhereItLoses, where_it_loses};
 pub use lowest_latency::LowestLatency;
 pub use numbers::{figure, grouped, plain};
 pub use plan_page::{PlanPage, write_plan_page};
-pub use plans::{LEAD_MS, Phase, PhaseLatency, PlanArm, PlanSetting, Reaction, Steward, StewardParts, run_plans};
+pub use plans::{
+    Alert, ArmRatios, CaseOptions, CaseResult, CaseWorld, Check, LEAD_MS, PairedArm, Phase, PhaseLatency, PlanArm,
+    PlanCase, PlanSetting, Reaction, SpikeDemand, Steward, StewardParts, case_world, paired_arms, run_plans,
+};
 pub use report::{
     AlternativeFacts, DatasetFacts, ExecScore, ModelFacts, REPORT_SCHEMA, ReportInput, ReportPaths, SampleDecision,
     write_report,

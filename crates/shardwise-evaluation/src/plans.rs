@@ -1,19 +1,24 @@
 //! What plans do to a fleet: the same world, traffic and placement with and without a planner, judged by latency, full
 //! shards, cold starts and what it cost, never by the error of a forecast.
 
+mod cases;
 mod meter;
 mod steward;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
+use shardwise_planner::VolatilityResponse;
 use shardwise_policies::Policy;
 use shardwise_simulator::{Operations, RunSummary, SimulateOptions, Workload, WorldSpec, simulate_operated};
 
 use crate::EvaluationError;
+pub use cases::{
+    ArmRatios, CaseOptions, CaseResult, CaseWorld, Check, PairedArm, PlanCase, SpikeDemand, case_world, paired_arms,
+};
 use meter::Meter;
 pub use meter::{Phase, PhaseLatency};
-pub use steward::{Reaction, Steward, StewardParts};
+pub use steward::{Alert, Reaction, Steward, StewardParts};
 
 /// From an order to the instant at which all follow it, in ms, as control has it.
 pub const LEAD_MS: f64 = 10_000.0;
@@ -86,6 +91,8 @@ pub struct PlanArm {
     pub not_idempotent: u64,
     /// Series that went by their last value when plans were last made, and series in all.
     pub switched_off: [u64; 2],
+    /// The plan for the spike that was alerted to, if any: what it expected and asked for.
+    pub spike_plan: Option<VolatilityResponse>,
 }
 
 /// Plays the traffic with somebody who moves the furniture, or nobody.
@@ -144,6 +151,7 @@ fn arm(name: &str, run: &RunSummary, meter: Meter, steward: Option<&Steward>) ->
         idle_plans: counts.idle_plans,
         not_idempotent: counts.not_idempotent,
         switched_off: counts.switched_off,
+        spike_plan: steward.and_then(Steward::response).cloned(),
         phases: meter.phases(),
     }
 }

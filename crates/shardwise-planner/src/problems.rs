@@ -52,11 +52,13 @@ impl Observations {
                     f64::from(report.mean_latency_ms),
                     Some(balance.latency_threshold_ms),
                 ),
-                queue_per_core: expected(
-                    Metric::QueuePerCore,
-                    f64::from(report.queue_len) / f64::from(shape.cores),
-                    None,
-                ),
+                queue_per_core: balance
+                    .foretell_queues
+                    .then(|| {
+                        let last = f64::from(report.queue_len) / f64::from(shape.cores);
+                        expected(Metric::QueuePerCore, last, None)
+                    })
+                    .flatten(),
             })
         };
         self.shards().into_iter().filter_map(outlook).collect()

@@ -54,8 +54,11 @@ pub(crate) fn run(options: &ArenaArguments, json: bool) -> miette::Result<()> {
     let page = options.out.join("arena.html");
     let asked = options.subject.clone().filter(|name| result.cells.iter().any(|cell| cell.policy == *name));
     let subject = asked.or_else(|| arena_subject(&result)).unwrap_or_default();
-    write_arena_page(&page, &ArenaPage { plan: &plan, result: &result, subject: &subject, command: &files::this_command() })
-        .into_diagnostic()?;
+    write_arena_page(
+        &page,
+        &ArenaPage { plan: &plan, result: &result, subject: &subject, command: &files::this_command() },
+    )
+    .into_diagnostic()?;
     files::write_json(&options.out.join("arena.json"), &result)?;
     if json {
         let mut object = serde_json::to_value(&result).into_diagnostic()?;

@@ -1,11 +1,15 @@
 //! The planner at work in a simulated fleet: it hears what routers hear, makes plans now and then, and has them carried out.
 
 use shardwise_planner::{
-    Action, BalanceProblem, BalanceSettings, ForecastSettings, Ledger, Metric, ObservationSettings, Observations,
-    PlanError, WarmProblem, WarmSettings,
+    Action, BalanceProblem, BalanceSettings, Effects, ForecastSettings, Ledger, LoadGroup, Metric, ObservationSettings,
+    Observations, OptimizeProblem, OptimizeSettings, Plan, PlanError, PlanKind, Planner, PlannerSettings, SpikePlan,
+    SpikeSettings, VolatilityResponse, WarmProblem, WarmSettings,
 };
 use shardwise_simulator::{Operator, Order};
 use shardwise_types::{HistoryRecord, Residence, ShardId, Timestamp};
+
+/// Share of its cores up to which a shard may take more from the optimizer.
+const MOST_BUSY: f64 = 0.8;
 
 /// Which plans are made, and how often in looks.
 #[derive(Debug, Clone, Default)]
@@ -14,6 +18,10 @@ pub struct StewardParts {
     pub balance: Option<(BalanceSettings, ForecastSettings, u64)>,
     /// The keep-warm plan.
     pub warm: Option<(WarmSettings, u64)>,
+    /// The optimizer.
+    pub optimize: Option<(OptimizeSettings, u64)>,
+    /// Word of a spike, for which the fleet gets ready.
+    pub alert: Option<Alert>,
     /// Shards that join when those that are there are busy.
     pub reaction: Option<Reaction>,
     /// Orders that are given at the first look from their instant on.
@@ -27,6 +35,21 @@ pub struct Reaction {
     pub target: f64,
     /// Shards that may join, in the order in which they do.
     pub standby: Vec<ShardId>,
+}
+
+/// Word of a spike of volatility that is to come, as a scheduled announcement or an option that leads the market gives it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Alert {
+    /// When it comes.
+    pub at: Timestamp,
+    /// Volatility over the usual that is assumed, above 1.
+    pub factor: f64,
+    /// How the planner reckons.
+    pub settings: SpikeSettings,
+    /// Shards that may join, in the order in which they do.
+    pub standby: Vec<ShardId>,
+    /// From the order until a shard has joined, in ms: only then can it load anything.
+    pub join_ms: f64,
 }
 
 /// What was done.
@@ -49,6 +72,7 @@ pub struct Steward {
     parts: StewardParts,
     looks: u64,
     counts: Counts,
+    response: Option<VolatilityResponse>,
 }
 
 impl Steward {
@@ -58,11 +82,16 @@ impl Steward {
     /// Settings of the observations out of range.
     pub fn new(parts: StewardParts, observations: ObservationSettings) -> Result<Self, PlanError> {
         let observations = Observations::new(observations)?;
-        Ok(Self { observations, ledger: Ledger::default(), parts, looks: 0, counts: Counts::default() })
+        Ok(Self { observations, ledger: Ledger::default(), parts, looks: 0, counts: Counts::default(), response: None })
     }
 
     pub(super) fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// The plan for the spike that was alerted to.
+    pub(super) fn response(&self) -> Option<&VolatilityResponse> {
+        self.response.as_ref()
     }
 
     fn is_due(&self, every: u64) -> bool {
@@ -70,23 +99,22 @@ impl Steward {
     }
 
     /// Makes a plan, notes it as carried out, and makes it again: then there must be nothing to do.
-    fn plan(&mut self, now: Timestamp, solve: impl Fn(&Self) -> Vec<Action>) -> Vec<Order> {
+    fn plan(&mut self, now: Timestamp, cooldown: f64, solve: impl Fn(&Self) -> Vec<Action>) -> Vec<Order> {
         let actions = solve(self);
         if actions.is_empty() {
             self.counts.idle_plans += 1;
             return Vec::new();
         }
-        actions.iter().for_each(|action| self.note(action, now));
+        actions.iter().for_each(|action| self.note(action, now, cooldown));
         self.counts.not_idempotent += u64::from(!solve(self).is_empty());
         actions.iter().flat_map(orders).collect()
     }
 
-    fn note(&mut self, action: &Action, now: Timestamp) {
+    fn note(&mut self, action: &Action, now: Timestamp, cooldown_minutes: f64) {
         match action {
             Action::MigrateFunction { function_name, to_shard, .. } => {
                 self.counts.moves += 1;
-                let minutes = self.parts.balance.as_ref().map_or(0.0, |(settings, ..)| settings.cooldown_minutes);
-                let since = now.plus_millis(-60_000.0 * minutes);
+                let since = now.plus_millis(-60_000.0 * cooldown_minutes);
                 self.counts.returns += u64::from(self.ledger.left_since(function_name, to_shard, since));
             }
             Action::KeepWarm { .. } => self.counts.warmed += 1,
@@ -109,7 +137,7 @@ impl Steward {
             }
         }
         self.counts.switched_off = series;
-        self.plan(now, |steward| {
+        self.plan(now, settings.cooldown_minutes, |steward| {
             let ledger = &steward.ledger;
             let problem = BalanceProblem { now, shards: shards.clone(), parts: parts.clone(), ledger };
             problem.solve(&settings).map_or_else(|_| Vec::new(), |plan| plan.actions)
@@ -123,11 +151,69 @@ impl Steward {
         }
         let shards = self.observations.warm_shards(&self.ledger);
         let candidates = self.observations.warm_candidates(now, &self.ledger);
-        self.plan(now, |steward| {
+        self.plan(now, 0.0, |steward| {
             let ledger = &steward.ledger;
             let problem = WarmProblem { shards: shards.clone(), candidates: candidates.clone(), ledger };
             problem.solve(&settings).map_or_else(|_| Vec::new(), |plan| plan.actions)
         })
+    }
+
+    fn optimize(&mut self, now: Timestamp) -> Vec<Order> {
+        let Some((settings, every)) = self.parts.optimize.clone() else { return Vec::new() };
+        if !self.is_due(every) {
+            return Vec::new();
+        }
+        let (cells, functions) = (self.observations.cells(), self.observations.movables());
+        let (free_cores, seen) = (self.observations.free_cores(MOST_BUSY), Effects::of(&cells));
+        let since = self.observations.window_start();
+        self.plan(now, settings.cooldown_minutes, |steward| {
+            let problem = OptimizeProblem {
+                now,
+                since,
+                cells: &cells,
+                functions: &functions,
+                free_cores: &free_cores,
+                expected: &seen,
+                ledger: &steward.ledger,
+            };
+            problem.solve(&settings).map_or_else(|_| Vec::new(), |plan| plan.actions)
+        })
+    }
+
+    /// Has as many shards join as the plan for the spike asks for, if there are so many; loads on each what it joined for,
+    /// and drains it when the window is over.
+    fn prepare(&mut self, now: Timestamp) -> Vec<Order> {
+        let Some(alert) = self.parts.alert.take_if(|alert| alert.at <= now) else { return Vec::new() };
+        let settings = PlannerSettings { spike: alert.settings.clone(), ..PlannerSettings::default() };
+        let planner = Planner {
+            observations: &self.observations,
+            ledger: &self.ledger,
+            settings: &settings,
+            now,
+            assumed_spike: Some(alert.factor),
+            expected: None,
+        };
+        let Ok(Plan::Spike(SpikePlan { response: Some(response), .. })) = planner.plan(PlanKind::Spike) else {
+            return Vec::new();
+        };
+        let (mut standby, mut joined, mut warm) = (alert.standby.into_iter(), Vec::new(), Vec::new());
+        for action in &response.actions {
+            let Action::JoinShards { group, count, .. } = action else { continue };
+            for shard in standby.by_ref().take(*count as usize) {
+                let loaded = self.observations.functions().into_iter().filter(|view| {
+                    let of = LoadGroup::of(view.id, view.protocol, &alert.settings.words);
+                    of.is_some_and(|of| of.as_str() == group)
+                });
+                warm.extend(loaded.map(|view| Residence::new(view.id.clone(), shard.clone())));
+                joined.push(shard);
+            }
+        }
+        let keep = warm.iter().cloned().map(Order::KeepWarm).collect();
+        let leave = warm.into_iter().map(Order::LetCool).chain(joined.iter().cloned().map(Order::Drain)).collect();
+        self.parts.scheduled.push((now.plus_millis(alert.join_ms), keep));
+        self.parts.scheduled.push((response.time_window.to, leave));
+        self.response = Some(response);
+        joined.into_iter().map(Order::Join).collect()
     }
 
     fn react(&mut self) -> Vec<Order> {
@@ -157,8 +243,10 @@ impl Operator for Steward {
     fn look(&mut self, now: Timestamp) -> Vec<Order> {
         self.looks += 1;
         let mut all = self.scheduled(now);
+        all.extend(self.prepare(now));
         all.extend(self.react());
         all.extend(self.balance(now));
+        all.extend(self.optimize(now));
         all.extend(self.warm(now));
         self.counts.joined += all.iter().filter(|order| matches!(order, Order::Join(_))).count() as u64;
         all

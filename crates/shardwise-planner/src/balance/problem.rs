@@ -18,6 +18,8 @@ pub struct BalanceSettings {
     /// A series that stayed below this share of its threshold is taken to stay where it is, without a forecast, in [0, 1]:
     /// forecasts are most of the work, and most shards are never near a threshold.
     pub watch_from: f64,
+    /// Whether to foretell queues as well, which are told and never acted on: whoever plans in a loop saves the work.
+    pub foretell_queues: bool,
     /// Shards that something moves to stay this far below the thresholds, so that they are not next, in [0, 1).
     pub headroom: f64,
     /// Minutes that a bottleneck is reckoned to last: what relief is worth.
@@ -46,6 +48,7 @@ impl Default for BalanceSettings {
             memory_threshold: 0.9,
             latency_threshold_ms: 500.0,
             watch_from: 0.5,
+            foretell_queues: true,
             headroom: 0.1,
             horizon_minutes: 15.0,
             move_price_core_minutes: 0.02,
@@ -129,7 +132,7 @@ pub struct ShardOutlook {
     pub memory: Option<Expected>,
     /// Mean latency in ms.
     pub latency_ms: Option<Expected>,
-    /// Requests that wait, per core; told, never acted on.
+    /// Requests that wait, per core; told, never acted on; none also when it was not asked for.
     pub queue_per_core: Option<Expected>,
 }
 

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use miette::{IntoDiagnostic, miette};
 use serde_json::json;
-use shardwise_evaluation::{CaseOptions, CaseResult, CaseWorld, PlanArm, PlanCase, case_world, paired_arms, plain};
+use shardwise_evaluation::{
+    CaseOptions, CaseResult, CaseWorld, PairedArm, PlanArm, PlanCase, case_world, paired_arms, plain,
+};
 use shardwise_models::ModelBundle;
 use shardwise_policies::{NAMES, Policy, by_name};
 use shardwise_simulator::{GeneratorOptions, ReplayInputs, generate_inputs, generate_traces};
@@ -29,24 +31,26 @@ pub(crate) fn plans(options: &BenchPlansArguments, json: bool) -> miette::Result
         "all" => PlanCase::ALL.to_vec(),
         name => vec![case_named(name)?],
     };
-    let mut results = Vec::new();
+    let (mut results, mut paired) = (Vec::new(), Vec::new());
     for case in cases {
-        for seed in options.first_seed..options.first_seed + options.seeds {
-            for load in options.load.map_or(case.loads(), |_| options.load.as_slice()) {
-                results.push(play(options, case, seed, *load)?);
+        for load in options.load.map_or(case.loads(), |_| options.load.as_slice()) {
+            let mut of_load = Vec::new();
+            for seed in options.first_seed..options.first_seed + options.seeds {
+                of_load.push(play(options, case, seed, *load)?);
                 output::stop_if_interrupted()?;
             }
+            paired.push(json!({ "case": case, "load": load, "arms": paired_arms(&of_load) }));
+            if !json {
+                of_load.iter().for_each(print);
+                paired_arms(&of_load).iter().for_each(print_paired);
+            }
+            results.extend(of_load);
         }
     }
-    let paired = paired_arms(&results);
-    if json {
-        return output::print_json(&json!({ "policy": options.policy, "results": results, "paired": paired }));
+    match json {
+        true => output::print_json(&json!({ "policy": options.policy, "results": results, "paired": paired })),
+        false => Ok(()),
     }
-    results.iter().for_each(print);
-    for arm in &paired {
-        println!("{}", serde_json::to_string(arm).into_diagnostic()?);
-    }
-    Ok(())
 }
 
 fn case_named(name: &str) -> miette::Result<PlanCase> {
@@ -82,11 +86,7 @@ fn play(options: &BenchPlansArguments, case: PlanCase, seed: u64, load: f64) -> 
 }
 
 /// What a case is made of: real traces where there are any.
-fn traces(
-    options: &BenchPlansArguments,
-    case: PlanCase,
-    seed: u64,
-) -> miette::Result<(ReplayInputs, Vec<MarketBar>)> {
+fn traces(options: &BenchPlansArguments, case: PlanCase, seed: u64) -> miette::Result<(ReplayInputs, Vec<MarketBar>)> {
     let folder = options.traces.clone().or_else(|| std::env::var_os("SHARDWISE_TRACES").map(Into::into));
     match (case, folder) {
         (PlanCase::Spike, Some(folder)) => {
@@ -99,22 +99,15 @@ fn traces(
         }
         (_, Some(folder)) => Ok((read_traces(&folder)?, Vec::new())),
         (_, None) => {
-            let generated = GeneratorOptions {
-                functions: options.functions,
-                days: DAYS,
-                market_minutes: (DAYS + 1) * 1_440,
-            };
+            let generated =
+                GeneratorOptions { functions: options.functions, days: DAYS, market_minutes: (DAYS + 1) * 1_440 };
             Ok((generate_inputs(seed, &generated).into_diagnostic()?, Vec::new()))
         }
     }
 }
 
 /// A model that is trained on the case's own world; none where another policy places.
-fn bundle(
-    options: &BenchPlansArguments,
-    world: &CaseWorld,
-    seed: u64,
-) -> miette::Result<Option<Arc<ModelBundle>>> {
+fn bundle(options: &BenchPlansArguments, world: &CaseWorld, seed: u64) -> miette::Result<Option<Arc<ModelBundle>>> {
     if options.policy != MODEL_POLICY {
         return Ok(None);
     }
@@ -132,6 +125,14 @@ fn print(result: &CaseResult) {
     for check in result.checks.iter().filter(|check| !check.holds) {
         println!("  {}: {} is {}, more than {}", check.arm, check.what, plain(check.value), plain(check.most));
     }
+}
+
+fn print_paired(arm: &PairedArm) {
+    let interval = match (arm.low, arm.high) {
+        (Some(low), Some(high)) => format!(" [{low:.3}, {high:.3}]"),
+        _ => String::new(),
+    };
+    println!("  {} over nothing, {}: {:.3}{interval} ({} seeds)", arm.name, arm.metric, arm.ratio, arm.seeds);
 }
 
 fn row(arm: &PlanArm) -> String {

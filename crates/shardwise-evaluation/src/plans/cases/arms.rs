@@ -1,0 +1,82 @@
+//! Who moves the furniture in each case.
+
+use shardwise_planner::{
+    BalanceSettings, ForecastSettings, ObservationSettings, OptimizeSettings, SpikeSettings, WarmSettings,
+};
+
+use super::{BOOT_MS, CaseWorld, PlanCase};
+use crate::EvaluationError;
+use crate::plans::{Alert, LEAD_MS, Reaction, Steward, StewardParts};
+
+/// Looks between plans.
+const EVERY: u64 = 15;
+/// Share of their cores that scaling, reactive or planned, keeps shards at.
+pub(super) const TARGET: f64 = 0.7;
+/// The arm that all others are compared with.
+pub(super) const NOTHING: &str = "nothing";
+
+impl CaseWorld {
+    /// The arms by name, the one without any planner first.
+    pub(super) fn arms(&self) -> Vec<(String, Option<StewardParts>)> {
+        let with = match self.case {
+            PlanCase::Day => self.day_arms(),
+            PlanCase::Spike => self.spike_arms(),
+            PlanCase::Warm => vec![("keep-warm".to_owned(), self.warm())],
+        };
+        let with = with.into_iter().map(|(name, parts)| (name, Some(parts)));
+        std::iter::once((NOTHING.to_owned(), None)).chain(with).collect()
+    }
+
+    fn warm(&self) -> StewardParts {
+        let time_to_live_minutes = self.world.timing.warm_ttl_ms / 60_000.0;
+        StewardParts {
+            warm: Some((WarmSettings { time_to_live_minutes, ..WarmSettings::default() }, EVERY)),
+            ..StewardParts::default()
+        }
+    }
+
+    fn day_arms(&self) -> Vec<(String, StewardParts)> {
+        let settings = BalanceSettings { foretell_queues: false, ..BalanceSettings::default() };
+        let balance = Some((settings.clone(), ForecastSettings::default(), EVERY));
+        let reactive = BalanceSettings { reactive: true, ..settings };
+        // Without a back-test everything goes by its last value.
+        let last_values = ForecastSettings { fewest_steps: usize::MAX, ..ForecastSettings::default() };
+        let optimize = Some((OptimizeSettings::default(), EVERY));
+        let none = StewardParts::default;
+        [
+            ("keep-warm", self.warm()),
+            ("balancer", StewardParts { balance: balance.clone(), ..none() }),
+            ("balancer, reactive", StewardParts { balance: Some((reactive, last_values, EVERY)), ..none() }),
+            ("optimizer", StewardParts { optimize: optimize.clone(), ..none() }),
+            ("all", StewardParts { balance, optimize, ..self.warm() }),
+        ]
+        .map(|(name, parts)| (name.to_owned(), parts))
+        .into()
+    }
+
+    fn spike_arms(&self) -> Vec<(String, StewardParts)> {
+        let reaction = Some(Reaction { target: TARGET, standby: self.standby.clone() });
+        let spike_ms = self.options.spike_minutes[0] * 60_000.0;
+        let prepared = |lead_ms: &f64| {
+            let alert = Alert {
+                at: self.workload.start.plus_millis(spike_ms - lead_ms),
+                factor: self.options.assumed_volatility,
+                settings: SpikeSettings::default(),
+                standby: self.standby.clone(),
+                join_ms: LEAD_MS + BOOT_MS,
+            };
+            let parts = StewardParts { alert: Some(alert), ..StewardParts::default() };
+            (format!("prepared {:.0} s before", lead_ms / 1000.0), parts)
+        };
+        let reactive = ("reactive".to_owned(), StewardParts { reaction, ..StewardParts::default() });
+        std::iter::once(reactive).chain(self.options.alert_leads_ms.iter().map(prepared)).collect()
+    }
+
+    pub(super) fn steward(&self, parts: StewardParts) -> Result<Steward, EvaluationError> {
+        Steward::new(parts, ObservationSettings::default()).map_err(|error| EvaluationError::Simulation {
+            policy: "planner".to_owned(),
+            seed: self.options.seed,
+            problem: error.to_string(),
+        })
+    }
+}
