@@ -42,7 +42,8 @@ pub(crate) fn plans(options: &BenchPlansArguments, json: bool) -> miette::Result
             paired.push(json!({ "case": case, "load": load, "arms": paired_arms(&of_load) }));
             if !json {
                 of_load.iter().for_each(print);
-                paired_arms(&of_load).iter().for_each(print_paired);
+                // One seed says nothing of chance, and an arm over itself nothing at all.
+                paired_arms(&of_load).iter().filter(|arm| arm.seeds > 1 && arm.ratio != 1.0).for_each(print_paired);
             }
             results.extend(of_load);
         }
