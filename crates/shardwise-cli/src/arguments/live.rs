@@ -20,7 +20,7 @@ impl AccessArguments {
     /// The files, those of the environment where the command line names none.
     pub(crate) fn files(&self) -> AccessFiles {
         let named = AccessFiles { token_file: self.token_file.clone(), ca_file: self.ca_file.clone() };
-        named.or_of(|variable| std::env::var_os(variable))
+        named.or_of(std::env::var_os)
     }
 }
 

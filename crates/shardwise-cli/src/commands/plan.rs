@@ -87,7 +87,7 @@ fn of_history(kind: PlanKind, options: &PlanArguments, factor: Option<f64>, dir:
         count += 1;
         if count.is_multiple_of(100_000) {
             output::stop_if_interrupted()?;
-            stage.at(&format!("{} records", grouped(count)));
+            stage.at(format!("{} records", grouped(count)));
         }
     }
     stage.done(format!("{} records", grouped(count)));
@@ -186,7 +186,7 @@ fn text(story: &PlanStory) -> String {
 fn picture(picture: &BeforeAfter) -> Vec<String> {
     let most =
         picture.rows.iter().flat_map(|(_, before, after)| [*before, *after]).chain(picture.limit).fold(0.0, f64::max);
-    if !(most > 0.0) {
+    if most <= 0.0 {
         return Vec::new();
     }
     let names = picture.rows.iter().map(|(name, ..)| name.chars().count()).max().unwrap_or(0);

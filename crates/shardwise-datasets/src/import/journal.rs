@@ -179,7 +179,7 @@ impl Run {
             };
             match serde_json::from_slice::<HistoryRecord>(&line) {
                 Err(_) if line.starts_with(LATE) => {
-                    self.quarantine.add(refused((CAME_LATE, NOT_LEARNED.to_owned())))?
+                    self.quarantine.add(refused((CAME_LATE, NOT_LEARNED.to_owned())))?;
                 }
                 Err(error) => self.quarantine.add(refused(("is no record", error.to_string())))?,
                 Ok(record) => match self.seen.take(&record) {

@@ -193,9 +193,8 @@ impl Steward {
             assumed_spike: Some(alert.factor),
             expected: None,
         };
-        let Ok(Plan::Spike(SpikePlan { response: Some(response), .. })) = planner.plan(PlanKind::Spike) else {
-            return Vec::new();
-        };
+        let Ok(Plan::Spike(plan)) = planner.plan(PlanKind::Spike) else { return Vec::new() };
+        let SpikePlan { response: Some(response), .. } = *plan else { return Vec::new() };
         let (mut standby, mut joined, mut warm) = (alert.standby.into_iter(), Vec::new(), Vec::new());
         for action in &response.actions {
             let Action::JoinShards { group, count, .. } = action else { continue };

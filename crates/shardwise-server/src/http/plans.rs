@@ -43,7 +43,11 @@ fn make(app: &App, kind: PlanKind, assumed_spike: Option<f64>) -> Result<Json<Va
     // A copy: what is seen goes on meanwhile.
     let observations = app.live.seen().clone();
     let ledger = ledger(
-        &app.control.get().and_then(|control| control.plane.as_ref()).map(|it| it.history()).unwrap_or_default(),
+        &app.control
+            .get()
+            .and_then(|control| control.plane.as_ref())
+            .map(shardwise_control::ControlPlane::history)
+            .unwrap_or_default(),
     );
     let now = app.live.clock.now();
     let mut settings = PlannerSettings::default();
