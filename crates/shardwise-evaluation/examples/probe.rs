@@ -11,13 +11,19 @@ fn main() {
     let mut results = vec![];
     for seed in from..=to {
         let t = std::time::Instant::now();
-        let traces =
-            generate_traces(seed, &GeneratorOptions { functions, days: 2, market_minutes: 3 * 1440 }).unwrap();
+        let traces = generate_traces(seed, &GeneratorOptions { functions, days: 2, market_minutes: 3 * 1440 }).unwrap();
         let mut options = CaseOptions::new(case, seed);
         options.load = load;
-        if let Some(v) = a.get(7) { options.assumed_volatility = v.parse().unwrap(); }
+        if let Some(v) = a.get(7) {
+            options.assumed_volatility = v.parse().unwrap();
+        }
         let world = case_world(case, options, &traces.inputs, &traces.crash).unwrap();
-        println!("== seed {seed} load {:.3} arrivals {} made in {:.1} s", world.load, world.workload.arrivals.len(), t.elapsed().as_secs_f64());
+        println!(
+            "== seed {seed} load {:.3} arrivals {} made in {:.1} s",
+            world.load,
+            world.workload.arrivals.len(),
+            t.elapsed().as_secs_f64()
+        );
         let make = || by_name(policy, world.world.timing.runtime()).unwrap();
         let mut t = std::time::Instant::now();
         let result = world.run(&make, &mut |r| {
@@ -28,9 +34,23 @@ fn main() {
             if let Some(s) = &r.spike_plan { println!("    asked {:?} cost {:.0} load {:?}", s.resource_allocation, s.cost_estimate, s.load_prediction); }
             t = std::time::Instant::now();
         }, &false.into()).unwrap();
-        if let Some(s) = result.spike { println!("demand {s:?}"); }
-        for c in result.checks.iter().filter(|c| !c.holds) { println!("FAILS {c:?}"); }
+        if let Some(s) = result.spike {
+            println!("demand {s:?}");
+        }
+        for c in result.checks.iter().filter(|c| !c.holds) {
+            println!("FAILS {c:?}");
+        }
         results.push(result);
     }
-    for p in paired_arms(&results) { println!("{:22} {:32} {:.3} [{:.3}, {:.3}] n {}", p.name, p.metric, p.ratio, p.low.unwrap_or(0.), p.high.unwrap_or(0.), p.seeds); }
+    for p in paired_arms(&results) {
+        println!(
+            "{:22} {:32} {:.3} [{:.3}, {:.3}] n {}",
+            p.name,
+            p.metric,
+            p.ratio,
+            p.low.unwrap_or(0.),
+            p.high.unwrap_or(0.),
+            p.seeds
+        );
+    }
 }

@@ -13,10 +13,10 @@ use shardwise_policies::Policy;
 use shardwise_simulator::{Operations, RunSummary, SimulateOptions, Workload, WorldSpec, simulate_operated};
 
 use crate::EvaluationError;
-use meter::Meter;
 pub use cases::{
     ArmRatios, CaseOptions, CaseResult, CaseWorld, Check, PairedArm, PlanCase, SpikeDemand, case_world, paired_arms,
 };
+use meter::Meter;
 pub use meter::{Phase, PhaseLatency};
 pub use steward::{Alert, Reaction, Steward, StewardParts};
 
