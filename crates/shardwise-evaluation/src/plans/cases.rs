@@ -85,7 +85,7 @@ pub struct CaseOptions {
 }
 
 impl CaseOptions {
-    /// A day on twelve shards; a tenfold spike after ten minutes of calm, with fourteen shards that stand by and alerts up to
+    /// A day on twelve shards; a tenfold spike after ten minutes of calm, with 36 shards that stand by and alerts up to
     /// 90 s before. The load is the first of the case.
     pub fn new(case: PlanCase, seed: u64) -> Self {
         Self {
@@ -93,12 +93,16 @@ impl CaseOptions {
             load: case.loads()[0],
             hours: 24.0,
             shards: 12,
-            standby: 14,
+            standby: 36,
             spike_minutes: [10.0, 10.0],
             spike_factor: 10.0,
             assumed_volatility: 4.0,
             alert_leads_ms: vec![0.0, 30_000.0, 60_000.0, 90_000.0],
         }
+    }
+
+    fn longest_lead_ms(&self) -> f64 {
+        self.alert_leads_ms.iter().copied().fold(0.0, f64::max)
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Alert {
     pub at: Timestamp,
     /// Volatility over the usual that is assumed, above 1.
     pub factor: f64,
+    /// The group that it says will be asked for; none is all.
+    pub group: Option<LoadGroup>,
     /// How the planner reckons.
     pub settings: SpikeSettings,
     /// Shards that may join, in the order in which they do.
@@ -198,6 +200,9 @@ impl Steward {
         let (mut standby, mut joined, mut warm) = (alert.standby.into_iter(), Vec::new(), Vec::new());
         for action in &response.actions {
             let Action::JoinShards { group, count, .. } = action else { continue };
+            if alert.group.is_some_and(|only| only.as_str() != group) {
+                continue;
+            }
             for shard in standby.by_ref().take(*count as usize) {
                 let loaded = self.observations.functions().into_iter().filter(|view| {
                     let of = LoadGroup::of(view.id, view.protocol, &alert.settings.words);

@@ -1,7 +1,7 @@
 //! Who moves the furniture in each case.
 
 use shardwise_planner::{
-    BalanceSettings, ForecastSettings, ObservationSettings, OptimizeSettings, SpikeSettings, WarmSettings,
+    BalanceSettings, ForecastSettings, LoadGroup, ObservationSettings, OptimizeSettings, SpikeSettings, WarmSettings,
 };
 
 use super::{BOOT_MS, CaseWorld, PlanCase};
@@ -10,6 +10,8 @@ use crate::plans::{Alert, LEAD_MS, Reaction, Steward, StewardParts};
 
 /// Looks between plans.
 const EVERY: u64 = 15;
+/// Steps of back-tests at most: a day has 96 times as many as a single plan.
+const TEST_STEPS: usize = 150;
 /// Share of their cores that scaling, reactive or planned, keeps shards at.
 pub(super) const TARGET: f64 = 0.7;
 /// The arm that all others are compared with.
@@ -37,7 +39,9 @@ impl CaseWorld {
 
     fn day_arms(&self) -> Vec<(String, StewardParts)> {
         let settings = BalanceSettings { foretell_queues: false, ..BalanceSettings::default() };
-        let balance = Some((settings.clone(), ForecastSettings::default(), EVERY));
+        // A back-test of fewer steps costs a third and says the same of a day.
+        let forecasts = ForecastSettings { most_test_steps: TEST_STEPS, ..ForecastSettings::default() };
+        let balance = Some((settings.clone(), forecasts, EVERY));
         let reactive = BalanceSettings { reactive: true, ..settings };
         // Without a back-test everything goes by its last value.
         let last_values = ForecastSettings { fewest_steps: usize::MAX, ..ForecastSettings::default() };
@@ -57,19 +61,24 @@ impl CaseWorld {
     fn spike_arms(&self) -> Vec<(String, StewardParts)> {
         let reaction = Some(Reaction { target: TARGET, standby: self.standby.clone() });
         let spike_ms = self.options.spike_minutes[0] * 60_000.0;
-        let prepared = |lead_ms: &f64| {
+        let prepared = |lead_ms: f64, group: Option<LoadGroup>| {
             let alert = Alert {
                 at: self.workload.start.plus_millis(spike_ms - lead_ms),
                 factor: self.options.assumed_volatility,
+                group,
                 settings: SpikeSettings::default(),
                 standby: self.standby.clone(),
                 join_ms: LEAD_MS + BOOT_MS,
             };
             let parts = StewardParts { alert: Some(alert), ..StewardParts::default() };
-            (format!("prepared {:.0} s before", lead_ms / 1000.0), parts)
+            let of = if group.is_some() { ", arbitrage alone" } else { "" };
+            (format!("prepared {:.0} s before{of}", lead_ms / 1000.0), parts)
         };
+        let longest = self.options.longest_lead_ms();
         let reactive = ("reactive".to_owned(), StewardParts { reaction, ..StewardParts::default() });
-        std::iter::once(reactive).chain(self.options.alert_leads_ms.iter().map(prepared)).collect()
+        let all = self.options.alert_leads_ms.iter().map(|lead_ms| prepared(*lead_ms, None));
+        let alone = std::iter::once_with(|| prepared(longest, Some(LoadGroup::Arbitrage)));
+        std::iter::once(reactive).chain(all).chain(alone).collect()
     }
 
     pub(super) fn steward(&self, parts: StewardParts) -> Result<Steward, EvaluationError> {

@@ -39,11 +39,10 @@ fn out_of_range(field: &str, problem: impl Into<String>) -> EvaluationError {
 
 pub(super) fn check(options: &CaseOptions) -> Result<(), EvaluationError> {
     let [calm, spike] = options.spike_minutes;
-    let lead = options.alert_leads_ms.iter().copied().fold(0.0, f64::max);
     for (field, value, least, most) in [
         ("load", options.load, 1e-6, 10.0),
         ("shards", options.shards as f64, 1.0, 1e4),
-        ("calmMinutes", calm, 3.0_f64.max(lead / MINUTE_MS), 1e4),
+        ("calmMinutes", calm, 3.0 + options.longest_lead_ms() / MINUTE_MS, 1e4),
         ("spikeMinutes", spike, 3.0, 1e4),
         ("spikeFactor", options.spike_factor, 1.0, 1e3),
         ("assumedVolatility", options.assumed_volatility, 1.0, 1e3),
@@ -113,7 +112,7 @@ pub(super) fn spike(options: CaseOptions, crash: &[MarketBar]) -> Result<CaseWor
     let workload = calm.with_spike(&world, options.seed, &spike, is_arbitrage);
     let phase = |name: &str, from_ms: f64, until_ms: f64| Phase { name: name.to_owned(), from_ms, until_ms };
     let phases = vec![
-        phase("calm", 2.0 * MINUTE_MS, calm_ms - options.alert_leads_ms.iter().copied().fold(0.0, f64::max)),
+        phase("calm", 2.0 * MINUTE_MS, calm_ms - options.longest_lead_ms()),
         phase("first two minutes", calm_ms, calm_ms + 2.0 * MINUTE_MS),
         phase("spike", calm_ms, calm_ms + spike_ms),
     ];
