@@ -291,6 +291,7 @@ fn make(config: ServeConfig) -> Result<Made, StartError> {
         router_region: view.snapshot().router_region.clone(),
         candidate_share: log_share,
     });
+    let observing = ObservationSettings { most_pending: config.limits.pending, ..ObservationSettings::default() };
     let live = Arc::new(Live {
         decider,
         shadow,
@@ -299,7 +300,7 @@ fn make(config: ServeConfig) -> Result<Made, StartError> {
         agent: OnceLock::new(),
         market: ArcSwap::from_pointee(MarketSnapshot::default()),
         observations: Mutex::new(
-            Observations::new(ObservationSettings::default()).expect("the default settings are in range"),
+            Observations::new(observing).expect("but for one number these are the usual settings"),
         ),
         was_told_warm: AtomicBool::new(false),
         log,
