@@ -52,7 +52,7 @@ fn a_fleet_that_is_ready_for_a_spike_beats_one_that_reacts_which_beats_one_that_
 
 #[test]
 fn nothing_comes_back_and_plans_are_idempotent_on_a_loaded_day() {
-    let options = CaseOptions { hours: 6.0, ..CaseOptions::new(PlanCase::Day, 2) };
+    let options = CaseOptions { hours: 4.0, ..CaseOptions::new(PlanCase::Day, 2) };
     let world = case_world(PlanCase::Day, options, &inputs(200), &[]).unwrap();
     let result = play(&world, &["nothing", "balancer, reactive", "optimizer", "all"]);
     assert!(arm(&result, "nothing").shard_minutes_over > 0);
