@@ -14,7 +14,7 @@ const EVERY: u64 = 15;
 const HEADROOM: f64 = 0.3;
 /// Replayed functions run for milliseconds or for a minute: a shard's mean latency says which ones it has, not how it does.
 const NEVER_MS: f64 = 1e9;
-/// Steps of back-tests at most: a day has 96 times as many as a single plan.
+/// Steps of back-tests at most, fewer than those of a single plan: a day has 96 plans.
 const TEST_STEPS: usize = 150;
 /// Share of their cores that scaling, reactive or planned, keeps shards at.
 pub(super) const TARGET: f64 = 0.7;
@@ -48,7 +48,6 @@ impl CaseWorld {
             foretell_queues: false,
             ..BalanceSettings::default()
         };
-        // A back-test of fewer steps costs a third and says the same of a day.
         let forecasts = ForecastSettings { most_test_steps: TEST_STEPS, ..ForecastSettings::default() };
         let balance = Some((settings.clone(), forecasts, EVERY));
         let reactive = BalanceSettings { reactive: true, ..settings };
