@@ -151,14 +151,13 @@ impl CaseWorld {
         progress: &mut dyn FnMut(&PlanArm),
         interrupted: &AtomicBool,
     ) -> Result<CaseResult, EvaluationError> {
-        let names = self.arms().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
-        self.run_some(&names.iter().map(String::as_str).collect::<Vec<_>>(), make, progress, interrupted)
+        self.run_some(&|_| true, make, progress, interrupted)
     }
 
-    /// Plays the arms with these names; names that the case does not have are left out.
+    /// Plays the arms with names that are wanted.
     fn run_some(
         &self,
-        names: &[&str],
+        wanted: &dyn Fn(&str) -> bool,
         make: &dyn Fn() -> Box<dyn Policy>,
         progress: &mut dyn FnMut(&PlanArm),
         interrupted: &AtomicBool,
@@ -174,7 +173,7 @@ impl CaseWorld {
             boot_ms: BOOT_MS,
         };
         let mut arms = Vec::new();
-        for (name, parts) in self.arms().into_iter().filter(|(name, _)| names.contains(&name.as_str())) {
+        for (name, parts) in self.arms().into_iter().filter(|(name, _)| wanted(name)) {
             let steward = parts.map(|parts| self.steward(parts)).transpose()?;
             let arm = run_plans(&setting, &name, steward, interrupted)?;
             progress(&arm);

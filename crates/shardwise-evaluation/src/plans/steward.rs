@@ -100,7 +100,8 @@ impl Steward {
         self.looks.is_multiple_of(every.max(1))
     }
 
-    /// Makes a plan, notes it as carried out, and makes it again: then there must be nothing to do.
+    /// Makes a plan, notes it as carried out, and makes it again: then there must be nothing to do. Nothing may return to a
+    /// shard that it left within the cooldown, in minutes.
     fn plan(&mut self, now: Timestamp, cooldown: f64, solve: impl Fn(&Self) -> Vec<Action>) -> Vec<Order> {
         let actions = solve(self);
         if actions.is_empty() {
@@ -113,15 +114,10 @@ impl Steward {
     }
 
     fn note(&mut self, action: &Action, now: Timestamp, cooldown_minutes: f64) {
-        match action {
-            Action::MigrateFunction { function_name, to_shard, .. } => {
-                self.counts.moves += 1;
-                let since = now.plus_millis(-60_000.0 * cooldown_minutes);
-                self.counts.returns += u64::from(self.ledger.left_since(function_name, to_shard, since));
-            }
-            Action::KeepWarm { .. } => self.counts.warmed += 1,
-            Action::LetCool { .. } => self.counts.cooled += 1,
-            Action::JoinShards { .. } | Action::DrainShards { .. } => {}
+        if let Action::MigrateFunction { function_name, to_shard, .. } = action {
+            self.counts.moves += 1;
+            let since = now.plus_millis(-60_000.0 * cooldown_minutes);
+            self.counts.returns += u64::from(self.ledger.left_since(function_name, to_shard, since));
         }
         self.ledger.record(action, now);
     }
@@ -252,7 +248,14 @@ impl Operator for Steward {
         all.extend(self.balance(now));
         all.extend(self.optimize(now));
         all.extend(self.warm(now));
-        self.counts.joined += all.iter().filter(|order| matches!(order, Order::Join(_))).count() as u64;
+        for order in &all {
+            match order {
+                Order::KeepWarm(_) => self.counts.warmed += 1,
+                Order::LetCool(_) => self.counts.cooled += 1,
+                Order::Join(_) => self.counts.joined += 1,
+                Order::Avoid(_) | Order::Return(_) | Order::Drain(_) => {}
+            }
+        }
         all
     }
 }

@@ -1,8 +1,8 @@
 //! Worlds and traffic of the cases.
 
 use shardwise_simulator::{
-    Fault, FaultKind, FleetOptions, LoadTestError, ReplayInputs, ReplayOptions, ShardSpec, Spike, Workload,
-    WorkloadOptions, WorldError, WorldSpec, world_and_workload,
+    Fault, FaultKind, FleetOptions, FunctionSpec, LoadTestError, ReplayInputs, ReplayOptions, ShardSpec, Spike,
+    Workload, WorkloadOptions, WorldError, WorldSpec, world_and_workload,
 };
 use shardwise_types::{InvalidInput, MarketBar, ShardId, Timestamp};
 
@@ -13,7 +13,7 @@ use crate::plans::Phase;
 /// A Monday, in seconds since 1970: 2026-01-05.
 const START_S: i64 = 1_767_571_200;
 /// Protocol of the functions that a spike asks for.
-pub(super) const ARBITRAGE: &str = "arbitrage";
+const ARBITRAGE: &str = "arbitrage";
 const MINUTE_MS: f64 = 60_000.0;
 /// Until a spike has its height, in ms.
 const RAMP_MS: f64 = 30_000.0;
@@ -108,7 +108,7 @@ pub(super) fn spike(options: CaseOptions, crash: &[MarketBar]) -> Result<CaseWor
     let calm = Workload::generate(&world, options.seed, &traffic).map_err(refused)?;
     let load = calm.offered_load(&world) * cores / there;
     let spike = Spike::of_crash(crash, calm_ms, RAMP_MS, options.spike_factor).map_err(refused)?;
-    let is_arbitrage = |function: &shardwise_simulator::FunctionSpec| function.protocol.as_str() == ARBITRAGE;
+    let is_arbitrage = |function: &FunctionSpec| function.protocol.as_str() == ARBITRAGE;
     let workload = calm.with_spike(&world, options.seed, &spike, is_arbitrage);
     let phase = |name: &str, from_ms: f64, until_ms: f64| Phase { name: name.to_owned(), from_ms, until_ms };
     let phases = vec![
