@@ -100,7 +100,7 @@ pub enum Plan {
     /// Of [`PlanKind::Predict`].
     Predict(LoadBalancingPlan),
     /// Of [`PlanKind::Spike`].
-    Spike(SpikePlan),
+    Spike(Box<SpikePlan>),
     /// Of [`PlanKind::Protocol`].
     Protocol(ProtocolPlan),
     /// Of [`PlanKind::Warm`].
@@ -132,7 +132,7 @@ impl Planner<'_> {
         Ok(match kind {
             PlanKind::Optimize => Plan::Optimize(self.optimize()?),
             PlanKind::Predict => Plan::Predict(self.predict()?),
-            PlanKind::Spike => Plan::Spike(self.spike()?),
+            PlanKind::Spike => Plan::Spike(Box::new(self.spike()?)),
             PlanKind::Protocol => Plan::Protocol(self.protocols()?),
             PlanKind::Warm => Plan::Warm(self.warm()?),
         })
