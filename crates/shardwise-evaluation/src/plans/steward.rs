@@ -2,7 +2,7 @@
 
 use shardwise_planner::{
     Action, BalanceProblem, BalanceSettings, Effects, ForecastSettings, Ledger, LoadGroup, Metric, ObservationSettings,
-    Observations, OptimizeProblem, OptimizeSettings, Plan, PlanError, PlanKind, Planner, PlannerSettings, SpikePlan,
+    Observations, OptimizeProblem, OptimizeSettings, Plan, PlanError, PlanKind, Planner, PlannerSettings,
     SpikeSettings, VolatilityResponse, WarmProblem, WarmSettings,
 };
 use shardwise_simulator::{Operator, Order};
@@ -192,7 +192,7 @@ impl Steward {
             expected: None,
         };
         let Ok(Plan::Spike(plan)) = planner.plan(PlanKind::Spike) else { return Vec::new() };
-        let SpikePlan { response: Some(response), .. } = *plan else { return Vec::new() };
+        let Some(response) = plan.response else { return Vec::new() };
         let (mut standby, mut joined, mut warm) = (alert.standby.into_iter(), Vec::new(), Vec::new());
         for action in &response.actions {
             let Action::JoinShards { group, count, .. } = action else { continue };
