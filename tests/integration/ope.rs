@@ -162,9 +162,7 @@ fn estimates_of_a_local_change_are_near_the_truth_or_are_refused() {
     let given: Vec<[f64; 3]> = judged.iter().filter_map(|judged| judged.ratios).collect();
     println!("load 0.85: {refused} of {} refused, such as: {}", judged.len(), judged[0].refusals.join("; "));
     println!("given (over the truth): {given:?}");
-    // Ten seconds of bursts may happen to be calm ones: of 200 seeds one log was no busier than those of a lower load.
-    assert!(refused as f64 >= 0.99 * judged.len() as f64, "{refused} refused");
-    assert!(given.iter().all(|[_, low, high]| *low <= 1.0 && 1.0 <= *high), "{given:?}");
+    assert_eq!(refused, judged.len());
 }
 
 /// A bandit's log with all that estimators ask for: (log for obp, the same as rounds).
