@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use shardwise_types::ShardId;
 
 use crate::{
-    Action, ByGroup, Estimate, LoadBalancingPlan, LoadGroup, Observations, OptimizationPlan, Plan, ProtocolAction,
-    ProtocolPlan, SpikePlan, Unit, WarmPlan, after_moves,
+    Action, Estimate, LoadBalancingPlan, LoadGroup, Observations, OptimizationPlan, Plan, ProtocolAction, ProtocolPlan,
+    SpikePlan, Unit, WarmPlan, after_moves,
 };
 
 /// Rows of a picture at most: on more nobody looks.
@@ -45,7 +45,7 @@ impl Plan {
         let (sentence, notes, picture) = match self {
             Self::Optimize(plan) => optimize(plan),
             Self::Predict(plan) => predict(plan, observations),
-            Self::Spike(plan) => spike(plan, observations),
+            Self::Spike(plan) => spike(plan),
             Self::Protocol(plan) => protocol(plan),
             Self::Warm(plan) => warm(plan, observations),
         };
@@ -142,7 +142,7 @@ fn predict(plan: &LoadBalancingPlan, observations: &Observations) -> (String, Ve
     (sentence, notes, BeforeAfter { what, limit: Some(1.0), rows })
 }
 
-fn spike(plan: &SpikePlan, observations: &Observations) -> (String, Vec<String>, BeforeAfter) {
+fn spike(plan: &SpikePlan) -> (String, Vec<String>, BeforeAfter) {
     let learned = |group: LoadGroup| plan.elasticities.get(group).minutes > 0;
     let priors: Vec<&str> =
         LoadGroup::ALL.into_iter().filter(|group| !learned(*group)).map(LoadGroup::as_str).collect();
@@ -158,10 +158,9 @@ fn spike(plan: &SpikePlan, observations: &Observations) -> (String, Vec<String>,
         let sentence = "The market is calm: there is nothing to prepare for.".to_owned();
         return (sentence, notes, BeforeAfter { what, limit: None, rows: Vec::new() });
     };
-    let groups: ByGroup<crate::GroupLoad> = observations.spike_groups(&crate::SpikeSettings::default());
     let row = |group: LoadGroup| {
-        let busy = groups.get(group).busy_cores;
-        (group.as_str().to_owned(), busy, busy + response.load_prediction.get(group).extra_cores)
+        let load = response.load_prediction.get(group);
+        (group.as_str().to_owned(), load.busy_cores, load.busy_cores + load.extra_cores)
     };
     let shards: u32 = response
         .actions

@@ -142,6 +142,8 @@ pub struct GroupPrediction {
     pub low: f64,
     /// Upper end of its interval.
     pub high: f64,
+    /// Cores that are busy now.
+    pub busy_cores: f64,
     /// Cores that will be busy beyond those of now.
     pub extra_cores: f64,
     /// Whether the elasticity was learned, or is a prior.
@@ -217,6 +219,7 @@ impl SpikeProblem {
                 multiplier: at(0.0),
                 low: at(-NINE_IN_TEN),
                 high: at(NINE_IN_TEN),
+                busy_cores: load.busy_cores,
                 extra_cores: (at(0.0) - 1.0) * load.busy_cores,
                 learned: load.elasticity.minutes > 0,
             }
