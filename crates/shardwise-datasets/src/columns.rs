@@ -1,10 +1,11 @@
 //! Typed columns between records and polars: what a column may hold, buffers to write and checked values to read.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use polars::prelude::*;
-use shardwise_types::ShardId;
+use shardwise_types::{Residence, ShardId};
 
 use crate::values::Values;
 use crate::{DatasetError, Place};
@@ -196,8 +197,30 @@ pub(crate) enum Cell<'a> {
     F32(f32),
     Bool(bool),
     Text(&'a str),
-    Shards(&'a [ShardId]),
+    Names(Names<'a>),
     Floats(&'a [f32]),
+}
+
+/// A list of names, as records hold them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Names<'a> {
+    List(&'a [ShardId]),
+    Set(&'a BTreeSet<ShardId>),
+    /// The functions of pairs, in the order of the pairs.
+    Functions(&'a BTreeSet<Residence>),
+    /// Their shards.
+    Shards(&'a BTreeSet<Residence>),
+}
+
+impl<'a> Names<'a> {
+    fn iter(self) -> Box<dyn Iterator<Item = &'a str> + 'a> {
+        match self {
+            Self::List(shards) => Box::new(shards.iter().map(ShardId::as_str)),
+            Self::Set(shards) => Box::new(shards.iter().map(ShardId::as_str)),
+            Self::Functions(pairs) => Box::new(pairs.iter().map(|pair| pair.function.as_str())),
+            Self::Shards(pairs) => Box::new(pairs.iter().map(|pair| pair.shard.as_str())),
+        }
+    }
 }
 
 impl<'a> Cell<'a> {
@@ -226,7 +249,7 @@ impl std::fmt::Display for Cell<'_> {
             Cell::F32(value) => write!(f, "{value}"),
             Cell::Bool(value) => write!(f, "{value}"),
             Cell::Text(text) => write!(f, "'{text}'"),
-            Cell::Shards(shards) => write!(f, "{shards:?}"),
+            Cell::Names(names) => f.debug_list().entries(names.iter()).finish(),
             Cell::Floats(values) => write!(f, "{values:?}"),
         }
     }
@@ -263,7 +286,7 @@ impl Builder {
             (Self::F32(b), Cell::F32(value)) => b.append_value(*value),
             (Self::Bool(b), Cell::Bool(value)) => b.append_value(*value),
             (Self::Text(b), Cell::Text(text)) => b.append_value(text),
-            (Self::TextList(b), Cell::Shards(shards)) => b.append_values_iter(shards.iter().map(ShardId::as_str)),
+            (Self::TextList(b), Cell::Names(names)) => b.append_values_iter(names.iter()),
             (Self::F32List(b), Cell::Floats(values)) => b.append_slice(values),
             (Self::I64(b), Cell::Null) => b.append_null(),
             (Self::F64(b), Cell::Null) => b.append_null(),
@@ -425,6 +448,11 @@ impl<'a> RowReader<'a> {
         }
     }
 
+    /// What is wrong with the value that was read last, by more than its own rule.
+    pub(crate) fn bad_last(&self, value: String, rule: String) -> DatasetError {
+        self.bad_value(self.next - 1, value, rule)
+    }
+
     fn bad_value(&self, column: usize, value: String, rule: String) -> DatasetError {
         let column = self.frame.specs[column].name.to_owned();
         DatasetError::BadValue { place: self.frame.origin.place(self.row), column, value, rule }
@@ -513,12 +541,12 @@ impl<'a> RowReader<'a> {
     }
 
     /// A list of names; null is an empty one.
-    pub(crate) fn shards(&mut self) -> Result<Vec<ShardId>, DatasetError> {
+    pub(crate) fn names<N: for<'n> From<&'n str>>(&mut self) -> Result<Vec<N>, DatasetError> {
         let (_, column) = self.cell()?;
         let Some(series) = self.frame.values[column].list(self.row) else { return Ok(Vec::new()) };
         let texts = series.str().expect("the type was checked when the file was opened");
-        let shards: Option<Vec<ShardId>> = texts.iter().map(|text| text.map(ShardId::new)).collect();
-        shards.ok_or_else(|| self.bad_value(column, "a null".to_owned(), "its items must not be null".to_owned()))
+        let names: Option<Vec<N>> = texts.iter().map(|text| text.map(N::from)).collect();
+        names.ok_or_else(|| self.bad_value(column, "a null".to_owned(), "its items must not be null".to_owned()))
     }
 
     /// A list of floats; null is an empty one, a null item is NaN.

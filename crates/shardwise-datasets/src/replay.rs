@@ -9,8 +9,8 @@ use shardwise_features::{
     DecisionContext, ImageError, RouterImage, RouterState, ServiceObservations, ServiceTable, Ticket,
 };
 use shardwise_types::{
-    DecisionRecord, FleetSnapshot, HistoryRecord, MarketSnapshot, Network, OutcomeRecord, PlacementRequest, Response,
-    RouterId, ShardId, ShardSnapshot,
+    DecisionRecord, DirectiveRecord, FleetSnapshot, HistoryRecord, MarketSnapshot, Network, OutcomeRecord,
+    PlacementRequest, Placements, Response, RouterId, ShardId, ShardSnapshot,
 };
 
 use crate::{DatasetError, Place};
@@ -23,6 +23,8 @@ pub struct Replay {
     routers: BTreeMap<RouterId, RouterState>,
     /// All routers hear every report at the same instant, so they share one view but for where they stand.
     fleet: FleetSnapshot,
+    /// What each router was directed last.
+    placements: BTreeMap<RouterId, Arc<Placements>>,
     market: MarketSnapshot,
     table: Option<Arc<ServiceTable>>,
     open: FxHashMap<u64, OpenDecision>,
@@ -61,6 +63,7 @@ pub struct ReplayImage {
     routers: Vec<(RouterId, RouterImage)>,
     shards: Vec<ShardSnapshot>,
     network: Network,
+    placements: BTreeMap<RouterId, Placements>,
     market: MarketSnapshot,
     table: Option<ServiceTable>,
     open: BTreeMap<u64, OpenDecision>,
@@ -81,6 +84,7 @@ impl Replay {
         Self {
             routers: BTreeMap::new(),
             fleet: FleetSnapshot { shards: Vec::new(), network, router_region, placements: Default::default() },
+            placements: BTreeMap::new(),
             market: MarketSnapshot::default(),
             table: None,
             open: FxHashMap::default(),
@@ -116,6 +120,7 @@ impl Replay {
     /// What the decision's router knows now: call it before [`Self::apply`] takes the decision in.
     pub fn context<'a>(&'a mut self, decision: &'a DecisionRecord) -> DecisionContext<'a> {
         self.fleet.router_region.clone_from(&decision.router_region);
+        self.fleet.placements = self.placements.get(&decision.router).cloned().unwrap_or_default();
         DecisionContext {
             request: &decision.request,
             decided_at: decision.known_at,
@@ -144,8 +149,15 @@ impl Replay {
             HistoryRecord::Market(market) => {
                 self.market = MarketSnapshot { volatility: market.volatility_bp, trend: market.trend_bp };
             }
+            HistoryRecord::Directive(directive) => self.direct(directive),
         }
         Ok(None)
+    }
+
+    fn direct(&mut self, directive: &DirectiveRecord) {
+        let DirectiveRecord { known_at, router, placements, .. } = directive;
+        let before = self.placements.insert(router.clone(), Arc::new(placements.clone())).unwrap_or_default();
+        self.routers.entry(router.clone()).or_default().on_placements(&before, placements, *known_at);
     }
 
     fn decide(&mut self, decision: &DecisionRecord) -> Result<(), DatasetError> {
@@ -180,6 +192,7 @@ impl Replay {
             routers: self.routers.iter().map(|(id, router)| (id.clone(), router.save())).collect(),
             shards: self.fleet.shards.clone(),
             network: self.fleet.network.clone(),
+            placements: self.placements.iter().map(|(id, held)| (id.clone(), Placements::clone(held))).collect(),
             market: self.market,
             table: self.table.as_deref().cloned(),
             open: self.open.iter().map(|(id, open)| (*id, open.clone())).collect(),
@@ -203,6 +216,7 @@ impl Replay {
                 router_region,
                 placements: Default::default(),
             },
+            placements: image.placements.into_iter().map(|(id, held)| (id, Arc::new(held))).collect(),
             market: image.market,
             table: image.table.map(Arc::new),
             open: image.open.into_iter().collect(),

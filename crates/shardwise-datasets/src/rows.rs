@@ -309,7 +309,7 @@ impl RowHasher {
                 put(5, &(text.len() as u64).to_le_bytes());
                 self.buffer.extend_from_slice(text.as_bytes());
             }
-            Cell::Shards(_) | Cell::Floats(_) => unreachable!("a dataset has no lists"),
+            Cell::Names(_) | Cell::Floats(_) => unreachable!("a dataset has no lists"),
         }
     }
 }

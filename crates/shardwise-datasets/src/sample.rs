@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use polars::prelude::DataFrame;
 use shardwise_features::{DecisionContext, DecisionFeatures, FeatureVector, RouterState, Ticket};
 use shardwise_types::{
-    DecidedBy, DecisionRecord, ErrorClass, FallbackReason, FleetSnapshot, HardwareClass, HistoryRecord, MarketRecord,
-    MarketSnapshot, Network, OutcomeRecord, PlacementRequest, ReportRecord, Response, RouterId, ShadowRecord,
-    ShardReport, ShardShape, Timestamp, UsdAmount, combine_keys,
+    DecidedBy, DecisionRecord, DirectiveRecord, ErrorClass, FallbackReason, FleetSnapshot, HardwareClass,
+    HistoryRecord, MarketRecord, MarketSnapshot, Network, OutcomeRecord, PlacementRequest, Placements, ReportRecord,
+    Residence, Response, RouterId, ShadowRecord, ShardReport, ShardShape, Timestamp, UsdAmount, combine_keys,
 };
 
 use crate::columns::{Cell, TableBuffer};
@@ -49,6 +50,7 @@ pub(crate) fn history(start: &str, minutes: f64, step_ms: f64) -> Vec<HistoryRec
         let now = start.plus_millis(minute as f64 * 60_000.0);
         records.extend((0..SHARDS.len()).map(|shard| report(now, minute, shard)));
         records.push(market(now, minute));
+        records.extend((0..ROUTERS.len()).filter_map(|router| directive(now, minute, router)));
     }
     let decisions = (minutes * 60_000.0 / step_ms) as u64;
     for n in 0..decisions {
@@ -97,6 +99,27 @@ fn market(known_at: Timestamp, minute: u64) -> HistoryRecord {
         volume: 3.0,
         volatility_bp: (minute > 0).then(|| 5.0 + fraction(minute, 4)),
         trend_bp: (minute > 0).then(|| fraction(minute, 5) - 0.5),
+    })
+}
+
+/// Every third minute each router is told what to avoid, what is kept warm, and at times to leave a shard alone.
+fn directive(known_at: Timestamp, minute: u64, router: usize) -> Option<HistoryRecord> {
+    let pair = |function: u64, shard: u64| {
+        Residence::new(FUNCTIONS[(function % 4) as usize].0, SHARDS[(shard % 3) as usize].0)
+    };
+    let placements = Placements::new(
+        [pair(minute, minute)].into(),
+        (0..minute % 4).map(|n| pair(minute + n, n)).collect(),
+        if minute.is_multiple_of(2) { [SHARDS[1].0.into()].into() } else { [].into() },
+    );
+    (minute % 3 == 1).then(|| {
+        HistoryRecord::Directive(Box::new(DirectiveRecord {
+            sequence: 11,
+            event_at: known_at.plus_millis(-2.0),
+            known_at,
+            router: ROUTERS[router].0.into(),
+            placements,
+        }))
     })
 }
 
@@ -232,6 +255,11 @@ fn log_features(records: &mut [HistoryRecord]) {
                 market = MarketSnapshot { volatility: minute.volatility_bp, trend: minute.trend_bp };
             }
             HistoryRecord::Shadow(_) => {}
+            HistoryRecord::Directive(directive) => {
+                let (router, fleet) = routers.get_mut(&directive.router).unwrap();
+                router.on_placements(&fleet.placements, &directive.placements, directive.known_at);
+                fleet.placements = Arc::new(directive.placements.clone());
+            }
         }
     }
 }

@@ -1,14 +1,16 @@
-//! The five tables of a history, each column once: what writes it, what it may hold and what it means are read off here.
+//! The six tables of a history, each column once: what writes it, what it may hold and what it means are read off here.
 //!
 //! Records are read back in the order of the columns (`read_*` below); the round trip is tested.
 
+use std::collections::BTreeSet;
+
 use shardwise_types::{
-    DecidedBy, DecisionRecord, ErrorClass, FallbackReason, HardwareClass, HistoryRecord, MarketRecord, MarketSnapshot,
-    OutcomeRecord, PlacementRequest, Priority, ReportRecord, Response, RiskLevel, ShadowRecord, ShardReport,
-    ShardShape, Urgency, UsdAmount,
+    DecidedBy, DecisionRecord, DirectiveRecord, ErrorClass, FallbackReason, FunctionId, HardwareClass, HistoryRecord,
+    MarketRecord, MarketSnapshot, OutcomeRecord, PlacementRequest, Placements, Priority, ReportRecord, Residence,
+    Response, RiskLevel, ShadowRecord, ShardId, ShardReport, ShardShape, Urgency, UsdAmount,
 };
 
-use crate::columns::{Cell, RowReader};
+use crate::columns::{Cell, Names, RowReader};
 use crate::{ColumnSpec, DatasetError, Kind, Rule};
 
 /// A column and how a record fills it.
@@ -76,7 +78,7 @@ table! { DECISIONS of DecisionRecord;
     decided_by Text needed DECIDERS, "Which of its deciders spoke.", |r| Cell::Text(r.decided_by.as_str());
     fallback_reason Text nullable REASONS, "Why a better decider was passed over; null when none was.", |r| Cell::text_or_null(r.fallback_reason.map(FallbackReason::as_str));
     model_version Text nullable Rule::NotEmpty, "Version of the model bundle in use; null without one.", |r| Cell::text_or_null(r.model_version.as_deref());
-    logged_shards TextList nullable Rule::Any, "For a share of the decisions: the eligible shards, whose features follow.", |r| if r.logged_shards.is_empty() { Cell::Null } else { Cell::Shards(&r.logged_shards) };
+    logged_shards TextList nullable Rule::Any, "For a share of the decisions: the eligible shards, whose features follow.", |r| if r.logged_shards.is_empty() { Cell::Null } else { Cell::Names(Names::List(&r.logged_shards)) };
     logged_features F32List nullable Rule::Any, "Their feature vectors, row by row, in the order of the feature table.", |r| if r.logged_shards.is_empty() { Cell::Null } else { Cell::Floats(&r.logged_features) };
 }
 
@@ -139,6 +141,18 @@ table! { MARKET of MarketRecord;
     trend_bp F32 nullable Rule::Finite, "Log return over the last hour.", |r| Cell::f32_or_null(r.trend_bp);
 }
 
+table! { DIRECTIVES of DirectiveRecord;
+    event_at Time needed Rule::Any, "From when on it was to hold.", |r| Cell::I64(r.event_at.nanos());
+    known_at Time needed Rule::Any, "When the router began to follow it.", |r| Cell::I64(r.known_at.nanos());
+    sequence I64 needed Rule::Id, "Total order among rows of all tables that are known at the same instant.", |r| Cell::id(r.sequence);
+    router Text needed Rule::NotEmpty, "The router.", |r| Cell::Text(r.router.as_str());
+    avoided_functions TextList needed Rule::Any, "Functions that go elsewhere while they can, one for each of the shards that follow.", |r| Cell::Names(Names::Functions(r.placements.avoided()));
+    avoided_shards TextList needed Rule::Any, "The shards that they avoid.", |r| Cell::Names(Names::Shards(r.placements.avoided()));
+    warm_functions TextList needed Rule::Any, "Functions that are kept loaded, one for each of the shards that follow.", |r| Cell::Names(Names::Functions(r.placements.warm()));
+    warm_shards TextList needed Rule::Any, "The shards that keep them.", |r| Cell::Names(Names::Shards(r.placements.warm()));
+    drained_shards TextList needed Rule::Any, "Shards that get nothing while others can take it.", |r| Cell::Names(Names::Set(r.placements.drained()));
+}
+
 /// A table of the history, in the order in which rows of equal (`known_at`, `sequence`) are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Table {
@@ -148,14 +162,17 @@ pub(crate) enum Table {
     Outcomes,
     ShardReports,
     Market,
+    Directives,
 }
 
 impl Table {
-    pub(crate) const ALL: [Self; 5] = [Self::Decisions, Self::Shadow, Self::Outcomes, Self::ShardReports, Self::Market];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Decisions, Self::Shadow, Self::Outcomes, Self::ShardReports, Self::Market, Self::Directives];
 
-    /// Whether a history may be without its folder: most routers have no challenger, and older ones could not log it.
+    /// Whether a history may be without its folder: most routers have no challenger and nobody who directs them, and older
+    /// ones could not log either.
     pub(crate) fn may_be_missing(self) -> bool {
-        self == Self::Shadow
+        matches!(self, Self::Shadow | Self::Directives)
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -165,6 +182,7 @@ impl Table {
             Self::Outcomes => "outcomes",
             Self::ShardReports => "shard_reports",
             Self::Market => "market",
+            Self::Directives => "directives",
         }
     }
 
@@ -175,6 +193,7 @@ impl Table {
             Self::Outcomes => specs(OUTCOMES),
             Self::ShardReports => specs(SHARD_REPORTS),
             Self::Market => specs(MARKET),
+            Self::Directives => specs(DIRECTIVES),
         }
     }
 
@@ -186,6 +205,7 @@ impl Table {
             Self::Outcomes => OUTCOMES.iter().position(|source| source.spec.name == name),
             Self::ShardReports => SHARD_REPORTS.iter().position(|source| source.spec.name == name),
             Self::Market => MARKET.iter().position(|source| source.spec.name == name),
+            Self::Directives => DIRECTIVES.iter().position(|source| source.spec.name == name),
         }
     }
 
@@ -196,6 +216,7 @@ impl Table {
             Self::Shadow => ["known_at", "sequence", "decision_id", "model_version"],
             Self::ShardReports => ["known_at", "sequence", "shard", "event_at"],
             Self::Market => ["known_at", "sequence", "instrument", "event_at"],
+            Self::Directives => ["known_at", "sequence", "router", "event_at"],
         }
     }
 
@@ -206,6 +227,7 @@ impl Table {
             HistoryRecord::Outcome(_) => Self::Outcomes,
             HistoryRecord::Report(_) => Self::ShardReports,
             HistoryRecord::Market(_) => Self::Market,
+            HistoryRecord::Directive(_) => Self::Directives,
         }
     }
 
@@ -216,6 +238,7 @@ impl Table {
             Self::Outcomes => read_outcome(row).map(HistoryRecord::Outcome),
             Self::ShardReports => read_report(row).map(|record| HistoryRecord::Report(Box::new(record))),
             Self::Market => read_market(row).map(HistoryRecord::Market),
+            Self::Directives => read_directive(row).map(|record| HistoryRecord::Directive(Box::new(record))),
         }
     }
 }
@@ -232,6 +255,7 @@ pub(crate) fn cells(record: &HistoryRecord) -> Vec<Cell<'_>> {
         HistoryRecord::Outcome(record) => OUTCOMES.iter().map(|source| (source.cell)(record)).collect(),
         HistoryRecord::Report(record) => SHARD_REPORTS.iter().map(|source| (source.cell)(record)).collect(),
         HistoryRecord::Market(record) => MARKET.iter().map(|source| (source.cell)(record)).collect(),
+        HistoryRecord::Directive(record) => DIRECTIVES.iter().map(|source| (source.cell)(record)).collect(),
     }
 }
 
@@ -272,7 +296,7 @@ fn read_decision(row: &mut RowReader<'_>) -> Result<DecisionRecord, DatasetError
         decided_by: row.word(|word| DecidedBy::ALL.into_iter().find(|by| by.as_str() == word))?,
         fallback_reason: read_reason(row)?,
         model_version: row.opt_text()?.map(str::to_owned),
-        logged_shards: row.shards()?,
+        logged_shards: row.names()?,
         logged_features: row.floats()?,
     })
 }
@@ -354,6 +378,24 @@ fn read_market(row: &mut RowReader<'_>) -> Result<MarketRecord, DatasetError> {
     })
 }
 
+fn read_directive(row: &mut RowReader<'_>) -> Result<DirectiveRecord, DatasetError> {
+    let (event_at, known_at, sequence, router) = (row.time()?, row.time()?, row.id()?, row.text()?.into());
+    let avoided = read_pairs(row)?;
+    let warm = read_pairs(row)?;
+    let drained = row.names()?.into_iter().collect();
+    Ok(DirectiveRecord { sequence, event_at, known_at, router, placements: Placements::new(avoided, warm, drained) })
+}
+
+/// Pairs of functions and shards, of two lists of one length.
+fn read_pairs(row: &mut RowReader<'_>) -> Result<BTreeSet<Residence>, DatasetError> {
+    let (functions, shards): (Vec<FunctionId>, Vec<ShardId>) = (row.names()?, row.names()?);
+    if functions.len() != shards.len() {
+        let rule = format!("one for each of the {} functions of the column before", functions.len());
+        return Err(row.bad_last(format!("{} names", shards.len()), rule));
+    }
+    Ok(functions.into_iter().zip(shards).map(|(function, shard)| Residence { function, shard }).collect())
+}
+
 /// A table of the history, for documentation.
 pub struct TableDoc {
     /// Its name, which is its folder.
@@ -365,7 +407,7 @@ pub struct TableDoc {
 }
 
 /// The tables of a history.
-pub const TABLES: [TableDoc; 5] = [
+pub const TABLES: [TableDoc; 6] = [
     TableDoc { name: "decisions", doc: "One decision of a router.", columns: || specs(DECISIONS) },
     TableDoc {
         name: "shadow",
@@ -375,6 +417,11 @@ pub const TABLES: [TableDoc; 5] = [
     TableDoc { name: "outcomes", doc: "What became of a decision.", columns: || specs(OUTCOMES) },
     TableDoc { name: "shard_reports", doc: "A shard's report to the routers.", columns: || specs(SHARD_REPORTS) },
     TableDoc { name: "market", doc: "One minute of the market.", columns: || specs(MARKET) },
+    TableDoc {
+        name: "directives",
+        doc: "What a planner or an operator directs, as it reaches a router: all that holds from then on. Histories of fleets that nobody directs have no such table.",
+        columns: || specs(DIRECTIVES),
+    },
 ];
 
 /// The reference page of the history's tables, in Markdown.

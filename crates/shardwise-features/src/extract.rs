@@ -21,7 +21,7 @@ const PER_DECISION: usize = {
 
 /// What decision-wide features are computed from.
 pub(crate) struct DecisionInputs<'a> {
-    context: DecisionContext<'a>,
+    pub(crate) context: DecisionContext<'a>,
     pub(crate) market: MarketSnapshot,
     pub(crate) fleet: FleetTotals,
     pub(crate) service: Option<RequestService<'a>>,

@@ -160,8 +160,8 @@ features! {
     Pair Candidate shard_effect_ln, "How much slower the candidate is than the mean, by itself and for the protocol, in ln; NaN without history.", |c| or_nan(c.service.map(|service| service.shard_effect));
     Pair Candidate pair_effect_ln, "How much slower the function is on the candidate than both would say, in ln; NaN without history.", |c| or_nan(c.service.map(|service| service.pair_effect));
     Pair Candidate pair_samples_ln, "ln(1 + executions of the function on the candidate in history); NaN without history.", |c| or_nan(c.service.map(|service| service.pair_samples.ln_1p()));
-    Pair Candidate since_dispatch_s, "Seconds since this router last sent the function there; NaN when it never did.", |c| or_nan(c.router.last_dispatch(c.request, &c.shard.id).map(|at| c.decided_at.millis_since(at) / 1e3));
-    Pair Candidate dispatches_since, "Requests that this router sent to the candidate since it last sent the function there; NaN when it never did.", |c| or_nan(c.router.dispatches_since(c.request, &c.shard.id));
+    Pair Candidate since_dispatch_s, "Seconds since this router last sent the function there; NaN when it never did.", |c| or_nan(c.context.last_dispatch(&c.shard.id).map(|at| c.decided_at.millis_since(at) / 1e3));
+    Pair Candidate dispatches_since, "Requests that this router sent to the candidate since it last sent the function there; NaN when it never did.", |c| or_nan(c.context.dispatches_since(&c.shard.id));
     Pair Candidate online_service_ln_ms, "Expected warm ln execution ms by what this router measured itself; NaN when it never ran the function.", |c| or_nan(c.router.online_service_ln_ms(c.request, &c.shard.id));
 
     Net Candidate rtt_ms, "Round trip from the router to the candidate.", |c| c.rtt_ms;

@@ -171,7 +171,7 @@ impl Observations {
             HistoryRecord::Outcome(record) => self.outcome(record),
             HistoryRecord::Report(record) => self.report(record),
             HistoryRecord::Market(record) => self.market(record),
-            HistoryRecord::Shadow(_) => {}
+            HistoryRecord::Shadow(_) | HistoryRecord::Directive(_) => {}
         }
         Ok(())
     }

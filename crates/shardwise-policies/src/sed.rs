@@ -117,7 +117,7 @@ impl Candidate {
             local: context.router.shard(&shard.id, context.decided_at),
             cores: f64::from(shard.shape.cores),
             service_ln_ms: by_table.or_else(|| context.router.service_ln_ms_without_table(request, &shard.id)),
-            last_dispatch: context.router.last_dispatch(request, &shard.id),
+            last_dispatch: context.last_dispatch(&shard.id),
             fleet_utilisation: 0.0,
             network_ms: f64::from(network.rtt_ms(&fleet.router_region, region))
                 + f64::from(request.exchange_calls) * f64::from(exchange_rtt_ms),

@@ -3,7 +3,7 @@
 
 use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -119,6 +119,8 @@ impl Control {
 /// A router takes part in every change, and enforces no limits but by what it takes shards' capacities for.
 struct Router {
     view: Arc<FleetView>,
+    /// It has the agent that has this.
+    live: Weak<Live>,
 }
 
 impl Surroundings for Router {
@@ -138,7 +140,9 @@ impl Enforcer for Router {
             memory_mb: limits.max_memory_mb as f32,
         };
         self.view.limit(holds.limits.iter().map(|(shard, limits)| (shard.clone(), capacity(limits))).collect());
-        self.view.place(&Arc::new(holds.placements.clone()));
+        if let Some(live) = self.live.upgrade() {
+            live.take_placements(&Arc::new(holds.placements.clone()));
+        }
     }
 }
 
@@ -147,7 +151,7 @@ impl Enforcer for Router {
 /// # Errors
 /// What is kept of before is damaged, or another process has it.
 pub(crate) async fn start(
-    live: &Live,
+    live: &Arc<Live>,
     config: &ServeConfig,
     folder: &Path,
     nats: Option<Arc<dyn Transport>>,
@@ -180,8 +184,8 @@ pub(crate) async fn start(
         settings,
         file: StateFile::new(&folder.join("agent.json")),
         transport: way,
-        surroundings: Box::new(Router { view: Arc::clone(&view) }),
-        enforcer: Box::new(Router { view: Arc::clone(&view) }),
+        surroundings: Box::new(Router { view: Arc::clone(&view), live: Arc::downgrade(live) }),
+        enforcer: Box::new(Router { view: Arc::clone(&view), live: Arc::downgrade(live) }),
         clock: shardwise_control::system_clock(),
     };
     let agent = AgentHost::start(parts).await.map_err(|error| StartError::Control(error.to_string()))?;

@@ -203,6 +203,12 @@ impl Work {
             }
             drop(seen);
             while self.journal.has_room()
+                && let Some(directive) = self.live.directives.take()
+            {
+                self.journal.add(&HistoryRecord::Directive(Box::new(directive)));
+                taken += 1;
+            }
+            while self.journal.has_room()
                 && let Some(outcome) = self.live.late.take()
             {
                 self.journal.add_late(&LateRecord::LateOutcome(outcome));

@@ -1,6 +1,6 @@
 //! One router at work: decides, remembers what waits for its outcome, logs, and learns from what comes back.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -12,16 +12,17 @@ use shardwise_monitor::{FleetView, Ingested};
 use shardwise_planner::Observations;
 use shardwise_policies::{Decision, Observed, Rules, eligible};
 use shardwise_types::{
-    DecidedBy, ErrorClass, FallbackReason, FleetSnapshot, InvalidInput, MarketSnapshot, NoEligibleShard, OutcomeRecord,
-    PlacementRequest, Response, ShardId, ShardPrediction, Timestamp, combine_keys, key_of, unit_of,
+    DecidedBy, DirectiveRecord, ErrorClass, FallbackReason, InvalidInput, MarketSnapshot, NoEligibleShard,
+    OutcomeRecord, PlacementRequest, Placements, Response, ShardId, ShardPrediction, Timestamp, combine_keys, key_of,
+    unit_of,
 };
 
 use crate::accepted::Accepted;
 use crate::clock::Clock;
 use crate::decider::{Decided, Decider};
 use crate::figures::Figures;
-use crate::late::LateOutcomes;
 use crate::pending::{Claim, Pending, Waiting};
+use crate::queue::Queue;
 use crate::recent::Recent;
 
 /// What a router is at any time.
@@ -36,11 +37,11 @@ pub(crate) struct Live {
     pub(crate) market: ArcSwap<MarketSnapshot>,
     /// What plans are made from: all that the history is told.
     pub(crate) observations: Mutex<Observations>,
-    /// Whether the state holds that functions are warm which this router did not send.
-    pub(crate) was_told_warm: AtomicBool,
     pub(crate) log: DecisionLog,
     pub(crate) pending: Pending,
-    pub(crate) late: LateOutcomes,
+    /// Outcomes of decisions that are no longer waited for.
+    pub(crate) late: Queue<OutcomeRecord>,
+    pub(crate) directives: Queue<DirectiveRecord>,
     /// Held while something happens to the router's state, from the moment that it is known until it has happened: the history
     /// tells of it in that order, and whoever plays it again comes to the same features, bit for bit.
     pub(crate) order: Mutex<()>,
@@ -201,7 +202,7 @@ impl Live {
             decided.inspect_err(|refusal| self.figures.refuse(refusal))?;
         let context = DecisionContext { service_table: service_table.as_deref(), ..context };
         let mut candidates = Vec::new();
-        if self.logs_candidates(decision_id, &fleet) || self.shadow.is_some() {
+        if self.log.logs_candidates(decision_id) || self.shadow.is_some() {
             // It was decided, so some are eligible; what constraints leave out is no candidate of the log either.
             _ = self.candidates(&context, &mut candidates);
         }
@@ -245,12 +246,6 @@ impl Live {
             |prediction| Said::Prediction(Box::new(prediction)),
         );
         Ok(Answer { decision_id: decision_id.to_string(), said })
-    }
-
-    /// Whether the features of a decision are logged. Neither where functions are to live nor what is kept warm is in the
-    /// history: features that stand on it could not be made again, and would look like skew.
-    fn logs_candidates(&self, decision_id: u64, fleet: &FleetSnapshot) -> bool {
-        !fleet.placements.avoids_any() && !self.was_told_warm.load(Relaxed) && self.log.logs_candidates(decision_id)
     }
 
     /// The shards that may be chosen, by their positions in the fleet.
@@ -344,6 +339,28 @@ impl Live {
         ingested
     }
 
+    /// Follows other placements from now on.
+    pub(crate) fn take_placements(&self, placements: &Arc<Placements>) {
+        let _in_order = self.in_order();
+        let before = Arc::clone(&self.view.snapshot().placements);
+        if before == *placements {
+            return;
+        }
+        let known_at = self.clock.now();
+        self.router.on_placements(&before, placements, known_at);
+        self.view.place(placements);
+        let is_taken = self.directives.add(DirectiveRecord {
+            sequence: self.ids.sequence(),
+            event_at: known_at,
+            known_at,
+            router: self.log.router().clone(),
+            placements: Placements::clone(placements),
+        });
+        if !is_taken {
+            tracing::warn!("the journal takes no more changes of placements; it will not say what this router follows");
+        }
+    }
+
     /// Takes in the market; returns when that was.
     pub(crate) fn take_market(&self, market: MarketSnapshot) -> Timestamp {
         let _in_order = self.in_order();
@@ -366,20 +383,6 @@ impl Live {
     pub(crate) fn tick(&self, outcome_wait_ms: f64) {
         self.figures.wall_ahead(self.clock.look_at_the_wall());
         self.pending.give_up(self.clock.now().plus_millis(-outcome_wait_ms));
-        self.note_warm();
-    }
-
-    /// Tells the state again what is kept warm, before it would take it to be cold.
-    fn note_warm(&self) {
-        let fleet = self.view.snapshot();
-        let warm = fleet.placements.warm();
-        if warm.is_empty() {
-            return;
-        }
-        let _in_order = self.in_order();
-        self.was_told_warm.store(true, Relaxed);
-        let now = self.clock.now();
-        warm.iter().for_each(|pair| self.router.keep_warm(&pair.function, &pair.shard, now));
     }
 }
 

@@ -16,7 +16,7 @@ use shardwise_models::RegistryError;
 use shardwise_monitor::{BusError, FleetImage};
 use shardwise_planner::{ObservationSettings, Observations};
 use shardwise_policies::{Runtime, Strategies, by_name};
-use shardwise_types::{MarketSnapshot, RouterId, key_of};
+use shardwise_types::{DirectiveRecord, HistoryRecord, MarketSnapshot, Placements, RouterId, key_of};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -31,11 +31,11 @@ use crate::first_view::first_view;
 use crate::http::{self, App, Listener, Pressure, Token};
 use crate::journal::{Journal, JournalLimits, Recovered};
 use crate::keeper::{self, Keeper, Keeping};
-use crate::late::LateOutcomes;
 use crate::live::{Ids, Live};
 use crate::memory;
 use crate::model_log::ModelLog;
 use crate::pending::Pending;
+use crate::queue::Queue;
 use crate::recent::Recent;
 use crate::registry::follow;
 
@@ -273,6 +273,16 @@ fn make(config: ServeConfig) -> Result<Made, StartError> {
     let (view, stand_ins) = first_view(&config, image, now)?;
     // What is decided on them must be found in the history.
     stand_ins.iter().for_each(|record| journal.add(record));
+    if recovered.has_predecessor {
+        // What an earlier process was directed holds no longer; what does, the agent says again.
+        journal.add(&HistoryRecord::Directive(Box::new(DirectiveRecord {
+            sequence: 0,
+            event_at: now,
+            known_at: now,
+            router: RouterId::new(&config.router),
+            placements: Placements::default(),
+        })));
+    }
     let (decider, placer) = decider(&config)?;
     let network = serde_json::to_vec_pretty(&view.snapshot().network).expect("a network is plain data");
     crate::files::replace(&folder.join("topology.json"), &network)
@@ -302,10 +312,10 @@ fn make(config: ServeConfig) -> Result<Made, StartError> {
         observations: Mutex::new(
             Observations::new(observing).expect("but for one number these are the usual settings"),
         ),
-        was_told_warm: AtomicBool::new(false),
         log,
         pending: Pending::new(config.limits.pending),
-        late: LateOutcomes::default(),
+        late: Queue::default(),
+        directives: Queue::default(),
         order: Mutex::new(()),
         ids: Ids::of(&config.router, now),
         accepted,

@@ -250,6 +250,7 @@ fn the_history_is_in_order_and_reports_come_late() {
             HistoryRecord::Outcome(outcome) => assert!(outcome.known_at >= outcome.event_at),
             HistoryRecord::Market(_) => {}
             HistoryRecord::Shadow(_) => unreachable!("a simulated router has no challenger"),
+            HistoryRecord::Directive(_) => unreachable!("nobody moves the furniture"),
         }
     }
     assert_eq!(last_report.len(), 20);

@@ -366,8 +366,7 @@ impl<'a> Simulation<'a> {
             Event::Cancel(slot) => self.cancelled(slot),
             Event::Message(slot) => self.deliver(slot),
             Event::Look(_) => self.look(),
-            Event::Obey(batch) => self.obey(batch as usize),
-            Event::NoteWarm(_) => self.note_warm(),
+            Event::Obey(batch) => return self.obey(batch as usize),
         }
         ControlFlow::Continue(())
     }

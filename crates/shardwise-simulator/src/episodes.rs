@@ -179,7 +179,7 @@ impl Recorder for Numbered<'_> {
             HistoryRecord::Decision(decision) => decision.decision_id += self.first_id,
             HistoryRecord::Outcome(outcome) => outcome.decision_id += self.first_id,
             HistoryRecord::Shadow(shadow) => shadow.decision_id += self.first_id,
-            HistoryRecord::Report(_) | HistoryRecord::Market(_) => {}
+            HistoryRecord::Report(_) | HistoryRecord::Market(_) | HistoryRecord::Directive(_) => {}
         }
         let flow = self.recorder.record(record);
         self.stopped |= flow.is_break();

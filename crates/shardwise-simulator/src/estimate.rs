@@ -153,7 +153,7 @@ impl WorldSurvey {
                     self.reports.gaps_ms += at.millis_since(last).max(0.0);
                 }
             }
-            HistoryRecord::Market(_) | HistoryRecord::Shadow(_) => {}
+            HistoryRecord::Market(_) | HistoryRecord::Shadow(_) | HistoryRecord::Directive(_) => {}
         }
     }
 
@@ -241,7 +241,10 @@ impl WorldFit {
                     bin.unhealthy = true;
                 }
             }
-            HistoryRecord::Report(_) | HistoryRecord::Market(_) | HistoryRecord::Shadow(_) => {}
+            HistoryRecord::Report(_)
+            | HistoryRecord::Market(_)
+            | HistoryRecord::Shadow(_)
+            | HistoryRecord::Directive(_) => {}
         }
     }
 

@@ -68,9 +68,7 @@ events! {
     /// The operator looks.
     Look = 15,
     /// A batch of the operator's orders holds from now on.
-    Obey = 16,
-    /// Routers are told what is kept warm.
-    NoteWarm = 17
+    Obey = 16
 }
 
 /// Delays that have a line of their own: as many as there are distances between a few regions.

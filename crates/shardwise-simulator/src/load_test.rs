@@ -230,7 +230,10 @@ impl Recorder for LoadRecorder {
         match record {
             HistoryRecord::Decision(record) => self.decision(&record),
             HistoryRecord::Outcome(record) => self.outcome(&record),
-            HistoryRecord::Shadow(_) | HistoryRecord::Report(_) | HistoryRecord::Market(_) => {}
+            HistoryRecord::Shadow(_)
+            | HistoryRecord::Report(_)
+            | HistoryRecord::Market(_)
+            | HistoryRecord::Directive(_) => {}
         }
         ControlFlow::Continue(())
     }

@@ -2,16 +2,14 @@
 //! which hold everywhere at one instant a while later, as they do in a real fleet.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use shardwise_types::{FunctionId, HistoryRecord, Placements, Residence, ShardId, Timestamp};
+use shardwise_types::{DirectiveRecord, FunctionId, HistoryRecord, Placements, Residence, ShardId, Timestamp};
 
-use crate::engine::Simulation;
+use crate::engine::{Flow, Simulation};
 use crate::events::Event;
 use crate::shard::nanos;
-
-/// Parts of a function's time to live after which routers are told again that it is kept warm.
-const WARM_NOTES: f64 = 3.0;
 
 /// What an operator may want.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,7 +79,6 @@ impl Simulation<'_> {
     pub(crate) fn begin_operations(&mut self) {
         if let Some(operations) = &self.operations {
             self.events.push(nanos(operations.look_ms.max(1.0)), Event::Look(0));
-            self.events.push(0, Event::NoteWarm(0));
         }
     }
 
@@ -98,7 +95,7 @@ impl Simulation<'_> {
     }
 
     /// A batch of orders holds from now on, for all.
-    pub(crate) fn obey(&mut self, batch: usize) {
+    pub(crate) fn obey(&mut self, batch: usize) -> Flow {
         for order in std::mem::take(&mut self.standing.under_way[batch]) {
             match order {
                 Order::Avoid(pair) => drop(self.standing.avoided.insert(pair)),
@@ -111,20 +108,29 @@ impl Simulation<'_> {
         }
         let Standing { avoided, warm, drained, .. } = &self.standing;
         let placements = Arc::new(Placements::new(avoided.clone(), warm.clone(), drained.clone()));
-        self.routers.iter_mut().for_each(|router| router.follow(&placements));
-        self.tell_what_is_warm();
-    }
-
-    /// Routers are told what is kept warm, again and again, before they would take it to be cold.
-    pub(crate) fn note_warm(&mut self) {
-        self.tell_what_is_warm();
-        self.events.push(self.now + nanos(self.world.timing.warm_ttl_ms / WARM_NOTES).max(1), Event::NoteWarm(0));
-    }
-
-    fn tell_what_is_warm(&mut self) {
         let now = self.at(self.now);
-        let Standing { warm, .. } = &self.standing;
-        self.routers.iter_mut().for_each(|router| warm.iter().for_each(|pair| router.note_warm(pair, now)));
+        self.routers.iter_mut().for_each(|router| router.follow(&placements, now));
+        self.tell_directive(&placements)
+    }
+
+    /// Each router's history says what it follows from now on.
+    fn tell_directive(&mut self, placements: &Placements) -> Flow {
+        if !self.records {
+            return ControlFlow::Continue(());
+        }
+        let now = self.at(self.now);
+        let world = self.world;
+        for router in &world.routers {
+            let record = DirectiveRecord {
+                sequence: self.next_record(),
+                event_at: now,
+                known_at: now,
+                router: router.id.clone(),
+                placements: placements.clone(),
+            };
+            self.record(HistoryRecord::Directive(Box::new(record)))?;
+        }
+        ControlFlow::Continue(())
     }
 
     fn keep_warm(&mut self, pair: Residence) {

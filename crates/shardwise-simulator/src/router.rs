@@ -10,8 +10,8 @@ use shardwise_policies::{
     Decision, Observed, Outstanding, ProbeAnswer, Rules, eligible, is_eligible, sed::congestion_ms,
 };
 use shardwise_types::{
-    DecidedBy, FleetSnapshot, MarketRecord, MarketSnapshot, PlacementRequest, Placements, ReportRecord, Residence,
-    Response, ShardId, Timestamp,
+    DecidedBy, FleetSnapshot, MarketRecord, MarketSnapshot, PlacementRequest, Placements, ReportRecord, Response,
+    ShardId, Timestamp,
 };
 
 use crate::audit::{Audit, Bug};
@@ -295,12 +295,9 @@ impl<'a> SimRouter<'a> {
     }
 
     /// Takes over where functions are to live.
-    pub(crate) fn follow(&mut self, placements: &Arc<Placements>) {
+    pub(crate) fn follow(&mut self, placements: &Arc<Placements>, now: Timestamp) {
+        self.known.state.on_placements(&self.known.fleet.placements, placements, now);
         self.known.fleet.placements = Arc::clone(placements);
-    }
-
-    pub(crate) fn note_warm(&self, pair: &Residence, now: Timestamp) {
-        self.known.state.keep_warm(&pair.function, &pair.shard, now);
     }
 
     pub(crate) fn on_market(&mut self, record: &MarketRecord) {

@@ -1,4 +1,4 @@
-//! The history: what routers, shards and markets leave behind, one record per row of its five tables.
+//! The history: what routers, shards and markets leave behind, one record per row of its six tables.
 //!
 //! Every record has two clocks. `event_at` is when it happened; `known_at` is when the router learned it, and only what
 //! was known may be used to decide or to train. The total order is (`known_at`, `sequence`).
@@ -6,8 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DecidedBy, FallbackReason, PlacementRequest, Region, Response, RouterId, ShardId, ShardReport, ShardShape,
-    Timestamp,
+    DecidedBy, FallbackReason, PlacementRequest, Placements, Region, Response, RouterId, ShardId, ShardReport,
+    ShardShape, Timestamp,
 };
 
 /// A decision, known the moment it is made.
@@ -150,7 +150,23 @@ pub struct MarketRecord {
     pub trend_bp: Option<f32>,
 }
 
-/// A record of any of the five tables.
+/// What holds of functions and shards from now on, by a planner or an operator, as it reached a router.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirectiveRecord {
+    /// Total order among records that are known at the same instant.
+    pub sequence: u64,
+    /// From when on it was to hold.
+    pub event_at: Timestamp,
+    /// When the router began to follow it.
+    pub known_at: Timestamp,
+    /// The router.
+    pub router: RouterId,
+    /// All that holds; what held before does no longer.
+    pub placements: Placements,
+}
+
+/// A record of any of the six tables.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "table", rename_all = "snake_case")]
 pub enum HistoryRecord {
@@ -164,6 +180,8 @@ pub enum HistoryRecord {
     Report(Box<ReportRecord>),
     /// A row of `market`.
     Market(MarketRecord),
+    /// A row of `directives`.
+    Directive(Box<DirectiveRecord>),
 }
 
 impl HistoryRecord {
@@ -175,6 +193,7 @@ impl HistoryRecord {
             Self::Outcome(record) => (record.known_at, record.sequence),
             Self::Report(record) => (record.report.known_at, record.sequence),
             Self::Market(record) => (record.known_at, record.sequence),
+            Self::Directive(record) => (record.known_at, record.sequence),
         }
     }
 }

@@ -28,7 +28,9 @@ pub use decision::{
     Alternative, CostTerms, DecidedBy, FallbackReason, MOST_ALTERNATIVES, NoEligibleShard, ShardPrediction, Widening,
 };
 pub use fleet::{FleetSnapshot, HardwareClass, MarketSnapshot, Network, ShardReport, ShardShape, ShardSnapshot};
-pub use history::{DecisionRecord, HistoryRecord, MarketRecord, OutcomeRecord, ReportRecord, ShadowRecord};
+pub use history::{
+    DecisionRecord, DirectiveRecord, HistoryRecord, MarketRecord, OutcomeRecord, ReportRecord, ShadowRecord,
+};
 pub use names::{
     EventType, Exchange, FunctionId, Protocol, Region, RouterId, ShardId, TradingPair, combine_keys, key_of, unit_of,
 };

@@ -38,6 +38,8 @@ pub struct Placements {
     drained: BTreeSet<ShardId>,
     /// Keys of what is avoided and of the shards that are drained, sorted: what a decision looks up.
     keys: Vec<u64>,
+    /// Keys of what is kept warm, sorted.
+    warm_keys: Vec<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -68,7 +70,9 @@ impl Placements {
     pub fn new(avoided: BTreeSet<Residence>, warm: BTreeSet<Residence>, drained: BTreeSet<ShardId>) -> Self {
         let mut keys: Vec<u64> = avoided.iter().map(Residence::key).chain(drained.iter().map(ShardId::key)).collect();
         keys.sort_unstable();
-        Self { avoided, warm, drained, keys }
+        let mut warm_keys: Vec<u64> = warm.iter().map(Residence::key).collect();
+        warm_keys.sort_unstable();
+        Self { avoided, warm, drained, keys, warm_keys }
     }
 
     /// Whether nothing is said at all.
@@ -87,6 +91,12 @@ impl Placements {
     pub fn avoids(&self, function: &FunctionId, shard: &ShardId) -> bool {
         let has = |key: u64| self.keys.binary_search(&key).is_ok();
         has(shard.key()) || has(combine_keys(function.key(), shard.key()))
+    }
+
+    /// Whether a shard keeps a function loaded whether or not it is used.
+    #[inline]
+    pub fn keeps_warm(&self, function: &FunctionId, shard: &ShardId) -> bool {
+        !self.warm_keys.is_empty() && self.warm_keys.binary_search(&combine_keys(function.key(), shard.key())).is_ok()
     }
 
     /// Pairs to avoid.
@@ -117,6 +127,8 @@ mod tests {
         assert!(avoids("f", "a") && avoids("f", "c") && avoids("g", "c"));
         assert!(!avoids("g", "a") && !avoids("f", "b"));
         assert!(placements.avoids_any() && !placements.is_empty() && Placements::default().is_empty());
+        let warm = |function: &str, shard: &str| placements.keeps_warm(&function.into(), &shard.into());
+        assert_eq!([warm("f", "b"), warm("f", "a"), warm("g", "b")], [true, false, false]);
     }
 
     #[test]

@@ -178,7 +178,10 @@ impl Logged {
                         rows.warm_exec_ms[row] = response.exec_ms;
                     }
                 }
-                HistoryRecord::Report(_) | HistoryRecord::Market(_) | HistoryRecord::Shadow(_) => {}
+                HistoryRecord::Report(_)
+                | HistoryRecord::Market(_)
+                | HistoryRecord::Shadow(_)
+                | HistoryRecord::Directive(_) => {}
             }
             replay.apply(&record).into_diagnostic()?;
             if count.is_multiple_of(1 << 16) {

@@ -286,7 +286,7 @@ fn training_may_end_on_a_day_without_history() {
             HistoryRecord::Decision(decision) => decision.decision_id += 1_000_000,
             HistoryRecord::Outcome(outcome) => outcome.decision_id += 1_000_000,
             HistoryRecord::Shadow(shadow) => shadow.decision_id += 1_000_000,
-            HistoryRecord::Report(_) | HistoryRecord::Market(_) => {}
+            HistoryRecord::Report(_) | HistoryRecord::Market(_) | HistoryRecord::Directive(_) => {}
         }
     }
     records.extend(later);

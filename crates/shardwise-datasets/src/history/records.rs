@@ -259,6 +259,9 @@ fn same_key(a: &HistoryRecord, b: &HistoryRecord) -> bool {
             (HistoryRecord::Market(a), HistoryRecord::Market(b)) => {
                 (&a.instrument, a.event_at) == (&b.instrument, b.event_at)
             }
+            (HistoryRecord::Directive(a), HistoryRecord::Directive(b)) => {
+                (&a.router, a.event_at) == (&b.router, b.event_at)
+            }
             _ => false,
         }
 }

@@ -236,7 +236,7 @@ impl<'a> Admission<'a> {
             Table::Market => {
                 self.others.insert(digest(row));
             }
-            Table::Outcomes | Table::Shadow => {}
+            Table::Outcomes | Table::Shadow | Table::Directives => {}
         }
     }
 

@@ -111,6 +111,8 @@ struct Seen {
     /// Keys of shards' names and times.
     reports: FxHashSet<u64>,
     minutes: FxHashSet<u64>,
+    /// Keys of routers' names and places in their order.
+    directives: FxHashSet<u64>,
 }
 
 enum Taken {
@@ -142,6 +144,10 @@ impl Seen {
             HistoryRecord::Report(report) => once(self.reports.insert(at(report.shard.key(), report.report.event_at))),
             HistoryRecord::Market(minute) => {
                 once(self.minutes.insert(at(shardwise_types::key_of(&minute.instrument), minute.event_at)))
+            }
+            HistoryRecord::Directive(directive) => {
+                let key = combine_keys(at(directive.router.key(), directive.known_at), directive.sequence);
+                once(self.directives.insert(key))
             }
         }
     }

@@ -7,7 +7,7 @@ use shardwise_types::ShardId;
 
 use super::time::TimeFormat;
 use super::units::Factor;
-use crate::columns::Cell;
+use crate::columns::{Cell, Names};
 use crate::{ColumnSpec, Kind};
 
 /// A value as its source has it.
@@ -120,7 +120,7 @@ impl Stored {
             Self::F32(value) => Cell::F32(*value),
             Self::Bool(value) => Cell::Bool(*value),
             Self::Text(text) => Cell::Text(text),
-            Self::Shards(shards) => Cell::Shards(shards),
+            Self::Shards(shards) => Cell::Names(Names::List(shards)),
             Self::Floats(values) => Cell::Floats(values),
         }
     }

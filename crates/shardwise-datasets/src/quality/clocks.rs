@@ -84,6 +84,8 @@ impl ClockHistograms {
             }
             // Its clocks are those of its decision, or the history is refused.
             HistoryRecord::Shadow(_) => {}
+            // One clock gives both times.
+            HistoryRecord::Directive(_) => {}
         }
     }
 

@@ -16,7 +16,7 @@ mod stamp;
 mod tests;
 
 use serde::{Deserialize, Serialize};
-use shardwise_types::{FunctionId, PlacementRequest, Response, ShardId, Timestamp, combine_keys};
+use shardwise_types::{PlacementRequest, Placements, Response, ShardId, Timestamp, combine_keys};
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::atomic::{AtomicU64, get, set, smooth, update};
@@ -228,7 +228,7 @@ impl RouterState {
             || self.shards.find(id.key()).is_none_or(|fields| self.slow_start.allows(fields, capacity_share, now))
     }
 
-    /// When this router last sent the function to the shard.
+    /// When this router last sent the function to the shard, or the shard was last known to keep it loaded.
     pub fn last_dispatch(&self, request: &PlacementRequest, id: &ShardId) -> Option<Timestamp> {
         let fields = self.dispatched.find(combine_keys(request.function.key(), id.key()))?;
         instant(fields[pair::LAST_DISPATCH].load(Relaxed))
@@ -341,13 +341,15 @@ impl RouterState {
         }
     }
 
-    /// Notes that a shard keeps a function loaded at `now`, as if this router had just sent it there. Said again before the
-    /// function's time is up, for as long as it holds.
-    pub fn keep_warm(&self, function: &FunctionId, id: &ShardId, now: Timestamp) {
-        let sent = self.shards.find(id.key()).map_or(0.0, |fields| get(&fields[shard::DISPATCHES]));
-        let pair = self.dispatched.claim(combine_keys(function.key(), id.key()));
-        pair[pair::LAST_DISPATCH].store(stamp(now), Relaxed);
-        set(&pair[pair::DISPATCHES], sent);
+    /// Notes that other placements hold from now on. What a shard keeps loaded is read off the placements; what it does not
+    /// keep any longer was loaded until now, as if this router had just sent it there.
+    pub fn on_placements(&self, before: &Placements, after: &Placements, now: Timestamp) {
+        for released in before.warm().difference(after.warm()) {
+            let sent = self.shards.find(released.shard.key()).map_or(0.0, |fields| get(&fields[shard::DISPATCHES]));
+            let pair = self.dispatched.claim(combine_keys(released.function.key(), released.shard.key()));
+            pair[pair::LAST_DISPATCH].store(stamp(now), Relaxed);
+            set(&pair[pair::DISPATCHES], sent - 1.0);
+        }
     }
 
     /// Learns from a response at the instant it arrives.

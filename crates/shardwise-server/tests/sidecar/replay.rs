@@ -1,11 +1,12 @@
 //! The journal, played again, comes to the features on which the router decided, bit for bit, whatever came too late.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use shardwise_features::{DecisionContext, DecisionFeatures, FeatureVector, RouterState, Ticket};
 use shardwise_server::ServeConfig;
-use shardwise_types::{DecisionRecord, FleetSnapshot, HistoryRecord, MarketSnapshot};
+use shardwise_types::{DecisionRecord, DirectiveRecord, FleetSnapshot, HistoryRecord, MarketSnapshot};
 
 use crate::answers::envelope;
 use crate::support::{Sidecar, config, journal_files, outcome, root};
@@ -36,6 +37,11 @@ impl Played {
                 self.router.on_response(&ticket, &outcome.response, outcome.known_at);
             }
             HistoryRecord::Decision(decision) => return Some(self.decide(decision)),
+            HistoryRecord::Directive(directive) => {
+                let DirectiveRecord { known_at, placements, .. } = &**directive;
+                self.router.on_placements(&self.fleet.placements, placements, *known_at);
+                self.fleet.placements = Arc::new(placements.clone());
+            }
             HistoryRecord::Shadow(_) | HistoryRecord::Market(_) => {}
         }
         None
@@ -135,4 +141,44 @@ fn a_router_with_a_past_logs_no_features() {
     let logged = |line: &Value| line["logged_shards"].as_array().map_or(0, Vec::len) > 0;
     let decisions: Vec<Value> = lines(&folder).into_iter().filter(|line| line["table"] == "decision").collect();
     assert_eq!(decisions.iter().map(logged).collect::<Vec<_>>(), [true, false]);
+}
+
+#[test]
+fn what_routers_are_directed_is_told_so_that_features_under_it_can_be_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let sidecar = Sidecar::start(ServeConfig { log_share: 1.0, ..config(&folder) });
+    let shards = sidecar.json("/v1/fleet")["shards"].as_array().unwrap().clone();
+    // The sample's shards are names in a file: they have no agents that could agree.
+    let without: Vec<String> = shards.iter().map(|shard| format!("shard/{}", shard["id"].as_str().unwrap())).collect();
+    let change = json!({ "author": "ann", "why": "a test", "without": without });
+    let function = crate::support::request()["function"].clone();
+    let pairs = |from: usize| -> Vec<Value> {
+        shards[from..].iter().map(|shard| json!({ "function": function, "shard": shard["id"] })).collect()
+    };
+    let direct = |placements: Value| {
+        let (status, entry) =
+            sidecar.post("/v1/config/placements", &json!({ "placements": placements, "change": change }));
+        assert_eq!(status, 200, "{entry}");
+        let version = &entry["change"]["version"];
+        let holds = || sidecar.json("/v1/config")["agent"]["serves"] == *version;
+        while !holds() {
+            let answer = sidecar.place();
+            sidecar.settle(&answer);
+        }
+    };
+    let decide = || (0..10).for_each(|_| drop(sidecar.settle(&sidecar.place())));
+    decide();
+    direct(json!({ "warm": pairs(0), "avoided": pairs(1) }));
+    decide();
+    direct(json!({ "warm": pairs(1) }));
+    decide();
+    sidecar.stop();
+
+    let lines = lines(&folder);
+    let is_directive = |line: &&Value| line["table"] == "directive";
+    assert_eq!(lines.iter().filter(is_directive).count(), 2);
+    let (same, all) = played(&lines);
+    assert!(same == all && all > 30, "{same} of {all}");
+    let untold: Vec<Value> = lines.iter().filter(|line| !is_directive(line)).cloned().collect();
+    assert!(played(&untold).0 < all, "what is warm is among the features");
 }

@@ -146,7 +146,10 @@ fn read(history: &History, mut reader: LogReader) -> miette::Result<Logs> {
                 reader.answered(outcome.decision_id, &outcome.response);
             }
             HistoryRecord::Outcome(_) => continue,
-            HistoryRecord::Report(_) | HistoryRecord::Market(_) | HistoryRecord::Shadow(_) => {}
+            HistoryRecord::Report(_)
+            | HistoryRecord::Market(_)
+            | HistoryRecord::Shadow(_)
+            | HistoryRecord::Directive(_) => {}
         }
         replay.apply(&record).into_diagnostic()?;
         if number.is_multiple_of(1 << 16) {

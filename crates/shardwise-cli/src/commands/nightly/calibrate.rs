@@ -63,7 +63,10 @@ impl Night<'_> {
             match record? {
                 HistoryRecord::Decision(decision) => window.decided(*decision),
                 HistoryRecord::Market(minute) => window.heard(minute),
-                HistoryRecord::Report(_) | HistoryRecord::Outcome(_) | HistoryRecord::Shadow(_) => {}
+                HistoryRecord::Report(_)
+                | HistoryRecord::Outcome(_)
+                | HistoryRecord::Shadow(_)
+                | HistoryRecord::Directive(_) => {}
             }
         }
         let Played { decisions, market, measured } =

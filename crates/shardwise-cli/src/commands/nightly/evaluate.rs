@@ -87,7 +87,7 @@ impl EndOfHistory {
                 }
                 HistoryRecord::Report(report) => reports.push(*report),
                 HistoryRecord::Market(minute) => window.heard(minute),
-                HistoryRecord::Outcome(_) | HistoryRecord::Shadow(_) => {}
+                HistoryRecord::Outcome(_) | HistoryRecord::Shadow(_) | HistoryRecord::Directive(_) => {}
             }
         }
         let last = window.last().map(|last| (last.request.clone(), fleet));
