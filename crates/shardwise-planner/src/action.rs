@@ -63,6 +63,17 @@ pub enum Action {
         /// What it saves.
         estimated_benefit: Estimate,
     },
+    /// The function need not avoid a shard any longer.
+    ReturnFunction {
+        /// The function.
+        function_name: FunctionId,
+        /// The shard that it avoided.
+        shard: ShardId,
+        /// Why, in words.
+        reason: String,
+        /// What it saves, as far as is known.
+        estimated_benefit: Estimate,
+    },
     /// The function is held in a shard's memory, whether it is asked for or not.
     KeepWarm {
         /// The function.
@@ -114,6 +125,7 @@ impl Action {
     pub fn reason(&self) -> &str {
         match self {
             Self::MigrateFunction { reason, .. }
+            | Self::ReturnFunction { reason, .. }
             | Self::KeepWarm { reason, .. }
             | Self::LetCool { reason, .. }
             | Self::JoinShards { reason, .. }
@@ -132,6 +144,7 @@ impl Action {
                 avoided.insert(pair(function_name, from_shard));
                 avoided.remove(&pair(function_name, to_shard));
             }
+            Self::ReturnFunction { function_name, shard, .. } => drop(avoided.remove(&pair(function_name, shard))),
             Self::KeepWarm { function_name, shard, .. } => drop(warm.insert(pair(function_name, shard))),
             Self::LetCool { function_name, shard, .. } => drop(warm.remove(&pair(function_name, shard))),
             Self::JoinShards { .. } | Self::DrainShards { .. } => {}
@@ -143,6 +156,7 @@ impl Action {
     pub fn estimated_benefit(&self) -> &Estimate {
         match self {
             Self::MigrateFunction { estimated_benefit, .. }
+            | Self::ReturnFunction { estimated_benefit, .. }
             | Self::KeepWarm { estimated_benefit, .. }
             | Self::LetCool { estimated_benefit, .. }
             | Self::JoinShards { estimated_benefit, .. }

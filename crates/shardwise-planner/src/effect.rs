@@ -43,8 +43,8 @@ pub struct EffectReport {
 
 /// Judges a step by what was measured of its function (of the fleet, for steps that concern whole shards) before and after.
 ///
-/// A move must lower latency or failures; what is kept warm must be cold more seldom; letting cool and draining must not
-/// harm: they are made for what they give back.
+/// A move must lower latency or failures; what is kept warm must be cold more seldom; letting cool, letting
+/// come back and draining must not harm: they are made for what they give back.
 pub fn judge_effect(action: &Action, before: &Observed, after: &Observed) -> EffectReport {
     let latency_ratio = ratio_of_means(&before.total_ln, &after.total_ln);
     let share = |count: fn(&Observed) -> f64| [before, after].map(|seen| count(seen) / seen.requests.max(1.0));
@@ -57,7 +57,7 @@ pub fn judge_effect(action: &Action, before: &Observed, after: &Observed) -> Eff
         () => match action {
             Action::MigrateFunction { .. } if latency_ratio[2] < 1.0 || change(errors) == Some(false) => Effect::Seen,
             Action::KeepWarm { .. } if change(cold) == Some(false) => Effect::Seen,
-            Action::LetCool { .. } | Action::DrainShards { .. } => Effect::Seen,
+            Action::LetCool { .. } | Action::ReturnFunction { .. } | Action::DrainShards { .. } => Effect::Seen,
             _ => Effect::Unclear,
         },
     };

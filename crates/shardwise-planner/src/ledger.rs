@@ -19,11 +19,23 @@ pub struct Move {
     pub to_shard: Option<ShardId>,
 }
 
-/// Past moves and what is kept warm. Whoever applies a step records it here, and takes it back when it is rolled back.
+/// How a function and a shard stand that it left at some time.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Away {
+    /// Since when it has been away; none when it may come again.
+    pub since: Option<Timestamp>,
+    /// How often it left.
+    pub times: u32,
+}
+
+/// Past moves, who stays away from what, and what is kept warm. Whoever applies a step records it here, and takes it back when it is rolled back.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ledger {
     moves: BTreeMap<FunctionId, Vec<Move>>,
+    #[serde(default)]
+    away: BTreeMap<ShardId, BTreeMap<FunctionId, Away>>,
     /// Since when each function is held.
     warm: BTreeMap<ShardId, BTreeMap<FunctionId, Timestamp>>,
 }
@@ -35,7 +47,10 @@ impl Ledger {
             Action::MigrateFunction { function_name, from_shard, to_shard, .. } => {
                 let step = Move { at, from_shard: from_shard.clone(), to_shard: Some(to_shard.clone()) };
                 self.moves.entry(function_name.clone()).or_default().push(step);
+                self.leave(function_name, from_shard, at);
+                self.come_back(function_name, to_shard);
             }
+            Action::ReturnFunction { function_name, shard, .. } => self.come_back(function_name, shard),
             Action::KeepWarm { function_name, shard, .. } => {
                 self.warm.entry(shard.clone()).or_default().entry(function_name.clone()).or_insert(at);
             }
@@ -48,12 +63,29 @@ impl Ledger {
         }
     }
 
+    fn leave(&mut self, function: &FunctionId, shard: &ShardId, at: Timestamp) {
+        let away = self.away.entry(shard.clone()).or_default().entry(function.clone()).or_default();
+        if away.since.is_none() {
+            (away.since, away.times) = (Some(at), away.times.saturating_add(1));
+        }
+    }
+
+    fn come_back(&mut self, function: &FunctionId, shard: &ShardId) {
+        if let Some(away) = self.away.get_mut(shard).and_then(|left| left.get_mut(function)) {
+            away.since = None;
+        }
+    }
+
     /// Notes that placements changed: for those who know only what holds and what held, as the history of a fleet's
     /// configuration tells it.
     pub fn placed(&mut self, before: &Placements, after: &Placements, at: Timestamp) {
         for pair in after.avoided().difference(before.avoided()) {
             let step = Move { at, from_shard: pair.shard.clone(), to_shard: None };
             self.moves.entry(pair.function.clone()).or_default().push(step);
+            self.leave(&pair.function, &pair.shard, at);
+        }
+        for pair in before.avoided().difference(after.avoided()) {
+            self.come_back(&pair.function, &pair.shard);
         }
         for pair in after.warm().difference(before.warm()) {
             self.warm.entry(pair.shard.clone()).or_default().entry(pair.function.clone()).or_insert(at);
@@ -70,7 +102,9 @@ impl Ledger {
             Action::MigrateFunction { function_name, from_shard, to_shard, .. } => {
                 let back = Move { at, from_shard: to_shard.clone(), to_shard: Some(from_shard.clone()) };
                 self.moves.entry(function_name.clone()).or_default().push(back);
+                self.come_back(function_name, from_shard);
             }
+            Action::ReturnFunction { function_name, shard, .. } => self.leave(function_name, shard, at),
             Action::KeepWarm { function_name, shard, .. } => {
                 if let Some(held) = self.warm.get_mut(shard) {
                     held.remove(function_name);
@@ -114,6 +148,11 @@ impl Ledger {
         self.moves.get(function).map_or(&[], Vec::as_slice)
     }
 
+    /// Functions, shards that they left at some time, and how they stand, in the order of shards and functions.
+    pub fn away(&self) -> impl Iterator<Item = (&FunctionId, &ShardId, &Away)> {
+        self.away.iter().flat_map(|(shard, left)| left.iter().map(move |(function, away)| (function, shard, away)))
+    }
+
     /// Whether the function is kept warm on the shard.
     pub fn is_warm(&self, function: &FunctionId, shard: &ShardId) -> bool {
         self.warm.get(shard).is_some_and(|held| held.contains_key(function))
@@ -135,6 +174,16 @@ impl Ledger {
             moves.retain(|step| step.at >= instant);
         }
         self.moves.retain(|_, moves| !moves.is_empty());
+        let moves = &self.moves;
+        let left_of_late = |function: &FunctionId, shard: &ShardId| {
+            moves.get(function).is_some_and(|moves| moves.iter().any(|step| step.from_shard == *shard))
+        };
+        for (shard, left) in &mut self.away {
+            left.retain(|function, away| {
+                away.since.is_some_and(|since| since >= instant) || left_of_late(function, shard)
+            });
+        }
+        self.away.retain(|_, left| !left.is_empty());
     }
 }
 

@@ -31,6 +31,7 @@ mod picture;
 mod plan;
 mod problems;
 mod protocol;
+mod returns;
 mod spike;
 mod warm;
 
@@ -44,7 +45,7 @@ pub use forecast::{
     Ahead, BackTest, Fitted, Forecast, ForecastError, ForecastProblem, ForecastSettings, Forecaster, Loss, Method,
     Past, Prepared, Score, SwitchedOff, Target, forecast,
 };
-pub use ledger::{Ledger, Move};
+pub use ledger::{Away, Ledger, Move};
 pub use observations::{
     Cell, FunctionView, LeftOut, Metric, Moments, ObservationSettings, Observations, Observed, Series, ShardView,
 };
@@ -55,6 +56,7 @@ pub use optimize::{
 pub use picture::{BeforeAfter, PlanStory};
 pub use plan::{Plan, PlanKind, Planner, PlannerSettings, ProtocolPlan, SpikePlan};
 pub use protocol::{ProtocolAction, ProtocolOptimization, ProtocolProblem, ProtocolSettings};
+pub use returns::{ReturnSettings, returns};
 pub use spike::{
     Allocation, ByGroup, Elasticity, GroupLoad, GroupPrediction, LoadGroup, ResourceAllocation, SpikeProblem,
     SpikeSettings, TimeWindow, VolatilityResponse, VolatilitySpike,

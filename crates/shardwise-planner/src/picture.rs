@@ -60,6 +60,9 @@ fn step(action: &Action) -> [String; 5] {
         Action::MigrateFunction { function_name, from_shard, to_shard, .. } => {
             ["migrate_function".to_owned(), function_name.to_string(), format!("{from_shard} → {to_shard}")]
         }
+        Action::ReturnFunction { function_name, shard, .. } => {
+            ["return_function".to_owned(), function_name.to_string(), shard.to_string()]
+        }
         Action::KeepWarm { function_name, shard, .. } => {
             ["keep_warm".to_owned(), function_name.to_string(), shard.to_string()]
         }

@@ -8,8 +8,8 @@ use shardwise_types::{Protocol, ShardId, Timestamp};
 use crate::{
     Action, BalanceProblem, BalanceSettings, ByGroup, Effects, Elasticity, Expectations, ForecastSettings, Ledger,
     LoadBalancingPlan, Observations, OptimizationPlan, OptimizeProblem, OptimizeSettings, PlanError,
-    ProtocolOptimization, ProtocolSettings, SpikeProblem, SpikeSettings, VolatilityResponse, VolatilitySpike, WarmPlan,
-    WarmProblem, WarmSettings,
+    ProtocolOptimization, ProtocolSettings, ReturnSettings, SpikeProblem, SpikeSettings, VolatilityResponse,
+    VolatilitySpike, WarmPlan, WarmProblem, WarmSettings, returns,
 };
 
 /// Share of its cores up to which a shard may take more from the optimizer.
@@ -70,6 +70,8 @@ pub struct PlannerSettings {
     pub protocol: ProtocolSettings,
     /// What is kept warm.
     pub warm: WarmSettings,
+    /// When those that were moved away may come back.
+    pub returns: ReturnSettings,
 }
 
 /// The plan for volatility: for a spike that is there, or that is assumed.
@@ -151,14 +153,23 @@ impl Planner<'_> {
             expected: self.expected.unwrap_or(&seen),
             ledger: self.ledger,
         };
-        problem.solve(&self.settings.optimize)
+        let mut plan = problem.solve(&self.settings.optimize)?;
+        plan.actions.extend(self.returns()?);
+        Ok(plan)
+    }
+
+    /// Stays that are over; part of every plan that moves.
+    fn returns(&self) -> Result<Vec<Action>, PlanError> {
+        returns(self.ledger, self.now, &self.settings.returns)
     }
 
     fn predict(&self) -> Result<LoadBalancingPlan, PlanError> {
         let PlannerSettings { forecasts, balance, .. } = self.settings;
         let shards = self.observations.outlooks(self.now, forecasts, balance);
         let parts = self.observations.parts();
-        BalanceProblem { now: self.now, shards, parts, ledger: self.ledger }.solve(balance)
+        let mut plan = BalanceProblem { now: self.now, shards, parts, ledger: self.ledger }.solve(balance)?;
+        plan.actions.extend(self.returns()?);
+        Ok(plan)
     }
 
     fn spike(&self) -> Result<SpikePlan, PlanError> {

@@ -36,11 +36,13 @@ pub struct Placements {
     avoided: BTreeSet<Residence>,
     warm: BTreeSet<Residence>,
     drained: BTreeSet<ShardId>,
-    /// Keys of what is avoided and of the shards that are drained, sorted: what a decision looks up.
+    /// Keys of what is avoided, of the shards that are drained, and, salted, of what is kept warm, sorted: what a decision looks
+    /// up.
     keys: Vec<u64>,
-    /// Keys of what is kept warm, sorted.
-    warm_keys: Vec<u64>,
 }
+
+/// Tells keys of what is kept warm from those of what is avoided.
+const WARM: u64 = 1;
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -68,35 +70,37 @@ impl From<Placements> for Lists {
 impl Placements {
     /// Pairs to avoid, pairs that are kept warm, shards to run empty.
     pub fn new(avoided: BTreeSet<Residence>, warm: BTreeSet<Residence>, drained: BTreeSet<ShardId>) -> Self {
-        let mut keys: Vec<u64> = avoided.iter().map(Residence::key).chain(drained.iter().map(ShardId::key)).collect();
+        let away = avoided.iter().map(Residence::key).chain(drained.iter().map(ShardId::key));
+        let mut keys: Vec<u64> = away.chain(warm.iter().map(|pair| combine_keys(pair.key(), WARM))).collect();
         keys.sort_unstable();
-        let mut warm_keys: Vec<u64> = warm.iter().map(Residence::key).collect();
-        warm_keys.sort_unstable();
-        Self { avoided, warm, drained, keys, warm_keys }
+        Self { avoided, warm, drained, keys }
     }
 
     /// Whether nothing is said at all.
     pub fn is_empty(&self) -> bool {
-        self.keys.is_empty() && self.warm.is_empty()
+        self.keys.is_empty()
     }
 
     /// Whether any shard may have to be passed over; most of the time none has.
     #[inline]
     pub fn avoids_any(&self) -> bool {
-        !self.keys.is_empty()
+        !(self.avoided.is_empty() && self.drained.is_empty())
     }
 
     /// Whether a function should go elsewhere while it can.
     #[inline]
     pub fn avoids(&self, function: &FunctionId, shard: &ShardId) -> bool {
-        let has = |key: u64| self.keys.binary_search(&key).is_ok();
-        has(shard.key()) || has(combine_keys(function.key(), shard.key()))
+        self.has(shard.key()) || self.has(combine_keys(function.key(), shard.key()))
+    }
+
+    fn has(&self, key: u64) -> bool {
+        self.keys.binary_search(&key).is_ok()
     }
 
     /// Whether a shard keeps a function loaded whether or not it is used.
     #[inline]
     pub fn keeps_warm(&self, function: &FunctionId, shard: &ShardId) -> bool {
-        !self.warm_keys.is_empty() && self.warm_keys.binary_search(&combine_keys(function.key(), shard.key())).is_ok()
+        !self.warm.is_empty() && self.has(combine_keys(combine_keys(function.key(), shard.key()), WARM))
     }
 
     /// Pairs to avoid.

@@ -3,7 +3,7 @@
 use shardwise_planner::{
     Action, BalanceProblem, BalanceSettings, Effects, ForecastSettings, Ledger, LoadGroup, Metric, ObservationSettings,
     Observations, OptimizeProblem, OptimizeSettings, Plan, PlanError, PlanKind, Planner, PlannerSettings,
-    SpikeSettings, VolatilityResponse, WarmProblem, WarmSettings,
+    ReturnSettings, SpikeSettings, VolatilityResponse, WarmProblem, WarmSettings, returns,
 };
 use shardwise_simulator::{Operator, Order};
 use shardwise_types::{HistoryRecord, Residence, ShardId, Timestamp};
@@ -20,6 +20,8 @@ pub struct StewardParts {
     pub warm: Option<(WarmSettings, u64)>,
     /// The optimizer.
     pub optimize: Option<(OptimizeSettings, u64)>,
+    /// When functions that were moved away may come back; without it never.
+    pub returns: Option<ReturnSettings>,
     /// Word of a spike, for which the fleet gets ready.
     pub alert: Option<Alert>,
     /// Shards that join when those that are there are busy.
@@ -114,12 +116,27 @@ impl Steward {
     }
 
     fn note(&mut self, action: &Action, now: Timestamp, cooldown_minutes: f64) {
-        if let Action::MigrateFunction { function_name, to_shard, .. } = action {
-            self.counts.moves += 1;
+        let to = match action {
+            Action::MigrateFunction { function_name, to_shard, .. } => Some((function_name, to_shard)),
+            Action::ReturnFunction { function_name, shard, .. } => Some((function_name, shard)),
+            _ => None,
+        };
+        if let Some((function, shard)) = to {
             let since = now.plus_millis(-60_000.0 * cooldown_minutes);
-            self.counts.returns += u64::from(self.ledger.left_since(function_name, to_shard, since));
+            self.counts.returns += u64::from(self.ledger.left_since(function, shard, since));
+            self.counts.moves += u64::from(matches!(action, Action::MigrateFunction { .. }));
         }
         self.ledger.record(action, now);
+    }
+
+    fn let_back(&mut self, now: Timestamp) -> Vec<Order> {
+        let Some(settings) = &self.parts.returns else { return Vec::new() };
+        let actions = returns(&self.ledger, now, settings).unwrap_or_default();
+        let of_balance = self.parts.balance.as_ref().map(|(settings, ..)| settings.cooldown_minutes);
+        let of_optimize = self.parts.optimize.as_ref().map(|(settings, _)| settings.cooldown_minutes);
+        let cooldown = of_balance.into_iter().chain(of_optimize).fold(0.0, f64::max);
+        actions.iter().for_each(|action| self.note(action, now, cooldown));
+        actions.iter().flat_map(orders).collect()
     }
 
     fn balance(&mut self, now: Timestamp) -> Vec<Order> {
@@ -245,6 +262,7 @@ impl Operator for Steward {
         let mut all = self.scheduled(now);
         all.extend(self.prepare(now));
         all.extend(self.react());
+        all.extend(self.let_back(now));
         all.extend(self.balance(now));
         all.extend(self.optimize(now));
         all.extend(self.warm(now));
@@ -267,6 +285,9 @@ fn orders(action: &Action) -> Vec<Order> {
             Order::Avoid(Residence::new(function_name.clone(), from_shard.clone())),
             Order::Return(Residence::new(function_name.clone(), to_shard.clone())),
         ],
+        Action::ReturnFunction { function_name, shard, .. } => {
+            vec![Order::Return(Residence::new(function_name.clone(), shard.clone()))]
+        }
         Action::KeepWarm { function_name, shard, .. } => {
             vec![Order::KeepWarm(Residence::new(function_name.clone(), shard.clone()))]
         }

@@ -45,6 +45,7 @@ impl Step {
             Action::MigrateFunction { function_name, from_shard, to_shard, .. } => {
                 format!("migrate {function_name}: {from_shard} → {to_shard}")
             }
+            Action::ReturnFunction { function_name, shard, .. } => format!("let {function_name} back to {shard}"),
             Action::KeepWarm { function_name, shard, .. } => format!("keep {function_name} warm on {shard}"),
             Action::LetCool { function_name, shard, .. } => format!("let {function_name} cool on {shard}"),
             Action::JoinShards { group, count, .. } => format!("{count} more shards for {group}"),
@@ -212,6 +213,7 @@ fn author() -> String {
 fn of_action(action: &Action, totals: &BTreeMap<FunctionId, Observed>) -> Observed {
     match action {
         Action::MigrateFunction { function_name, .. }
+        | Action::ReturnFunction { function_name, .. }
         | Action::KeepWarm { function_name, .. }
         | Action::LetCool { function_name, .. } => totals.get(function_name).copied().unwrap_or_default(),
         Action::JoinShards { .. } | Action::DrainShards { .. } => {

@@ -1,7 +1,8 @@
 //! Who moves the furniture in each case.
 
 use shardwise_planner::{
-    BalanceSettings, ForecastSettings, LoadGroup, ObservationSettings, OptimizeSettings, SpikeSettings, WarmSettings,
+    BalanceSettings, ForecastSettings, LoadGroup, ObservationSettings, OptimizeSettings, ReturnSettings, SpikeSettings,
+    WarmSettings,
 };
 
 use super::{BOOT_MS, CaseWorld, PlanCase};
@@ -55,12 +56,13 @@ impl CaseWorld {
         let last_values = ForecastSettings { fewest_steps: usize::MAX, ..ForecastSettings::default() };
         let optimize = Some((OptimizeSettings::default(), EVERY));
         let none = StewardParts::default;
+        let moving = || StewardParts { returns: Some(ReturnSettings::default()), ..none() };
         [
             ("keep-warm", self.warm()),
-            ("balancer", StewardParts { balance: balance.clone(), ..none() }),
-            ("balancer, reactive", StewardParts { balance: Some((reactive, last_values, EVERY)), ..none() }),
-            ("optimizer", StewardParts { optimize: optimize.clone(), ..none() }),
-            ("all", StewardParts { balance, optimize, ..self.warm() }),
+            ("balancer", StewardParts { balance: balance.clone(), ..moving() }),
+            ("balancer, reactive", StewardParts { balance: Some((reactive, last_values, EVERY)), ..moving() }),
+            ("optimizer", StewardParts { optimize: optimize.clone(), ..moving() }),
+            ("all", StewardParts { balance, optimize, warm: self.warm().warm, ..moving() }),
         ]
         .map(|(name, parts)| (name.to_owned(), parts))
         .into()
