@@ -8,7 +8,7 @@
 
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
-use shardwise_types::{PlacementRequest, Response, ShardId, combine_keys};
+use shardwise_types::{FunctionId, PlacementRequest, Response, ShardId, combine_keys};
 
 /// Exponent β of complexity where no history has taught a better one.
 pub const COMPLEXITY_EXPONENT_PRIOR: f64 = 0.6;
@@ -115,6 +115,13 @@ impl ServiceTable {
     pub fn function_ln_ms(&self, request: &PlacementRequest) -> Option<f64> {
         let (effect, _) = self.functions.get(&request.function.key())?;
         Some(f64::from(self.mean_ln_ms) + f64::from(*effect))
+    }
+
+    /// How much slower a function is on a shard than both would say, in ln, and the samples behind that; `None` for an unseen
+    /// pair.
+    pub fn pair_effect(&self, function: &FunctionId, shard: &ShardId) -> Option<(f64, f64)> {
+        let (effect, samples) = self.pairs.get(&combine_keys(function.key(), shard.key()))?;
+        Some((f64::from(*effect), f64::from(*samples)))
     }
 
     /// The same table, prepared to be asked by routers: sooner where there are many shards.

@@ -50,8 +50,8 @@ pub use observations::{
     Cell, FunctionView, LeftOut, Metric, Moments, ObservationSettings, Observations, Observed, Series, ShardView,
 };
 pub use optimize::{
-    Effects, Expectation, Expectations, Fault, Improvement, Movable, Optimization, OptimizationPlan, OptimizeProblem,
-    OptimizeSettings, RecommendedShard,
+    Effects, Expectation, Fault, Improvement, Movable, Optimization, OptimizationPlan, OptimizeProblem,
+    OptimizeSettings, RecommendedShard, Taught, Teacher,
 };
 pub use picture::{BeforeAfter, PlanStory};
 pub use plan::{Plan, PlanKind, Planner, PlannerSettings, ProtocolPlan, SpikePlan};

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use shardwise_types::{FunctionId, InvalidInput, ShardId, Timestamp};
 
-pub use effects::{Effects, Expectation, Expectations};
+pub use effects::{Effects, Expectation, Taught, Teacher};
 pub use faults::Fault;
 use faults::faults;
 
@@ -127,7 +127,7 @@ pub struct OptimizeProblem<'a> {
     /// Cores that are free on each shard that may take something; shards that are not here take nothing.
     pub free_cores: &'a BTreeMap<ShardId, f64>,
     /// What functions would take elsewhere.
-    pub expected: &'a dyn Expectations,
+    pub expected: &'a Effects<'a>,
     /// Past moves.
     pub ledger: &'a Ledger,
 }

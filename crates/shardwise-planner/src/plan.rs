@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use shardwise_types::{Protocol, ShardId, Timestamp};
 
 use crate::{
-    Action, BalanceProblem, BalanceSettings, ByGroup, Effects, Elasticity, Expectations, ForecastSettings, Ledger,
-    LoadBalancingPlan, Observations, OptimizationPlan, OptimizeProblem, OptimizeSettings, PlanError,
-    ProtocolOptimization, ProtocolSettings, ReturnSettings, SpikeProblem, SpikeSettings, VolatilityResponse,
-    VolatilitySpike, WarmPlan, WarmProblem, WarmSettings, returns,
+    Action, BalanceProblem, BalanceSettings, ByGroup, Effects, Elasticity, ForecastSettings, Ledger, LoadBalancingPlan,
+    Observations, OptimizationPlan, OptimizeProblem, OptimizeSettings, PlanError, ProtocolOptimization,
+    ProtocolSettings, ReturnSettings, SpikeProblem, SpikeSettings, Teacher, VolatilityResponse, VolatilitySpike,
+    WarmPlan, WarmProblem, WarmSettings, returns,
 };
 
 /// Share of its cores up to which a shard may take more from the optimizer.
@@ -121,8 +121,8 @@ pub struct Planner<'a> {
     pub now: Timestamp,
     /// Volatility over the usual that a spike's plan is to assume, above 1; none is what the market shows.
     pub assumed_spike: Option<f64>,
-    /// What functions would take elsewhere, by a model; none is by what was seen.
-    pub expected: Option<&'a dyn Expectations>,
+    /// What a longer history taught of functions on shards, such as the service table of the model in use.
+    pub teacher: Option<Teacher<'a>>,
 }
 
 impl Planner<'_> {
@@ -143,14 +143,14 @@ impl Planner<'_> {
     fn optimize(&self) -> Result<OptimizationPlan, PlanError> {
         let cells = self.observations.cells();
         let (functions, free_cores) = (self.observations.movables(), self.observations.free_cores(MOST_BUSY));
-        let seen = Effects::of(&cells);
+        let expected = Effects::of(&cells, self.teacher);
         let problem = OptimizeProblem {
             now: self.now,
             since: self.observations.window_start(),
             cells: &cells,
             functions: &functions,
             free_cores: &free_cores,
-            expected: self.expected.unwrap_or(&seen),
+            expected: &expected,
             ledger: self.ledger,
         };
         let mut plan = problem.solve(&self.settings.optimize)?;
@@ -250,7 +250,7 @@ mod tests {
             settings: &settings,
             now,
             assumed_spike: Some(6.0),
-            expected: None,
+            teacher: None,
         };
         for (kind, fields) in [
             (PlanKind::Optimize, &["optimizations", "estimatedBenefit", "estimatedMigrationTime"][..]),

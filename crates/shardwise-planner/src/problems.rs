@@ -296,7 +296,7 @@ mod tests {
             cells: &cells,
             functions: &functions,
             free_cores: &free_cores,
-            expected: &Effects::of(&cells),
+            expected: &Effects::of(&cells, None),
             ledger: &ledger,
         };
         let plan = problem.solve(&OptimizeSettings::default()).unwrap();

@@ -47,9 +47,16 @@ pub(crate) struct PlanArguments {
     /// JSON file with settings of the planner, of a plan from a history; what it leaves out is as usual.
     #[arg(long, value_name = "FILE", requires = "history")]
     pub(crate) settings: Option<PathBuf>,
-    /// JSON file with past moves, of a plan from a history.
+    /// JSON file with past moves, of a plan from a history; those that the history tells of when left out.
     #[arg(long, value_name = "FILE", requires = "history")]
     pub(crate) ledger: Option<PathBuf>,
+    /// The models, a folder or a URL: what the one in use was taught of functions and shards counts as well, of a plan from a
+    /// history. A router uses its own.
+    #[arg(long, requires = "history")]
+    pub(crate) models: Option<PathBuf>,
+    /// The models' name.
+    #[arg(long, default_value = "default", requires = "models")]
+    pub(crate) name: String,
     /// Write a page with a picture of before and after.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,

@@ -3,17 +3,20 @@
 mod apply;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use miette::{IntoDiagnostic, miette};
 use serde_json::{Value, json};
 use shardwise_datasets::History;
 use shardwise_evaluation::{Fact, PlanPage, grouped, visible, write_plan_page};
+use shardwise_features::ServiceTable;
+use shardwise_models::{CHAMPION, Registry};
 use shardwise_planner::{
-    BeforeAfter, Ledger, ObservationSettings, Observations, PlanKind, PlanStory, Planner, PlannerSettings,
+    BeforeAfter, Ledger, ObservationSettings, Observations, PlanKind, PlanStory, Planner, PlannerSettings, Taught,
 };
 use shardwise_policies::Runtime;
 use shardwise_simulator::WorldSpec;
-use shardwise_types::Timestamp;
+use shardwise_types::{FunctionId, HistoryRecord, Placements, ShardId, Timestamp};
 
 use super::configuration::ask_at;
 use super::files;
@@ -69,7 +72,8 @@ pub(crate) fn run(command: &PlanCommand, json: bool) -> miette::Result<()> {
 }
 
 fn of_history(kind: PlanKind, options: &PlanArguments, factor: Option<f64>, dir: &Path) -> miette::Result<Made> {
-    let ledger: Ledger = options.ledger.as_deref().map(files::read_json).transpose()?.unwrap_or_default();
+    let given: Option<Ledger> = options.ledger.as_deref().map(files::read_json).transpose()?;
+    let table = options.models.as_deref().map(|models| service_table(models, &options.name)).transpose()?;
     let history = History::open(dir).into_diagnostic()?;
     let settings = match &options.settings {
         Some(path) => files::read_json(path)?,
@@ -82,8 +86,15 @@ fn of_history(kind: PlanKind, options: &PlanArguments, factor: Option<f64>, dir:
     let mut observations = Observations::new(observing).into_diagnostic()?;
     let mut stage = Stage::start("reading the history".to_owned());
     let mut count = 0_u64;
+    let (mut told, mut held) = (Ledger::default(), Placements::default());
     for record in history.records(from, None).into_diagnostic()? {
-        observations.observe(&record.into_diagnostic()?).into_diagnostic()?;
+        let record = record.into_diagnostic()?;
+        observations.observe(&record).into_diagnostic()?;
+        if let HistoryRecord::Directive(directive) = record {
+            // All routers are directed alike: the first one tells it, and the others say nothing new.
+            told.placed(&held, &directive.placements, directive.known_at);
+            held = directive.placements;
+        }
         count += 1;
         if count.is_multiple_of(100_000) {
             output::stop_if_interrupted()?;
@@ -93,13 +104,18 @@ fn of_history(kind: PlanKind, options: &PlanArguments, factor: Option<f64>, dir:
     stage.done(format!("{} records", grouped(count)));
     let help = "bring a history with decisions, or widen it";
     let now = observations.now().ok_or_else(|| miette!(help = help, "{} holds no record", dir.display()))?;
+    let ledger = given.unwrap_or(told);
+    let teach = |function: &FunctionId, shard: &ShardId| {
+        let (effect_ln, samples) = table.as_ref()?.pair_effect(function, shard)?;
+        Some(Taught { effect_ln, samples })
+    };
     let planner = Planner {
         observations: &observations,
         ledger: &ledger,
         settings: &settings,
         now,
         assumed_spike: factor,
-        expected: None,
+        teacher: Some(&teach),
     };
     let stage = Stage::start("planning".to_owned());
     let plan = planner.plan(kind).into_diagnostic()?;
@@ -116,6 +132,12 @@ fn of_history(kind: PlanKind, options: &PlanArguments, factor: Option<f64>, dir:
         ),
     ];
     Ok(Made { now, plan: serde_json::to_value(&plan).into_diagnostic()?, story, facts })
+}
+
+/// What the model in use was taught of functions and shards.
+fn service_table(models: &Path, name: &str) -> miette::Result<Arc<ServiceTable>> {
+    let bundle = Registry::open(models, name).into_diagnostic()?.load(CHAMPION).into_diagnostic()?;
+    Ok(bundle.service_table())
 }
 
 /// The usual settings; functions stay loaded for as long as shards keep them in a simulated history's world, else for as long

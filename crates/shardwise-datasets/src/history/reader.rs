@@ -419,26 +419,29 @@ mod tests {
     }
 
     #[test]
-    fn a_history_may_have_no_shadow() {
+    fn a_history_may_have_no_shadow_and_no_directives() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("history");
         let mut records = history("2026-01-05T23:58:00Z", 4.0, 200.0);
         write(&dir, &records);
         let with = History::open(&dir).unwrap().row_counts();
-        // As histories are that were written before there was such a table.
-        std::fs::remove_dir_all(dir.join("shadow")).unwrap();
+        // As histories are that were written before there were such tables.
+        for table in Table::ALL.into_iter().filter(|table| table.may_be_missing()) {
+            std::fs::remove_dir_all(dir.join(table.name())).unwrap();
+        }
         let opened = History::open(&dir).unwrap();
         let without = opened.row_counts();
         assert!(with["shadow"] > 100 && without["shadow"] == 0);
+        assert!(with["directives"] == 2 && without["directives"] == 0);
         assert!(Table::ALL.iter().all(|t| t.may_be_missing() || with[t.name()] == without[t.name()]));
-        records.retain(|record| !matches!(record, HistoryRecord::Shadow(_)));
+        records.retain(|record| !matches!(record, HistoryRecord::Shadow(_) | HistoryRecord::Directive(_)));
         let read: Result<Vec<HistoryRecord>, _> = opened.records(None, None).unwrap().collect();
         assert_same(&read.unwrap(), &records);
     }
 
     #[test]
     fn no_other_table_may_be_missing() {
-        for table in Table::ALL.into_iter().filter(|table| *table != Table::Shadow) {
+        for table in Table::ALL.into_iter().filter(|table| !table.may_be_missing()) {
             assert_says(&refused(|dir| std::fs::remove_dir_all(dir.join(table.name())).unwrap()), &[table.name()]);
         }
     }
@@ -575,6 +578,22 @@ mod tests {
             }),
             &["cpu", "row 1", "between 0 and 1"],
         );
+    }
+
+    #[test]
+    fn pairs_of_which_one_half_is_missing_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("history");
+        write(&dir, &history("2026-01-05T12:00:00Z", 2.0, 200.0));
+        let file = file_of(&dir, Table::Directives, DAY);
+        let mut frame = read_parquet(&file, None).unwrap();
+        let mut none = frame.column("drained_shards").unwrap().clone();
+        none.rename("avoided_shards".into());
+        frame.with_column(none).unwrap();
+        write_parquet(&file, &mut frame).unwrap();
+        let read: Result<Vec<HistoryRecord>, _> = History::open(&dir).unwrap().records(None, None).unwrap().collect();
+        let error = read.unwrap_err().to_string();
+        assert_says(&error, &["directives", "row 0", "avoided_shards", "0 names", "one for each of the 1 functions"]);
     }
 
     #[test]

@@ -179,7 +179,7 @@ impl Steward {
             return Vec::new();
         }
         let (cells, functions) = (self.observations.cells(), self.observations.movables());
-        let (free_cores, seen) = (self.observations.free_cores(MOST_BUSY), Effects::of(&cells));
+        let (free_cores, seen) = (self.observations.free_cores(MOST_BUSY), Effects::of(&cells, None));
         let since = self.observations.window_start();
         self.plan(now, settings.cooldown_minutes, |steward| {
             let problem = OptimizeProblem {
@@ -206,7 +206,7 @@ impl Steward {
             settings: &settings,
             now,
             assumed_spike: Some(alert.factor),
-            expected: None,
+            teacher: None,
         };
         let Ok(Plan::Spike(plan)) = planner.plan(PlanKind::Spike) else { return Vec::new() };
         let Some(response) = plan.response else { return Vec::new() };

@@ -1,5 +1,5 @@
-//! What a function would take on a shard, from the observations alone: its own level, the shard's, and what is left between
-//! them, each believed as far as its samples go.
+//! What a function would take on a shard, from the observations: its own level, the shard's, and what is left between them,
+//! each believed as far as its samples go. What a longer history taught of a pair is believed before anything is seen of it.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +11,10 @@ use crate::{Cell, Observed};
 const PRIOR: f64 = 0.2;
 /// Samples that weigh as much as the belief that a shard is like the others.
 const SHARD_PRIOR: f64 = 50.0;
+/// Of what was taught, so many samples count at most: machines change, and what is seen now is to be believed soon.
+const MOST_TAUGHT: f64 = 300.0;
+/// Variance of ln latency where it was not measured.
+const UNKNOWN_VARIANCE: f64 = 0.5;
 /// Rounds of fitting levels of functions and shards in turns.
 const ROUNDS: usize = 10;
 /// Of the normal distribution: nine in ten lie within so many deviations.
@@ -29,15 +33,22 @@ pub struct Expectation {
     pub error_rate: f64,
 }
 
-/// Whoever can say what a function would take on a shard: the observations' effects, or a model.
-pub trait Expectations {
-    /// What is expected there; none when nothing is known of the function or the shard.
-    fn expected(&self, function: &FunctionId, shard: &ShardId) -> Option<Expectation>;
+/// What a longer history than the window's taught of a function on a shard, such as a model's service table.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Taught {
+    /// How much slower the function is on the shard than both would say, in ln.
+    pub effect_ln: f64,
+    /// Samples behind that.
+    pub samples: f64,
 }
 
+/// Whoever was taught; none of what it never saw.
+pub type Teacher<'a> = &'a dyn Fn(&FunctionId, &ShardId) -> Option<Taught>;
+
 /// Shrunken effects of functions, shards and both together, on ln latency.
-#[derive(Debug, Clone)]
-pub struct Effects {
+#[derive(Clone)]
+pub struct Effects<'a> {
+    teacher: Option<Teacher<'a>>,
     functions: BTreeMap<FunctionId, Level>,
     shards: BTreeMap<ShardId, f64>,
     shard_errors: BTreeMap<ShardId, f64>,
@@ -52,9 +63,15 @@ struct Level {
     tail: f64,
 }
 
-impl Effects {
+/// What is believed of a pair before anything is seen of it: an effect, and as how many samples it counts.
+fn belief(taught: Option<Taught>, variance: f64) -> (f64, f64) {
+    let alike = variance / (PRIOR * PRIOR);
+    taught.map_or((0.0, alike), |taught| (taught.effect_ln, alike + taught.samples.clamp(0.0, MOST_TAUGHT)))
+}
+
+impl<'a> Effects<'a> {
     /// Fits the effects.
-    pub fn of(cells: &[Cell]) -> Self {
+    pub fn of(cells: &[Cell], teacher: Option<Teacher<'a>>) -> Self {
         let mut sorted: Vec<&Cell> = cells.iter().filter(|cell| cell.seen.total_ln.count >= 1.0).collect();
         sorted.sort_by(|a, b| (&a.function, &a.shard).cmp(&(&b.function, &b.shard)));
         let mut totals: BTreeMap<FunctionId, Observed> = BTreeMap::new();
@@ -81,16 +98,34 @@ impl Effects {
         let cells = sorted.iter().map(|cell| {
             let level = functions[&cell.function];
             let moments = &cell.seen.total_ln;
-            let variance = moments.variance().unwrap_or(0.5).max(1e-4);
-            let belief = variance / (PRIOR * PRIOR);
+            let variance = moments.variance().unwrap_or(UNKNOWN_VARIANCE).max(1e-4);
+            let taught = teacher.and_then(|teacher| teacher(&cell.function, &cell.shard));
+            let (believed, belief) = belief(taught, variance);
             let left = moments.mean - level.ln - shards[&cell.shard];
-            let effect = left * moments.count / (moments.count + belief);
+            let effect = (left * moments.count + believed * belief) / (moments.count + belief);
             let errors = (cell.seen.errors + level.error_rate * SHARD_PRIOR) / (cell.seen.requests + SHARD_PRIOR);
             let deviation = (variance / (moments.count + belief)).sqrt();
             ((cell.function.clone(), cell.shard.clone()), (effect, deviation, errors))
         });
         let cells = cells.collect();
-        Self { functions, shards, shard_errors, cells }
+        Self { teacher, functions, shards, shard_errors, cells }
+    }
+
+    /// What is expected of a function on a shard; none when nothing is known of one of them.
+    pub fn expected(&self, function: &FunctionId, shard: &ShardId) -> Option<Expectation> {
+        let (level, of_shard) = (self.functions.get(function)?, self.shards.get(shard)?);
+        let seen = self.cells.get(&(function.clone(), shard.clone())).copied();
+        let (effect, deviation, error_rate) = match seen {
+            Some(seen) => seen,
+            None => {
+                let taught = self.teacher.and_then(|teacher| teacher(function, shard));
+                let (believed, belief) = belief(taught, UNKNOWN_VARIANCE);
+                let error_rate = self.shard_errors.get(shard)?.max(level.error_rate);
+                (believed, (UNKNOWN_VARIANCE / belief).sqrt(), error_rate)
+            }
+        };
+        let at = |deviations: f64| (level.ln + of_shard + effect + deviations * deviation).exp() * level.tail;
+        Some(Expectation { latency_ms: at(0.0), low_ms: at(-NINE_IN_TEN), high_ms: at(NINE_IN_TEN), error_rate })
     }
 }
 
@@ -120,15 +155,4 @@ fn fit(cells: &[&Cell]) -> Levels {
         shards = sums.into_iter().map(|(id, (sum, total))| (id.clone(), sum / (total + SHARD_PRIOR))).collect();
     }
     (functions, shards)
-}
-
-impl Expectations for Effects {
-    fn expected(&self, function: &FunctionId, shard: &ShardId) -> Option<Expectation> {
-        let (level, of_shard) = (self.functions.get(function)?, self.shards.get(shard)?);
-        let unseen = (0.0, PRIOR, self.shard_errors.get(shard)?.max(level.error_rate));
-        let (effect, deviation, error_rate) =
-            self.cells.get(&(function.clone(), shard.clone())).copied().unwrap_or(unseen);
-        let at = |deviations: f64| (level.ln + of_shard + effect + deviations * deviation).exp() * level.tail;
-        Some(Expectation { latency_ms: at(0.0), low_ms: at(-NINE_IN_TEN), high_ms: at(NINE_IN_TEN), error_rate })
-    }
 }

@@ -107,7 +107,7 @@ fn solve(cells: &[Cell], ledger: &Ledger, free: f64) -> OptimizationPlan {
         cells,
         functions: &functions,
         free_cores: &free_cores,
-        expected: &Effects::of(cells),
+        expected: &Effects::of(cells, None),
         ledger,
     }
     .solve(&OptimizeSettings { most_moves_per_function_hour: 12, ..OptimizeSettings::default() })
@@ -202,7 +202,7 @@ fn a_move_that_costs_more_than_it_saves_is_not_made() {
         cells: &fleet.cells,
         functions: &functions,
         free_cores: &free_cores,
-        expected: &Effects::of(&fleet.cells),
+        expected: &Effects::of(&fleet.cells, None),
         ledger: &Ledger::default(),
     };
     let plan = problem.solve(&OptimizeSettings::default()).unwrap();
@@ -216,4 +216,46 @@ fn a_move_that_costs_more_than_it_saves_is_not_made() {
     }
     let wrong = OptimizeSettings { latency_factor: 0.5, ..OptimizeSettings::default() };
     assert!(problem.solve(&wrong).unwrap_err().to_string().contains("latencyFactor"));
+}
+
+#[test]
+fn what_a_longer_history_taught_of_a_pair_counts_until_enough_is_seen_of_it() {
+    let seen = |requests: u32, ms: f64| {
+        let mut seen = Observed::default();
+        for at in 0..requests {
+            let total_ms = (ms * if at.is_multiple_of(2) { 1.2 } else { 1.0 / 1.2 }) as f32;
+            let times = shardwise_types::Response {
+                error: None,
+                total_ms,
+                exec_ms: total_ms,
+                queue_ms: 0.0,
+                queue_len: 0,
+                cold: false,
+            };
+            seen.push(&times);
+        }
+        seen
+    };
+    let cell = |function: &str, at: usize, requests: u32, ms: f64| Cell {
+        function: function.into(),
+        shard: place(at),
+        seen: seen(requests, ms),
+    };
+    // The second function was never on the third shard.
+    let mut cells: Vec<Cell> = (0..3).map(|at| cell("f", at, 400, 20.0)).collect();
+    cells.extend((0..2).map(|at| cell("g", at, 400, 10.0)));
+    let slow = |function: &FunctionId, shard: &ShardId| {
+        (function.as_str() == "g" && *shard == place(2)).then_some(Taught { effect_ln: 2.0_f64.ln(), samples: 1e6 })
+    };
+    let on_third = |cells: &[Cell], teacher: Option<Teacher<'_>>| {
+        Effects::of(cells, teacher).expected(&"g".into(), &place(2)).unwrap()
+    };
+    let (untaught, taught) = (on_third(&cells, None), on_third(&cells, Some(&slow)));
+    assert!((0.9..1.1).contains(&(untaught.latency_ms / 10.0)), "{untaught:?}");
+    assert!((1.8..2.05).contains(&(taught.latency_ms / 10.0)), "{taught:?}");
+    assert!(taught.high_ms / taught.low_ms < untaught.high_ms / untaught.low_ms, "it is surer");
+    // The machine was changed: what is seen weighs more, however long the history.
+    cells.push(cell("g", 2, 3_000, 10.0));
+    let seen_since = on_third(&cells, Some(&slow));
+    assert!((0.95..1.15).contains(&(seen_since.latency_ms / 10.0)), "{seen_since:?}");
 }

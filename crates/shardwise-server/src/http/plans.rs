@@ -9,8 +9,9 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shardwise_control::{Configuration, Entry, Outcome};
-use shardwise_planner::{Ledger, PlanKind, Planner, PlannerSettings};
+use shardwise_planner::{Ledger, PlanKind, Planner, PlannerSettings, Taught};
 use shardwise_policies::Runtime;
+use shardwise_types::{FunctionId, ShardId};
 
 use super::App;
 use super::problem::Problem;
@@ -52,13 +53,18 @@ fn make(app: &App, kind: PlanKind, assumed_spike: Option<f64>) -> Result<Json<Va
     let now = app.live.clock.now();
     let mut settings = PlannerSettings::default();
     settings.warm.time_to_live_minutes = Runtime::default().warm_ttl_ms / 60_000.0;
+    let table = app.live.decider.placer().and_then(shardwise_inference::Placer::bundle).map(|it| it.service_table());
+    let teach = |function: &FunctionId, shard: &ShardId| {
+        let (effect_ln, samples) = table.as_ref()?.pair_effect(function, shard)?;
+        Some(Taught { effect_ln, samples })
+    };
     let planner = Planner {
         observations: &observations,
         ledger: &ledger,
         settings: &settings,
         now,
         assumed_spike,
-        expected: None,
+        teacher: Some(&teach),
     };
     let plan = planner.plan(kind).map_err(|error| Problem::bad_request(error.to_string()))?;
     let story = plan.story(&observations);
