@@ -51,7 +51,7 @@ pub use observations::{
 };
 pub use optimize::{
     Effects, Expectation, Fault, Improvement, Movable, Optimization, OptimizationPlan, OptimizeProblem,
-    OptimizeSettings, RecommendedShard, Taught, Teacher,
+    OptimizeSettings, RecommendedShard, Teacher,
 };
 pub use picture::{BeforeAfter, PlanStory};
 pub use plan::{Plan, PlanKind, Planner, PlannerSettings, ProtocolPlan, SpikePlan};

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use shardwise_types::{FunctionId, InvalidInput, ShardId, Timestamp};
 
-pub use effects::{Effects, Expectation, Taught, Teacher};
+pub use effects::{Effects, Expectation, Teacher};
 pub use faults::Fault;
 use faults::faults;
 

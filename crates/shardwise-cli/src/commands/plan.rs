@@ -12,7 +12,7 @@ use shardwise_evaluation::{Fact, PlanPage, grouped, visible, write_plan_page};
 use shardwise_features::ServiceTable;
 use shardwise_models::{CHAMPION, Registry};
 use shardwise_planner::{
-    BeforeAfter, Ledger, ObservationSettings, Observations, PlanKind, PlanStory, Planner, PlannerSettings, Taught,
+    BeforeAfter, Ledger, ObservationSettings, Observations, PlanKind, PlanStory, Planner, PlannerSettings,
 };
 use shardwise_policies::Runtime;
 use shardwise_simulator::WorldSpec;
@@ -105,10 +105,7 @@ fn of_history(kind: PlanKind, options: &PlanArguments, factor: Option<f64>, dir:
     let help = "bring a history with decisions, or widen it";
     let now = observations.now().ok_or_else(|| miette!(help = help, "{} holds no record", dir.display()))?;
     let ledger = given.unwrap_or(told);
-    let teach = |function: &FunctionId, shard: &ShardId| {
-        let (effect_ln, samples) = table.as_ref()?.pair_effect(function, shard)?;
-        Some(Taught { effect_ln, samples })
-    };
+    let teach = |function: &FunctionId, shard: &ShardId| table.as_ref()?.pair_effect(function, shard);
     let planner = Planner {
         observations: &observations,
         ledger: &ledger,

@@ -11,9 +11,11 @@ mod arms;
 mod results;
 mod worlds;
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
+use shardwise_features::ServiceTable;
 use shardwise_policies::Policy;
 use shardwise_simulator::{ReplayInputs, Workload, WorldSpec};
 use shardwise_types::{MarketBar, ShardId};
@@ -117,6 +119,8 @@ pub struct CaseWorld {
     pub workload: Workload,
     /// Offered load as it came out, over the shards that are there from the beginning.
     pub load: f64,
+    /// The service table of the model that places, for whoever plans; none without a model.
+    pub table: Option<Arc<ServiceTable>>,
     options: CaseOptions,
     phases: Vec<Phase>,
     standby: Vec<ShardId>,

@@ -1,12 +1,15 @@
 //! The planner at work in a simulated fleet: it hears what routers hear, makes plans now and then, and has them carried out.
 
+use std::sync::Arc;
+
+use shardwise_features::ServiceTable;
 use shardwise_planner::{
     Action, BalanceProblem, BalanceSettings, Effects, ForecastSettings, Ledger, LoadGroup, Metric, ObservationSettings,
     Observations, OptimizeProblem, OptimizeSettings, Plan, PlanError, PlanKind, Planner, PlannerSettings,
     ReturnSettings, SpikeSettings, VolatilityResponse, WarmProblem, WarmSettings, returns,
 };
 use shardwise_simulator::{Operator, Order};
-use shardwise_types::{HistoryRecord, Residence, ShardId, Timestamp};
+use shardwise_types::{FunctionId, HistoryRecord, Residence, ShardId, Timestamp};
 
 /// Share of its cores up to which a shard may take more from the optimizer.
 const MOST_BUSY: f64 = 0.8;
@@ -74,19 +77,31 @@ pub struct Steward {
     observations: Observations,
     ledger: Ledger,
     parts: StewardParts,
+    table: Option<Arc<ServiceTable>>,
     looks: u64,
     counts: Counts,
     response: Option<VolatilityResponse>,
 }
 
 impl Steward {
-    /// A steward that has seen nothing.
+    /// A steward that has seen nothing; what the service table of the model that places was taught, the optimizer believes.
     ///
     /// # Errors
     /// Settings of the observations out of range.
-    pub fn new(parts: StewardParts, observations: ObservationSettings) -> Result<Self, PlanError> {
-        let observations = Observations::new(observations)?;
-        Ok(Self { observations, ledger: Ledger::default(), parts, looks: 0, counts: Counts::default(), response: None })
+    pub fn new(
+        parts: StewardParts,
+        observations: ObservationSettings,
+        table: Option<Arc<ServiceTable>>,
+    ) -> Result<Self, PlanError> {
+        Ok(Self {
+            observations: Observations::new(observations)?,
+            ledger: Ledger::default(),
+            parts,
+            table,
+            looks: 0,
+            counts: Counts::default(),
+            response: None,
+        })
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -179,7 +194,9 @@ impl Steward {
             return Vec::new();
         }
         let (cells, functions) = (self.observations.cells(), self.observations.movables());
-        let (free_cores, seen) = (self.observations.free_cores(MOST_BUSY), Effects::of(&cells, None));
+        let table = self.table.clone();
+        let teach = |function: &FunctionId, shard: &ShardId| table.as_ref()?.pair_effect(function, shard);
+        let (free_cores, expected) = (self.observations.free_cores(MOST_BUSY), Effects::of(&cells, Some(&teach)));
         let since = self.observations.window_start();
         self.plan(now, settings.cooldown_minutes, |steward| {
             let problem = OptimizeProblem {
@@ -188,7 +205,7 @@ impl Steward {
                 cells: &cells,
                 functions: &functions,
                 free_cores: &free_cores,
-                expected: &seen,
+                expected: &expected,
                 ledger: &steward.ledger,
             };
             problem.solve(&settings).map_or_else(|_| Vec::new(), |plan| plan.actions)

@@ -33,17 +33,9 @@ pub struct Expectation {
     pub error_rate: f64,
 }
 
-/// What a longer history than the window's taught of a function on a shard, such as a model's service table.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Taught {
-    /// How much slower the function is on the shard than both would say, in ln.
-    pub effect_ln: f64,
-    /// Samples behind that.
-    pub samples: f64,
-}
-
-/// Whoever was taught; none of what it never saw.
-pub type Teacher<'a> = &'a dyn Fn(&FunctionId, &ShardId) -> Option<Taught>;
+/// Whoever was taught by a longer history than the window's, such as a model's service table: how much slower a function is on
+/// a shard than both would say, in ln, and the samples behind that; none of what it never saw.
+pub type Teacher<'a> = &'a dyn Fn(&FunctionId, &ShardId) -> Option<(f64, f64)>;
 
 /// Shrunken effects of functions, shards and both together, on ln latency.
 #[derive(Clone)]
@@ -64,9 +56,9 @@ struct Level {
 }
 
 /// What is believed of a pair before anything is seen of it: an effect, and as how many samples it counts.
-fn belief(taught: Option<Taught>, variance: f64) -> (f64, f64) {
+fn belief(taught: Option<(f64, f64)>, variance: f64) -> (f64, f64) {
     let alike = variance / (PRIOR * PRIOR);
-    taught.map_or((0.0, alike), |taught| (taught.effect_ln, alike + taught.samples.clamp(0.0, MOST_TAUGHT)))
+    taught.map_or((0.0, alike), |(effect_ln, samples)| (effect_ln, alike + samples.clamp(0.0, MOST_TAUGHT)))
 }
 
 impl<'a> Effects<'a> {

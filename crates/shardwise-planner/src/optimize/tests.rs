@@ -245,7 +245,7 @@ fn what_a_longer_history_taught_of_a_pair_counts_until_enough_is_seen_of_it() {
     let mut cells: Vec<Cell> = (0..3).map(|at| cell("f", at, 400, 20.0)).collect();
     cells.extend((0..2).map(|at| cell("g", at, 400, 10.0)));
     let slow = |function: &FunctionId, shard: &ShardId| {
-        (function.as_str() == "g" && *shard == place(2)).then_some(Taught { effect_ln: 2.0_f64.ln(), samples: 1e6 })
+        (function.as_str() == "g" && *shard == place(2)).then_some((2.0_f64.ln(), 1e6))
     };
     let on_third = |cells: &[Cell], teacher: Option<Teacher<'_>>| {
         Effects::of(cells, teacher).expected(&"g".into(), &place(2)).unwrap()

@@ -68,8 +68,9 @@ fn play(options: &BenchPlansArguments, case: PlanCase, seed: u64, load: f64) -> 
         sized.hours = hours;
     }
     let (inputs, crash) = traces(options, case, seed)?;
-    let world = case_world(case, sized, &inputs, &crash).into_diagnostic()?;
+    let mut world = case_world(case, sized, &inputs, &crash).into_diagnostic()?;
     let bundle = bundle(options, &world, seed)?;
+    world.table = bundle.as_ref().map(|bundle| bundle.service_table());
     let runtime = world.world.timing.runtime();
     let make = || -> Box<dyn Policy> {
         match &bundle {

@@ -92,10 +92,12 @@ impl CaseWorld {
     }
 
     pub(super) fn steward(&self, parts: StewardParts) -> Result<Steward, EvaluationError> {
-        Steward::new(parts, ObservationSettings::default()).map_err(|error| EvaluationError::Simulation {
-            policy: "planner".to_owned(),
-            seed: self.options.seed,
-            problem: error.to_string(),
+        Steward::new(parts, ObservationSettings::default(), self.table.clone()).map_err(|error| {
+            EvaluationError::Simulation {
+                policy: "planner".to_owned(),
+                seed: self.options.seed,
+                problem: error.to_string(),
+            }
         })
     }
 }

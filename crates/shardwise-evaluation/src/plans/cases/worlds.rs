@@ -72,7 +72,7 @@ pub(super) fn replay(
         let slower = Fault { from_ms: half, until_ms: 2.0 * half, kind: FaultKind::Slow(DRIFT) };
         world.shards.iter_mut().step_by(3).for_each(|shard| shard.faults.push(slower));
     }
-    Ok(CaseWorld { case, world, workload, load, options, phases: Vec::new(), standby: Vec::new() })
+    Ok(CaseWorld { case, world, workload, load, table: None, options, phases: Vec::new(), standby: Vec::new() })
 }
 
 /// Scales run times until the load is met, by halving.
@@ -116,7 +116,7 @@ pub(super) fn spike(options: CaseOptions, crash: &[MarketBar]) -> Result<CaseWor
         phase("first two minutes", calm_ms, calm_ms + 2.0 * MINUTE_MS),
         phase("spike", calm_ms, calm_ms + spike_ms),
     ];
-    Ok(CaseWorld { case: PlanCase::Spike, world, workload, load, options, phases, standby })
+    Ok(CaseWorld { case: PlanCase::Spike, world, workload, load, table: None, options, phases, standby })
 }
 
 pub(super) fn cores_of(shard: &ShardSpec) -> f64 {
