@@ -9,8 +9,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shardwise_control::{Configuration, Entry, Outcome};
-use shardwise_planner::{Ledger, PlanKind, Planner, PlannerSettings};
-use shardwise_policies::Runtime;
+use shardwise_planner::{Ledger, PlanKind, Planner};
 
 use super::App;
 use super::problem::Problem;
@@ -50,12 +49,10 @@ fn make(app: &App, kind: PlanKind, assumed_spike: Option<f64>) -> Result<Json<Va
             .unwrap_or_default(),
     );
     let now = app.live.clock.now();
-    let mut settings = PlannerSettings::default();
-    settings.warm.time_to_live_minutes = Runtime::default().warm_ttl_ms / 60_000.0;
     let planner = Planner {
         observations: &observations,
         ledger: &ledger,
-        settings: &settings,
+        settings: &app.config.planner,
         now,
         assumed_spike,
         expected: None,
