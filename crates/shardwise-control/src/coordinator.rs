@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use shardwise_types::{InvalidInput, Timestamp};
+use shardwise_types::{InvalidInput, ShardId, Timestamp};
 
 use crate::history::{Decided, Inconsistent, Open, summarise};
 use crate::settings::{earlier, later};
@@ -173,7 +173,11 @@ impl Coordinator {
         if members.is_empty() {
             return Err(InvalidInput::new("members", "there is no shard or router to tell").into());
         }
-        proposal.what.check(|shard| members.iter().any(|member| member.as_shard() == Some(shard)))?;
+        // Placements replace all that held, also of shards that need not agree because they are dead; whether there are such
+        // shards the routers know, who are asked.
+        let speaks_of_all = matches!(proposal.what, What::Placements { .. });
+        let is_member = |shard: &ShardId| members.iter().any(|member| member.as_shard() == Some(shard));
+        proposal.what.check(|shard| speaks_of_all || is_member(shard))?;
         let mut outputs = self.make_room(now)?;
         let change = Change {
             version: self.highest + 1,

@@ -98,7 +98,8 @@ pub struct DecisionLog {
     /// Records that have buffers for candidates. They are large and few, hence kept apart.
     free_wide: ArrayQueue<Box<DecisionRecord>>,
     written: AtomicU64,
-    dropped: AtomicU64,
+    dropped_decisions: AtomicU64,
+    dropped_outcomes: AtomicU64,
     without_candidates: AtomicU64,
 }
 
@@ -114,7 +115,8 @@ impl DecisionLog {
             free_wide: filled(wide.max(1), wide, || Box::new(wide_blank(&config))),
             config,
             written: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
+            dropped_decisions: AtomicU64::new(0),
+            dropped_outcomes: AtomicU64::new(0),
             without_candidates: AtomicU64::new(0),
         }
     }
@@ -131,7 +133,12 @@ impl DecisionLog {
 
     /// Records that found no room.
     pub fn dropped(&self) -> u64 {
-        self.dropped.load(Relaxed)
+        self.dropped_decisions() + self.dropped_outcomes.load(Relaxed)
+    }
+
+    /// Decisions among them. Whoever offers an outcome hears that there is no room for it, and may offer it again.
+    pub fn dropped_decisions(&self) -> u64 {
+        self.dropped_decisions.load(Relaxed)
     }
 
     /// Decisions that were drawn to have their candidates logged and do not, because all buffers for them were taken.
@@ -151,11 +158,11 @@ impl DecisionLog {
     pub fn record(&self, logged: &LoggedDecision<'_>) {
         // Also refused at the end; here it spares the work on candidates.
         if self.waiting.is_full() {
-            return self.count_dropped();
+            return self.drop_decision();
         }
         let wide = self.wide_record(logged);
         let with_candidates = wide.is_some();
-        let Some(mut record) = wide.or_else(|| self.free.pop()) else { return self.count_dropped() };
+        let Some(mut record) = wide.or_else(|| self.free.pop()) else { return self.drop_decision() };
         fill(&mut record, logged);
         if with_candidates {
             fill_candidates(&mut record, logged);
@@ -208,9 +215,13 @@ impl DecisionLog {
                 self.written.fetch_add(1, Relaxed);
                 true
             }
+            Err(HistoryRecord::Outcome(_)) => {
+                self.dropped_outcomes.fetch_add(1, Relaxed);
+                false
+            }
             Err(record) => {
                 self.recycle(record);
-                self.count_dropped();
+                self.drop_decision();
                 false
             }
         }
@@ -223,8 +234,8 @@ impl DecisionLog {
         home.push(record).expect("a queue has room for every record that was made for it");
     }
 
-    fn count_dropped(&self) {
-        self.dropped.fetch_add(1, Relaxed);
+    fn drop_decision(&self) {
+        self.dropped_decisions.fetch_add(1, Relaxed);
     }
 }
 

@@ -10,6 +10,33 @@ pub(crate) struct Cgroup {
     pub(crate) cpu: Option<CpuLimit>,
     /// The tightest limit of memory.
     pub(crate) memory: Option<MemoryLimit>,
+    /// What the process' own group read and wrote, as version 2 counts it.
+    pub(crate) disk: Option<DiskBytes>,
+}
+
+/// Bytes that were read from disks and written to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct DiskBytes {
+    pub(crate) read: u64,
+    pub(crate) written: u64,
+}
+
+impl DiskBytes {
+    /// Those of this process, where the system counts them.
+    pub(crate) fn of_process(root: &Path) -> Option<Self> {
+        let file = root.join("proc/self/io");
+        Some(Self { read: entry(&file, "read_bytes:")?, written: entry(&file, "write_bytes:")? })
+    }
+
+    /// Those of a control group of version 2: a line for each disk, such as `8:0 rbytes=4096 wbytes=0 rios=1`.
+    fn of_group(group: &Path) -> Option<Self> {
+        let text = fs::read_to_string(group.join("io.stat")).ok()?;
+        let total = |name: &str| {
+            let fields = text.split_whitespace().filter_map(|field| field.split_once('='));
+            fields.filter(|(found, _)| *found == name).filter_map(|(_, bytes)| bytes.parse::<u64>().ok()).sum()
+        };
+        Some(Self { read: total("rbytes"), written: total("wbytes") })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,6 +69,7 @@ impl Cgroup {
                 .or_else(|| tightest(&unified, cpu_limit_v2, |limit| limit.cores)),
             memory: tightest(&memory_v1, memory_limit_v1, |limit| limit.bytes as f64)
                 .or_else(|| tightest(&unified, memory_limit_v2, |limit| limit.bytes as f64)),
+            disk: unified.first().and_then(|own| DiskBytes::of_group(own)),
         }
     }
 }
@@ -157,6 +185,19 @@ pub(crate) mod tests {
         ]);
         assert_eq!(cgroup.cpu, Some(CpuLimit { cores: 0.5, used_s: 3.0 }));
         assert_eq!(cgroup.memory, Some(MemoryLimit { bytes: 1000, used: 550 }));
+    }
+
+    #[test]
+    fn what_disks_did_is_summed_over_them_for_the_own_group() {
+        let stat = "8:0 rbytes=4096 wbytes=100 rios=1 wios=1 dbytes=0 dios=0\n259:1 rbytes=4 wbytes=7 rios=1 wios=2\n";
+        let cgroup = read(&[
+            ("proc/self/cgroup", "0::/pod/container\n"),
+            ("sys/fs/cgroup/pod/io.stat", "8:0 rbytes=9999999 wbytes=9999999\n"),
+            ("sys/fs/cgroup/pod/container/io.stat", stat),
+        ]);
+        assert_eq!(cgroup.disk, Some(DiskBytes { read: 4100, written: 107 }));
+        let idle = [("proc/self/cgroup", "0::/a\n"), ("sys/fs/cgroup/a/io.stat", "")];
+        assert_eq!(read(&idle).disk, Some(DiskBytes::default()));
     }
 
     #[test]

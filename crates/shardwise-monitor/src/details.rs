@@ -9,6 +9,11 @@ use shardwise_types::{Exchange, FunctionId};
 pub struct SystemMetrics {
     /// Share of the disk that holds the work folder in use, in [0, 1]; none when unknown.
     pub disk: Option<f32>,
+    /// Bytes a second that disks read for the control group of the process, or for the process where no group counts them or
+    /// several shards share a machine; none before the second measurement. What the page cache answers is not read.
+    pub disk_read_bytes_per_s: Option<f64>,
+    /// Bytes a second that are written to disks, counted in the same way; what a process writes counts when the cache takes it.
+    pub disk_written_bytes_per_s: Option<f64>,
     /// Bytes received a second over all networks but the loopback; none before the second measurement.
     pub received_bytes_per_s: Option<f64>,
     /// Bytes sent a second over all networks but the loopback; none before the second measurement.

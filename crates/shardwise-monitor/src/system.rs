@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sysinfo::{DiskRefreshKind, Disks, Networks, Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, DiskBytes};
 use crate::details::SystemMetrics;
 
 /// The system does not tell what it is doing.
@@ -91,6 +91,7 @@ struct Totals {
     at: Duration,
     /// CPU time of the group that is limited, or of the process; none when neither counts.
     cpu_s: Option<f64>,
+    disk: Option<DiskBytes>,
     received: u64,
     sent: u64,
 }
@@ -120,16 +121,19 @@ impl SystemProbe {
         let before = self.before.replace(totals);
         let since = before.map(|before| (before, at.saturating_sub(before.at).as_secs_f64()));
         let since = since.filter(|(_, seconds)| *seconds > 0.0);
-        let rate = |of: fn(&Totals) -> u64| {
-            since.map(|(before, seconds)| of(&totals).saturating_sub(of(&before)) as f64 / seconds)
+        let rate = |of: fn(&Totals) -> Option<u64>| {
+            let (before, seconds) = since?;
+            Some(of(&totals)?.saturating_sub(of(&before)?) as f64 / seconds)
         };
         Measured {
             cpu: self.cpu(&cgroup, totals, since),
             memory: self.memory(&cgroup),
             system: SystemMetrics {
                 disk: self.disk(),
-                received_bytes_per_s: rate(|totals| totals.received),
-                sent_bytes_per_s: rate(|totals| totals.sent),
+                disk_read_bytes_per_s: rate(|totals| totals.disk.map(|disk| disk.read)),
+                disk_written_bytes_per_s: rate(|totals| totals.disk.map(|disk| disk.written)),
+                received_bytes_per_s: rate(|totals| Some(totals.received)),
+                sent_bytes_per_s: rate(|totals| Some(totals.sent)),
                 connections: connections(&self.root),
             },
         }
@@ -143,6 +147,7 @@ impl SystemProbe {
                 Some(_) => self.process().map(|process| process.accumulated_cpu_time() as f64 / 1e3),
                 None => cgroup.cpu.map(|limit| limit.used_s),
             },
+            disk: cgroup.disk.filter(|_| self.allotment.is_none()).or_else(|| DiskBytes::of_process(&self.root)),
             received: networks().map(sysinfo::NetworkData::total_received).sum(),
             sent: networks().map(sysinfo::NetworkData::total_transmitted).sum(),
         }
@@ -217,6 +222,8 @@ mod tests {
         vec![
             ("proc/self/cgroup", "0::/\n".to_owned()),
             ("proc/net/tcp", TCP.to_owned()),
+            ("proc/self/io", "rchar: 9\nread_bytes: 1000\nwrite_bytes: 2000\ncancelled_write_bytes: 0\n".to_owned()),
+            ("sys/fs/cgroup/io.stat", "8:0 rbytes=4000 wbytes=100\n".to_owned()),
             ("sys/fs/cgroup/cpu.max", "25000 100000\n".to_owned()),
             ("sys/fs/cgroup/cpu.stat", format!("usage_usec {usage_usec}\n")),
             ("sys/fs/cgroup/memory.max", "1000000\n".to_owned()),
@@ -232,11 +239,15 @@ mod tests {
         let mut probe = SystemProbe::new(root.path().into(), root.path().into(), None).unwrap();
         let first = probe.measure(Duration::from_secs(1));
         assert_eq!((first.cpu, first.memory, first.system.connections), (0.0, 0.75, Some(2)));
-        assert_eq!(first.system.received_bytes_per_s, None);
+        assert_eq!((first.system.received_bytes_per_s, first.system.disk_read_bytes_per_s), (None, None));
         // A quarter of a core for 4 s is the whole quota.
         fs::write(root.path().join("sys/fs/cgroup/cpu.stat"), "usage_usec 2000000\n").unwrap();
+        fs::write(root.path().join("sys/fs/cgroup/io.stat"), "8:0 rbytes=12000 wbytes=50\n").unwrap();
         let second = probe.measure(Duration::from_secs(5));
         assert_eq!(second.cpu, 1.0);
+        // A count that falls, as when a disk goes, is no rate below 0.
+        let SystemMetrics { disk_read_bytes_per_s: read, disk_written_bytes_per_s: written, .. } = second.system;
+        assert_eq!((read, written), (Some(2000.0), Some(0.0)));
         assert!(second.system.received_bytes_per_s.is_some_and(|rate| rate >= 0.0));
         let usable = Usable::of(root.path()).unwrap();
         assert_eq!((usable.cores, usable.memory_mb), (0.25, 1.0));
@@ -265,11 +276,16 @@ mod tests {
 
     #[test]
     fn one_shard_among_several_sees_itself_only() {
-        let root = machine(&[]);
+        let disk = |bytes: u64| format!("read_bytes: {bytes}\nwrite_bytes: {}\n", 3 * bytes);
+        let (group, io) = ("8:0 rbytes=77 wbytes=77\n", disk(500));
+        let root = machine(&[("proc/self/cgroup", "0::/\n"), ("proc/self/io", &io), ("sys/fs/cgroup/io.stat", group)]);
         let allotment = Allotment { cores: 0.001, memory_mb: 1e6 };
         let mut probe = SystemProbe::new(root.path().into(), root.path().into(), Some(allotment)).unwrap();
         let first = probe.measure(Duration::ZERO);
         assert!(first.memory > 0.0 && first.memory < 0.1, "{first:?}");
+        fs::write(root.path().join("proc/self/io"), disk(600)).unwrap();
+        let second = probe.measure(Duration::from_millis(500)).system;
+        assert_eq!((second.disk_read_bytes_per_s, second.disk_written_bytes_per_s), (Some(200.0), Some(600.0)));
         // CPU time is counted in hundredths of a second.
         let is_busy = (1..10_000).any(|second| {
             std::hint::black_box((0..100_000u64).fold(0, |sum, number| sum ^ std::hint::black_box(number)));

@@ -240,6 +240,11 @@ impl FleetView {
         }
     }
 
+    /// Whether the record of an envelope that was seen is in the history for good, as far as is remembered.
+    pub fn is_saved(&self, id: &EnvelopeId) -> bool {
+        self.lock().shards.get(&id.shard).is_none_or(|shard| !shard.is_unsaved(&id.boot, id.sequence))
+    }
+
     /// Forgets that an envelope was seen, because its record was not stored: it is new when it comes again.
     pub fn forget(&self, id: &EnvelopeId) {
         let mut inner = self.lock();

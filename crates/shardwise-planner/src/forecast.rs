@@ -61,7 +61,7 @@ impl Default for ForecastSettings {
 }
 
 impl ForecastSettings {
-    fn check(&self) -> Result<(), InvalidInput> {
+    pub(crate) fn check(&self) -> Result<(), InvalidInput> {
         let share = |field: &str, value: f64| match value > 0.0 && value < 1.0 {
             true => Ok(()),
             false => Err(InvalidInput::new(field, format!("{value} must lie between 0 and 1"))),

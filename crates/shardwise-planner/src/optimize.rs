@@ -74,7 +74,7 @@ impl Default for OptimizeSettings {
 }
 
 impl OptimizeSettings {
-    fn check(&self) -> Result<(), InvalidInput> {
+    pub(crate) fn check(&self) -> Result<(), InvalidInput> {
         let within = |field: &str, value: f64, low: f64, high: f64| match value > low && value < high {
             true => Ok(()),
             false => Err(InvalidInput::new(field, format!("{value} must lie between {low} and {high}"))),

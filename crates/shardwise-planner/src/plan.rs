@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use shardwise_types::{Protocol, ShardId, Timestamp};
+use shardwise_types::{InvalidInput, Protocol, ShardId, Timestamp};
 
 use crate::{
     Action, BalanceProblem, BalanceSettings, ByGroup, Effects, Elasticity, ForecastSettings, Ledger, LoadBalancingPlan,
@@ -72,6 +72,28 @@ pub struct PlannerSettings {
     pub warm: WarmSettings,
     /// When those that were moved away may come back.
     pub returns: ReturnSettings,
+}
+
+impl PlannerSettings {
+    /// Whether all are in range, as every plan asks of its own.
+    ///
+    /// # Errors
+    /// Names the first that is not, such as `warm.pressure`.
+    pub fn check(&self) -> Result<(), InvalidInput> {
+        let Self { forecasts, balance, optimize, spike, protocol, warm, returns } = self;
+        for (part, checked) in [
+            ("forecasts", forecasts.check()),
+            ("balance", balance.check()),
+            ("optimize", optimize.check()),
+            ("spike", spike.check()),
+            ("protocol", protocol.check()),
+            ("warm", warm.check()),
+            ("returns", returns.check()),
+        ] {
+            checked.map_err(|error| InvalidInput { field: format!("{part}.{}", error.field), ..error })?;
+        }
+        Ok(())
+    }
 }
 
 /// The plan for volatility: for a spike that is there, or that is assumed.

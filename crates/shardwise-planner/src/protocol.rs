@@ -27,7 +27,7 @@ impl Default for ProtocolSettings {
 }
 
 impl ProtocolSettings {
-    fn check(&self) -> Result<(), InvalidInput> {
+    pub(crate) fn check(&self) -> Result<(), InvalidInput> {
         let wrong = |field: &str, range: &str| Err(InvalidInput::new(field, format!("must lie in {range}")));
         match () {
             () if !(self.target_utilisation > 0.0 && self.target_utilisation <= 1.0) => {

@@ -27,7 +27,7 @@ impl Default for ReturnSettings {
 }
 
 impl ReturnSettings {
-    fn check(&self) -> Result<(), InvalidInput> {
+    pub(crate) fn check(&self) -> Result<(), InvalidInput> {
         if !(self.after_minutes > 0.0 && self.after_minutes.is_finite()) {
             let problem = format!("{} must be a finite number above 0", self.after_minutes);
             return Err(InvalidInput::new("afterMinutes", problem));

@@ -61,7 +61,7 @@ impl Default for SpikeSettings {
 }
 
 impl SpikeSettings {
-    fn check(&self) -> Result<(), InvalidInput> {
+    pub(crate) fn check(&self) -> Result<(), InvalidInput> {
         for (field, value, least) in [
             ("factor", self.factor, 1.0),
             ("durationMinutes", self.duration_minutes, f64::MIN_POSITIVE),

@@ -51,7 +51,7 @@ impl Default for WarmSettings {
 }
 
 impl WarmSettings {
-    fn check(&self) -> Result<(), InvalidInput> {
+    pub(crate) fn check(&self) -> Result<(), InvalidInput> {
         let positive = [("horizonMinutes", self.horizon_minutes), ("timeToLiveMinutes", self.time_to_live_minutes)];
         let not_negative = [
             ("priceMsPerGbMinute", self.price_ms_per_gb_minute),

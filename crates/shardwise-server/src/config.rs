@@ -1,10 +1,13 @@
 //! What `serve` can be told: a TOML file, over it variables of the environment, over them options of the command line.
 
+mod planner;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use shardwise_client::AccessFiles;
+use shardwise_planner::PlannerSettings;
 use shardwise_policies::StrategiesConfig;
 use toml::{Table, Value};
 
@@ -64,6 +67,9 @@ pub struct ServeConfig {
     pub traces: TracesConfig,
     /// The specification's strategies: constraints and fallbacks.
     pub strategies: StrategiesConfig,
+    /// What plans go by.
+    #[serde(with = "planner")]
+    pub planner: PlannerSettings,
 }
 
 impl Default for ServeConfig {
@@ -91,6 +97,7 @@ impl Default for ServeConfig {
             access: Access::default(),
             traces: TracesConfig::default(),
             strategies: StrategiesConfig::default(),
+            planner: planner::usual(),
         }
     }
 }
@@ -114,6 +121,8 @@ pub struct Limits {
     /// Microseconds that the model may take of a decision on the average of late; beyond, the service table decides. 0 for as long
     /// as it takes.
     pub model_us: f64,
+    /// Share of all features, in [0, 1], that may be missing of a request before the service table decides instead of the model.
+    pub missing_share: f64,
     /// Decisions without an outcome that are remembered.
     pub pending: usize,
     /// Milliseconds that a stop may take.
@@ -130,6 +139,7 @@ impl Default for Limits {
             batch: 1_024,
             shed_above_ms: 5.0,
             model_us: 0.0,
+            missing_share: 0.5,
             pending: 200_000,
             drain_ms: 10_000,
         }
@@ -269,8 +279,10 @@ impl ServeConfig {
             let problem = "lives on probes or notices of idle cores, which a sidecar does not send; choose another";
             return Err(ConfigError::new("policy", format!("'{}' {problem}", self.policy)));
         }
-        if !(0.0..=1.0).contains(&self.log_share) {
-            return wrong("log_share", "must be a share between 0 and 1");
+        for (field, share) in [("log_share", self.log_share), ("limits.missing_share", self.limits.missing_share)] {
+            if !(0.0..=1.0).contains(&share) {
+                return wrong(field, "must be a share between 0 and 1");
+            }
         }
         if !(1..=1_024).contains(&self.workers) {
             return wrong("workers", "must be between 1 and 1024");
@@ -306,6 +318,7 @@ impl ServeConfig {
             );
         }
         self.traces.check()?;
+        planner::check(&self.planner)?;
         if self.access.tls_certificate.is_some() != self.access.tls_key.is_some() {
             return wrong("access", "names only one of tls_certificate and tls_key; TLS needs both");
         }

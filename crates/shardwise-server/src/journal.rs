@@ -4,14 +4,14 @@
 //! was synced, that of the machine. A full or slow disk never holds up a decision: lines wait in a bounded buffer, then the
 //! log before it fills, drops and counts.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::fs::{self, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use shardwise_types::{HistoryRecord, OutcomeRecord, ReportRecord};
 
-use crate::files::sync_folder;
+use crate::disk::{Disk, DiskFile, SystemDisk};
 
 /// The end of the name of a file that is still written to; without its last part the file is complete.
 const OPEN: &str = "ndjson.open";
@@ -60,6 +60,7 @@ pub struct Recovered {
 
 /// The writing end of a journal; one thread has it.
 pub struct Journal {
+    disk: Box<dyn Disk>,
     dir: PathBuf,
     boot: String,
     limits: JournalLimits,
@@ -69,16 +70,66 @@ pub struct Journal {
     /// Decisions among the waiting lines, and those that were written.
     waiting_decisions: u64,
     decisions: u64,
+    /// Outcomes among the waiting lines.
+    waiting_outcomes: u64,
     /// Of these, those in completed files.
     completed: u64,
 }
 
 struct OpenFile {
-    file: File,
+    file: Box<dyn DiskFile>,
     path: PathBuf,
-    /// Bytes of whole lines.
+    /// Bytes of whole lines, and what they were before the last write.
     bytes: u64,
+    bytes_before: u64,
+    /// Whether the folder keeps its name.
+    is_named: bool,
     is_synced: bool,
+    /// Whether there may be more in the file than its lines, which a failed write left and nothing has cut off yet.
+    is_ragged: bool,
+}
+
+impl OpenFile {
+    /// Cuts off what is beyond the lines, if anything may be.
+    fn trim(&mut self) -> io::Result<()> {
+        if self.is_ragged {
+            self.file.set_len(self.bytes)?;
+            self.is_ragged = false;
+        }
+        Ok(())
+    }
+
+    /// Writes whole lines behind those that are there, or none of them.
+    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        self.trim()?;
+        // After an error the place to write may be anywhere.
+        self.file.seek(SeekFrom::Start(self.bytes))?;
+        if let Err(error) = self.file.write_all(lines) {
+            self.is_ragged = true;
+            // Should that fail as well, it is tried again before anything else is written.
+            _ = self.trim();
+            return Err(error);
+        }
+        self.bytes_before = self.bytes;
+        self.bytes += lines.len() as u64;
+        self.is_synced = false;
+        Ok(())
+    }
+
+    /// Takes the last write back.
+    fn take_back(&mut self) {
+        self.bytes = self.bytes_before;
+        self.is_ragged = true;
+        _ = self.trim();
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        if !self.is_synced {
+            self.file.sync()?;
+            self.is_synced = true;
+        }
+        Ok(())
+    }
 }
 
 impl Journal {
@@ -87,12 +138,26 @@ impl Journal {
     /// # Errors
     /// The folder cannot be made, read or written.
     pub fn open(dir: &Path, boot: &str, limits: JournalLimits) -> io::Result<(Self, Recovered)> {
+        Self::open_on(Box::new(SystemDisk), dir, boot, limits)
+    }
+
+    /// The same, but that what this process writes goes to `disk`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_on(
+        disk: Box<dyn Disk>,
+        dir: &Path,
+        boot: &str,
+        limits: JournalLimits,
+    ) -> io::Result<(Self, Recovered)> {
         fs::create_dir_all(dir)?;
         let mut recovered = Recovered { has_predecessor: has_files(dir)?, ..Recovered::default() };
         for path in left_open(dir)? {
             close_left_over(&path, &mut recovered)?;
         }
         let journal = Self {
+            disk,
             dir: dir.to_owned(),
             boot: boot.to_owned(),
             limits,
@@ -100,6 +165,7 @@ impl Journal {
             files: 0,
             waiting: Vec::new(),
             waiting_decisions: 0,
+            waiting_outcomes: 0,
             decisions: 0,
             completed: 0,
         };
@@ -126,15 +192,22 @@ impl Journal {
         self.waiting.len()
     }
 
+    /// Decisions and outcomes that wait to be written, late ones included.
+    pub fn waiting_records(&self) -> u64 {
+        self.waiting_decisions + self.waiting_outcomes
+    }
+
     /// Adds a record to what waits. Look for [room](Self::has_room) first.
     pub fn add(&mut self, record: &HistoryRecord) {
         self.add_line(record);
         self.waiting_decisions += u64::from(matches!(record, HistoryRecord::Decision(_)));
+        self.waiting_outcomes += u64::from(matches!(record, HistoryRecord::Outcome(_)));
     }
 
     /// Adds what came too late. Look for [room](Self::has_room) first.
     pub fn add_late(&mut self, record: &LateRecord) {
         self.add_line(record);
+        self.waiting_outcomes += u64::from(matches!(record, LateRecord::LateOutcome(_)));
     }
 
     fn add_line(&mut self, line: &impl Serialize) {
@@ -155,30 +228,42 @@ impl Journal {
         }
         if self.file.is_none() {
             let path = self.dir.join(format!("{}-{:06}.{OPEN}", self.boot, self.files));
-            let file = OpenOptions::new().create_new(true).write(true).open(&path)?;
-            sync_folder(&self.dir)?;
-            self.file = Some(OpenFile { file, path, bytes: 0, is_synced: true });
+            let file = self.disk.create(&path)?;
             self.files += 1;
+            let open =
+                OpenFile { file, path, bytes: 0, bytes_before: 0, is_named: false, is_synced: true, is_ragged: false };
+            self.file = Some(open);
         }
-        let open = self.file.as_mut().expect("it was opened above");
-        // After an error the place to write may be anywhere.
-        open.file.seek(SeekFrom::Start(open.bytes))?;
-        if let Err(error) = open.file.write_all(&self.waiting) {
-            // Should that fail as well, the next flush writes over it.
-            _ = open.file.set_len(open.bytes);
-            return Err(error);
+        let open = self.file.as_mut().expect("it was made above");
+        if !open.is_named {
+            self.disk.sync_folder(&self.dir)?;
+            open.is_named = true;
         }
-        open.bytes += self.waiting.len() as u64;
-        open.is_synced = false;
-        self.waiting.clear();
-        self.decisions += std::mem::take(&mut self.waiting_decisions);
+        open.append(&self.waiting)?;
+        self.decisions += self.waiting_decisions;
+        self.forget_waiting();
         Ok(())
     }
 
-    /// Forgets what waits, for whoever says so to those that wait.
-    pub fn give_up_waiting(&mut self) {
+    /// Adds lines, writes them and has the disk keep them, all of them or none: whoever waits for them is told which, and sends
+    /// again what was not kept. What waited before must have been [flushed](Self::flush).
+    ///
+    /// # Errors
+    /// The disk says no. None of the lines is in the journal.
+    pub fn keep(&mut self, add: impl FnOnce(&mut Self)) -> io::Result<()> {
+        add(self);
+        self.flush().inspect_err(|_| self.forget_waiting())?;
+        self.sync().inspect_err(|_| {
+            // A line that may or may not survive would be there twice when it comes again.
+            if let Some(open) = self.file.as_mut() {
+                open.take_back();
+            }
+        })
+    }
+
+    fn forget_waiting(&mut self) {
         self.waiting.clear();
-        self.waiting_decisions = 0;
+        (self.waiting_decisions, self.waiting_outcomes) = (0, 0);
     }
 
     /// Has the disk keep what was written; from then on it survives the machine.
@@ -186,14 +271,7 @@ impl Journal {
     /// # Errors
     /// The disk says no.
     pub fn sync(&mut self) -> io::Result<()> {
-        match self.file.as_mut() {
-            Some(open) if !open.is_synced => {
-                open.file.sync_data()?;
-                open.is_synced = true;
-                Ok(())
-            }
-            _ => Ok(()),
-        }
+        self.file.as_mut().map_or(Ok(()), OpenFile::sync)
     }
 
     /// Completes the file that is written to; the next flush begins another.
@@ -201,14 +279,17 @@ impl Journal {
     /// # Errors
     /// The disk says no.
     pub fn close(&mut self) -> io::Result<()> {
-        self.sync()?;
-        let Some(open) = self.file.take() else { return Ok(()) };
-        if let Err(error) = fs::rename(&open.path, open.path.with_extension("")) {
+        let Some(mut open) = self.file.take() else { return Ok(()) };
+        let completed = open
+            .trim()
+            .and_then(|()| open.sync())
+            .and_then(|()| self.disk.rename(&open.path, &open.path.with_extension("")));
+        if completed.is_err() {
             self.file = Some(open);
-            return Err(error);
+            return completed;
         }
         self.completed = self.decisions;
-        sync_folder(&self.dir)
+        self.disk.sync_folder(&self.dir)
     }
 }
 

@@ -118,7 +118,7 @@ impl Keep {
 /// The thread; it ends when it is asked to and everything is written, or cannot be.
 pub(crate) struct Keeper {
     until: Arc<AtomicBool>,
-    thread: JoinHandle<(Journal, bool)>,
+    thread: JoinHandle<Ended>,
 }
 
 /// A channel for records that must be durable.
@@ -129,25 +129,37 @@ pub(crate) fn channel() -> (Keep, DurableRecords) {
 
 pub(crate) struct DurableRecords(Receiver<Durable>);
 
+/// What became of a journal.
+pub(crate) struct Ended {
+    /// Decisions in it.
+    pub(crate) decisions: u64,
+    /// Whether all there was is in it, and its last file complete.
+    pub(crate) is_whole: bool,
+    /// Decisions and outcomes that the disk did not take in the end.
+    pub(crate) lost: u64,
+}
+
 impl Keeper {
     pub(crate) fn start(
         live: Arc<Live>,
         journal: Journal,
         records: DurableRecords,
         keeping: Arc<Keeping>,
+        finish_within: Duration,
     ) -> io::Result<Self> {
         let until = Arc::new(AtomicBool::new(false));
         let is_over = Arc::clone(&until);
         let thread = thread::Builder::new().name("journal".to_owned()).spawn(move || {
-            let mut work = Work { live, journal, records: records.0, keeping, synced_at: instant() };
-            let is_whole = work.run(&is_over);
-            (work.journal, is_whole)
+            let mut work = Work { live, journal, records: records.0, keeping, synced_at: instant(), finish_within };
+            let written = work.run(&is_over);
+            let lost = written.err().unwrap_or(0);
+            Ended { decisions: work.journal.decisions(), is_whole: written.is_ok(), lost }
         })?;
         Ok(Self { until, thread })
     }
 
-    /// Writes what is left, and returns the journal and whether everything is in it.
-    pub(crate) fn stop(self) -> Option<(Journal, bool)> {
+    /// Writes what is left, and returns what became of all that was to be written.
+    pub(crate) fn stop(self) -> Option<Ended> {
         self.until.store(true, Relaxed);
         self.thread.join().ok()
     }
@@ -159,11 +171,13 @@ struct Work {
     records: Receiver<Durable>,
     keeping: Arc<Keeping>,
     synced_at: Instant,
+    /// How long a disk that says no is asked again in the end.
+    finish_within: Duration,
 }
 
 impl Work {
-    /// Writes until it is over, and then what is left; returns whether the disk took all of it.
-    fn run(&mut self, is_over: &AtomicBool) -> bool {
+    /// Writes until it is over, and then what is left; fails with the number of decisions and outcomes that the disk did not take.
+    fn run(&mut self, is_over: &AtomicBool) -> Result<(), u64> {
         loop {
             let is_last = is_over.load(Relaxed);
             let first = match self.records.recv_timeout(if is_last { Duration::ZERO } else { WRITE_EVERY }) {
@@ -182,9 +196,28 @@ impl Work {
                 self.sync();
             }
             if is_last {
-                return is_whole & self.journal.close().is_ok();
+                return self.finish(is_whole);
             }
         }
+    }
+
+    /// Completes the journal; a disk that says no is asked again for a while. Returns how many decisions and outcomes it did not
+    /// take in the end, none if everything is there and complete.
+    fn finish(&mut self, mut is_whole: bool) -> Result<(), u64> {
+        let deadline = instant() + self.finish_within;
+        while !(is_whole && self.journal.close().is_ok()) {
+            if instant() >= deadline {
+                let mut lost = self.journal.waiting_records();
+                while self.live.log.drain(1, |_| lost += 1) == 1 {}
+                while self.live.late.take().is_some() {
+                    lost += 1;
+                }
+                return Err(lost);
+            }
+            thread::sleep(WRITE_EVERY);
+            is_whole = self.write_log(true);
+        }
+        Ok(())
     }
 
     /// What is logged, as long as the disk takes it: as much as waits at most, or all there is `until_empty`. Returns whether the
@@ -234,12 +267,8 @@ impl Work {
     fn write_durably(&mut self, first: Durable) {
         let batch: Vec<Durable> = std::iter::once(first).chain(self.records.try_iter().take(DURABLE_WAITING)).collect();
         // Behind lines that the disk does not take nothing is promised.
-        let mut kept = self.journal.flush();
-        if kept.is_ok() {
-            batch.iter().for_each(|durable| durable.line.add_to(&mut self.journal));
-            kept = self.journal.flush().inspect_err(|_| self.journal.give_up_waiting());
-        }
-        let kept = kept.and_then(|()| self.journal.sync());
+        let add = |journal: &mut Journal| batch.iter().for_each(|durable| durable.line.add_to(journal));
+        let kept = self.journal.flush().and_then(|()| self.journal.keep(add));
         self.note(&kept);
         if kept.is_ok() {
             let mut seen = self.live.seen();

@@ -12,10 +12,22 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use shardwise_features::BreakerState;
 use shardwise_inference::Trust;
+use shardwise_monitor::SystemMetrics;
 use shardwise_types::{DecidedBy, FallbackReason};
 
 use crate::figures::SECONDS;
 use crate::http::App;
+
+/// What a shard says of its machine.
+type OfMachine = fn(&SystemMetrics) -> Option<f64>;
+
+/// What shards measure as rates, in bytes a second: name, help, value.
+const MACHINES: [(&str, &str, OfMachine); 4] = [
+    ("shard_disk_read", "What disks read for it, as reported", |system| system.disk_read_bytes_per_s),
+    ("shard_disk_written", "What is written to disks for it, as reported", |system| system.disk_written_bytes_per_s),
+    ("shard_network_received", "What its networks receive, as reported", |system| system.received_bytes_per_s),
+    ("shard_network_sent", "What its networks send, as reported", |system| system.sent_bytes_per_s),
+];
 
 /// How OpenMetrics calls itself.
 pub(crate) const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -251,7 +263,7 @@ impl Figures {
     fn history(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let (live, keeping) = (&self.0.live, &self.0.keeping);
         count(encoder, "log_records", "Decisions and outcomes that were logged", live.log.written())?;
-        count(encoder, "log_dropped", "Decisions and outcomes that the log had no room for", live.log.dropped())?;
+        count(encoder, "log_dropped", "Decisions that the log had no room for", live.log.dropped_decisions())?;
         count(encoder, "journal_decisions", "Decisions that are in the journal", keeping.decisions.load(Relaxed))?;
         count(encoder, "journal_errors", "Writes that the disk did not take", keeping.errors.load(Relaxed))?;
         let failing = f64::from(u8::from(keeping.is_failing.load(Relaxed)));
@@ -287,7 +299,8 @@ impl Figures {
         ];
         counts(encoder, "reports", "Reports of shards by what was made of them", Some("result"), reports)?;
         gauge(encoder, "reports_missing", "Reports that did not come, by their numbers", None, counted.missing as f64)?;
-        let silent = f64::from(u8::from(live.view.status(live.clock.now()).silent));
+        let status = live.view.status(live.clock.now());
+        let silent = f64::from(u8::from(status.silent));
         gauge(encoder, "reports_silent", "Whether no shard reports any more: 1 or 0", None, silent)?;
         let now = live.clock.now();
         let fleet = live.view.snapshot();
@@ -298,6 +311,11 @@ impl Figures {
         gauges(encoder, "shard_load_ratio", "Load as reported", None, Some("shard"), loads)?;
         let healthy = known().map(|(id, report)| (id, f64::from(u8::from(report.healthy))));
         gauges(encoder, "shard_healthy", "Whether it calls itself healthy: 1 or 0", None, Some("shard"), healthy)?;
+        for (name, help, of) in MACHINES {
+            let said = status.shards.iter().filter_map(|shard| Some((shard.shard.as_str(), of(&shard.system)?)));
+            let unit = Some(Unit::Other("bytes_per_second".to_owned()));
+            gauges(encoder, name, help, unit, Some("shard"), said)?;
+        }
         let breakers = fleet.shards.iter().map(|shard| {
             let state = match live.router.breaker(&shard.id, now) {
                 BreakerState::Closed => 0.0,

@@ -26,6 +26,7 @@ use crate::clock::{Clock, monotonic_ns};
 use crate::config::{Address, ConfigError, ServeConfig};
 use crate::control;
 use crate::decider::{Decider, PLACER};
+use crate::disk::{Disk, SystemDisk};
 use crate::figures::Figures;
 use crate::first_view::first_view;
 use crate::http::{self, App, Listener, Pressure, Token};
@@ -105,7 +106,7 @@ pub struct Summary {
     pub outcomes: u64,
     /// Decisions in the journal.
     pub journaled: u64,
-    /// Decisions and outcomes that were dropped.
+    /// Decisions that were dropped because the log was full, and decisions and outcomes that the disk did not take in the end.
     pub dropped: u64,
 }
 
@@ -118,12 +119,25 @@ pub fn serve(
     stop: &'static AtomicBool,
     started: impl FnOnce(&Started),
 ) -> Result<Summary, StartError> {
+    serve_on(Box::new(SystemDisk), config, stop, started)
+}
+
+/// The same, but that the journal is written to `disk`.
+///
+/// # Errors
+/// As [`serve`].
+pub fn serve_on(
+    disk: Box<dyn Disk>,
+    config: ServeConfig,
+    stop: &'static AtomicBool,
+    started: impl FnOnce(&Started),
+) -> Result<Summary, StartError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.workers)
         .enable_all()
         .build()
         .map_err(system("the threads that answer cannot be started"))?;
-    runtime.block_on(run(config, stop, started))
+    runtime.block_on(run(disk, config, stop, started))
 }
 
 /// What is made of a configuration.
@@ -139,11 +153,12 @@ struct Made {
 }
 
 async fn run(
+    disk: Box<dyn Disk>,
     config: ServeConfig,
     stop: &'static AtomicBool,
     started: impl FnOnce(&Started),
 ) -> Result<Summary, StartError> {
-    let Made { app, journal, records, recovered, placer, memory, lock } = make(config)?;
+    let Made { app, journal, records, recovered, placer, memory, lock } = make(disk, config)?;
     let config = &app.config;
     let tls = http::acceptor(&config.access)?;
     let listen = bind("listen", &config.listen).await?;
@@ -158,7 +173,8 @@ async fn run(
         lost_before: app.lost_before,
     };
     let watchers = follow(&app, placer)?;
-    let keeper = Keeper::start(Arc::clone(&app.live), journal, records, Arc::clone(&app.keeping))
+    let finish_within = Duration::from_millis(config.limits.drain_ms);
+    let keeper = Keeper::start(Arc::clone(&app.live), journal, records, Arc::clone(&app.keeping), finish_within)
         .map_err(system("the thread of the journal cannot be started"))?;
     let (end, ended) = watch::channel(false);
     let beside = [
@@ -235,7 +251,7 @@ async fn finish(app: &Arc<App>, keeper: Keeper, memory: &Path) -> Result<Summary
         keeper.stop()
     });
     let stopped = stopped.await.ok().flatten();
-    let is_whole = stopped.as_ref().is_some_and(|(_, is_whole)| *is_whole);
+    let is_whole = stopped.as_ref().is_some_and(|ended| ended.is_whole);
     let counted = if is_whole { app.live.accepted.clear() } else { Ok(()) };
     if let Err(error) = counted.and_then(|()| memory::save(memory, &app.live)) {
         tracing::warn!(%error, "what was learned could not be saved; the next start begins without it");
@@ -245,12 +261,12 @@ async fn finish(app: &Arc<App>, keeper: Keeper, memory: &Path) -> Result<Summary
         decisions: live.figures.decisions().iter().map(|(_, _, count)| count).sum(),
         refused: live.figures.refused(),
         outcomes: live.figures.outcomes().map(|(_, count)| count).sum(),
-        journaled: stopped.map_or(0, |(journal, _)| journal.decisions()),
-        dropped: live.log.dropped(),
+        journaled: stopped.as_ref().map_or(0, |ended| ended.decisions),
+        dropped: live.log.dropped_decisions() + stopped.map_or(0, |ended| ended.lost),
     })
 }
 
-fn make(config: ServeConfig) -> Result<Made, StartError> {
+fn make(disk: Box<dyn Disk>, config: ServeConfig) -> Result<Made, StartError> {
     let clock = Clock::new();
     let now = clock.now();
     let data = &config.data;
@@ -258,7 +274,7 @@ fn make(config: ServeConfig) -> Result<Made, StartError> {
     let lock = locked(data)?;
     let boot = format!("{:016x}", now.nanos());
     let folder = data.join("journal");
-    let (mut journal, recovered) = Journal::open(&folder, &boot, JournalLimits::default())
+    let (mut journal, recovered) = Journal::open_on(disk, &folder, &boot, JournalLimits::default())
         .map_err(system(format!("cannot open the journal in {}", folder.display())))?;
     let counts = data.join("accepted");
     let (accepted, answered, completed) =
@@ -374,7 +390,7 @@ fn decider(config: &ServeConfig) -> Result<(Decider, Option<Arc<Placer>>), Start
     let seed = key_of(&config.router);
     let model_us = config.limits.model_us;
     let budget = (model_us > 0.0).then_some(Budget { model_us, clock_ns: monotonic_ns });
-    let guards = Guards { budget, ..Guards::default() };
+    let guards = Guards { budget, max_missing: Some(config.limits.missing_share), ..Guards::default() };
     let placer = Placer::without_model()
         .with_config(PlacerConfig { seed, guards, ..PlacerConfig::default() })
         .with_strategies(strategies);

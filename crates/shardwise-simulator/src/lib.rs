@@ -58,8 +58,8 @@ pub use generator::{
 };
 pub use load_events::{LoadEvent, LoadEventData, LoadMetadata, LoadParameters, LoadScenario, generate_load};
 pub use load_result::{
-    Bottleneck, BottleneckKind, LatencyPercentiles, Lateness, LoadResult, LoadRun, LoadSample, NoSamples,
-    ShardDistribution, ShardLoad,
+    Bottleneck, BottleneckKind, LatencyPercentiles, Lateness, LoadResult, LoadRun, LoadSample, LoadSecond, NOT_SENT,
+    NoSamples, ShardDistribution, ShardLoad,
 };
 pub use load_test::{LoadTestError, capacity_plan, load_arrivals, simulate_load, with_launch};
 pub use market::{generate_bars, records_of_bars};

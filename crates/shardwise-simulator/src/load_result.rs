@@ -22,6 +22,9 @@ const LEAST_REQUESTS: u64 = 50;
 /// The driver is late when one event in a hundred left later than this, in ms.
 const LATE_MS: f64 = 10.0;
 
+/// The failure of an event that never left the driver: all requests that may be on their way at once were, until it was too late.
+pub const NOT_SENT: &str = "not sent";
+
 /// What became of one event.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoadSample {
@@ -62,8 +65,12 @@ pub struct LoadResult {
     pub policy: Option<String>,
     /// Seed of the events.
     pub seed: u64,
-    /// Events sent.
+    /// Events that were to be sent.
     pub total_events: u64,
+    /// Those that never left the driver; they have failed.
+    pub not_sent: u64,
+    /// Most events that were on their way at once.
+    pub most_in_flight: u64,
     /// From the first event to the last answer or failure.
     pub total_duration: f64,
     /// Share of events that succeeded.
@@ -76,6 +83,8 @@ pub struct LoadResult {
     pub failures: BTreeMap<String, u64>,
     /// How late the driver itself was.
     pub lateness: Lateness,
+    /// The events of each second, by the moment at which they were meant to be sent, up to the last one's.
+    pub by_second: Vec<LoadSecond>,
     /// Where events went.
     pub shard_distribution: ShardDistribution,
     /// Shards that held the test up, by shard.
@@ -108,6 +117,20 @@ pub struct Lateness {
     pub p99: f64,
     /// The most.
     pub max: f64,
+}
+
+/// One second of a load test.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LoadSecond {
+    /// Events that were to be sent.
+    pub events: u64,
+    /// Median latency of those that succeeded, in ms; `None` without any.
+    pub p50_ms: Option<f64>,
+    /// 99th percentile of the same, in ms.
+    pub p99_ms: Option<f64>,
+    /// Those that failed, by reason.
+    pub failures: BTreeMap<String, u64>,
 }
 
 /// Where events went.
@@ -187,12 +210,15 @@ impl LoadResult {
             policy: run.policy,
             seed: run.seed,
             total_events: samples.len() as u64,
+            not_sent: failures.get(NOT_SENT).copied().unwrap_or(0),
+            most_in_flight: most_in_flight(samples),
             total_duration: samples.iter().map(|sample| sample.intended_ms + sample.latency_ms).fold(0.0, f64::max),
             success_rate: share(succeeded, samples.len() as u64),
             avg_latency: good.mean(),
             latency: good.percentiles(),
             failures,
             lateness: lateness(samples),
+            by_second: by_second(samples),
             shard_distribution: ShardDistribution { by_shard_id },
             bottlenecks,
             recommendations: Vec::new(),
@@ -222,6 +248,43 @@ fn lateness(samples: &[LoadSample]) -> Lateness {
     let mean = mean(&late_ms);
     let [max, p99] = percentiles(&mut late_ms, [1.0, 0.99]);
     Lateness { mean, p99, max }
+}
+
+/// The most that were on their way at once; an answer makes room for an event of the same moment.
+fn most_in_flight(samples: &[LoadSample]) -> u64 {
+    let sent = samples.iter().filter(|sample| sample.failure.as_deref() != Some(NOT_SENT));
+    let moments = |sample: &LoadSample| {
+        [(sample.intended_ms + sample.late_ms, 1_i64), (sample.intended_ms + sample.latency_ms, -1)]
+    };
+    let mut moments: Vec<(f64, i64)> = sent.flat_map(moments).collect();
+    moments.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    let (mut in_flight, mut most) = (0, 0);
+    for (_, change) in moments {
+        in_flight += change;
+        most = most.max(in_flight);
+    }
+    most.unsigned_abs()
+}
+
+fn by_second(samples: &[LoadSample]) -> Vec<LoadSecond> {
+    let mut seconds: Vec<(LoadSecond, Latencies)> = Vec::new();
+    for sample in samples {
+        let second = (sample.intended_ms / 1e3) as usize;
+        if seconds.len() <= second {
+            seconds.resize_with(second + 1, Default::default);
+        }
+        let (counts, good) = &mut seconds[second];
+        counts.events += 1;
+        match &sample.failure {
+            None => good.0.push(sample.latency_ms as f32),
+            Some(reason) => *counts.failures.entry(reason.clone()).or_default() += 1,
+        }
+    }
+    let done = |(counts, mut good): (LoadSecond, Latencies)| {
+        let latency = good.percentiles();
+        LoadSecond { p50_ms: latency.map(|latency| latency.p50), p99_ms: latency.map(|latency| latency.p99), ..counts }
+    };
+    seconds.into_iter().map(done).collect()
 }
 
 fn by_shard(samples: &[LoadSample]) -> BTreeMap<ShardId, ShardLoad> {
@@ -277,6 +340,7 @@ fn recommendations(result: &LoadResult) -> Vec<String> {
     for (reason, events) in result.failures.iter().filter(notable) {
         let why = match reason.as_str() {
             "refused" => "no shard may take them: look at the limits of amounts, regions and memory",
+            NOT_SENT => "the driver may have too few on their way at once: raise its concurrency, or lower the rate",
             "timeout" | "dropped" => "queues are too long: add cores where they went, or lower the rate",
             _ => "look at the shards and servers that failed",
         };
@@ -330,6 +394,31 @@ mod tests {
         assert!(error.to_string().contains("0 events"), "{error}");
         let result = LoadResult::new(run(), &[sample(0, "a", 3_000.0, Some("timeout"))]).unwrap();
         assert_eq!((result.avg_latency, result.latency, result.success_rate), (None, None, 0.0));
+    }
+
+    #[test]
+    fn seconds_are_told_apart_and_what_is_under_way_is_counted() {
+        let at = |intended_ms: f64, late_ms: f64, latency_ms: f64, failure: Option<&str>| LoadSample {
+            intended_ms,
+            late_ms,
+            ..sample(0, "a", latency_ms, failure)
+        };
+        let samples = [
+            at(0.0, 0.0, 100.0, None),
+            at(50.0, 50.0, 60.0, None),
+            at(60.0, 0.0, 40.0, Some("http 503 overloaded")),
+            at(70.0, 900.0, 900.0, Some(NOT_SENT)),
+            at(2_500.0, 0.0, 7.0, None),
+        ];
+        let result = LoadResult::new(run(), &samples).unwrap();
+        // The third ends and the second leaves when the first is answered.
+        assert_eq!((result.most_in_flight, result.not_sent), (2, 1));
+        let events: Vec<u64> = result.by_second.iter().map(|second| second.events).collect();
+        assert_eq!(events, [4, 0, 1]);
+        let p99s: Vec<Option<f64>> = result.by_second.iter().map(|second| second.p99_ms).collect();
+        assert_eq!(p99s, [Some(100.0), None, Some(7.0)]);
+        assert_eq!(result.by_second[0].failures, result.failures);
+        assert!(result.recommendations[1].contains("concurrency"), "{:?}", result.recommendations);
     }
 
     #[test]

@@ -55,8 +55,8 @@ pub(crate) struct LoadtestArguments {
     /// Ordinary traffic beside the events in the simulator, as offered core time over the fleet's; 0 for none.
     #[arg(long, default_value_t = 0.7)]
     pub(crate) load: f64,
-    /// Requests on their way to a server at once.
-    #[arg(long, default_value_t = 64)]
+    /// Requests on their way to a server at once; what waits in the driver for longer than the timeout is not sent, and counted.
+    #[arg(long, default_value_t = 1_024)]
     pub(crate) concurrency: usize,
     /// When a request to a server has failed, in ms.
     #[arg(long, default_value_t = 3_000.0)]

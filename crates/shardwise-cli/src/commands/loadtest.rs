@@ -31,7 +31,7 @@ const BAR_WIDTH: f64 = 20.0;
 
 pub(crate) fn run(options: &LoadtestArguments, json: bool) -> miette::Result<()> {
     in_range("--load", options.load, 0.0, 2.0)?;
-    in_range("--concurrency", options.concurrency as f64, 1.0, 1_024.0)?;
+    in_range("--concurrency", options.concurrency as f64, 1.0, 16_384.0)?;
     in_range("--timeout-ms", options.timeout_ms, 1.0, 600_000.0)?;
     if options.target.contains('=') {
         return live::run(options, json);
@@ -145,7 +145,8 @@ fn print(result: &LoadResult) {
         );
     }
     let late = &result.lateness;
-    println!("driver late  mean {:.2}   p99 {:.2}   max {:.2}\n", late.mean, late.p99, late.max);
+    println!("driver late  mean {:.2}   p99 {:.2}   max {:.2}", late.mean, late.p99, late.max);
+    println!("on their way at most {} at once; {} were not sent\n", result.most_in_flight, result.not_sent);
     print_shards(result);
     result.recommendations.iter().for_each(|advice| println!("→ {advice}"));
 }

@@ -2,6 +2,7 @@
 
 use std::net::{TcpStream, ToSocketAddrs};
 
+use serde::Deserialize;
 use shardwise_client::Access;
 
 use super::{HttpOptions, LoadDriverError};
@@ -39,7 +40,21 @@ pub(super) struct Reply {
 impl Reply {
     /// The body of a success, otherwise the status as a reason.
     pub(super) fn success(self) -> Result<String, String> {
-        if (200..300).contains(&self.status) { Ok(self.body) } else { Err(format!("http {}", self.status)) }
+        match self.status {
+            200..300 => Ok(self.body),
+            // There are several, and to be turned away in time is something else than to be lost.
+            503 => Err(self.problem().map_or_else(|| "http 503".to_owned(), |reason| format!("http 503 {reason}"))),
+            status => Err(format!("http {status}")),
+        }
+    }
+
+    /// The reason that the server names for programs.
+    fn problem(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Problem {
+            reason: String,
+        }
+        serde_json::from_str::<Problem>(&self.body).ok().map(|problem| problem.reason)
     }
 }
 

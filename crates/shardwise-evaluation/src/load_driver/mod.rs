@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::Deserialize;
 use shardwise_client::{AccessError, AccessFiles};
-use shardwise_simulator::{Arrival, LoadSample};
+use shardwise_simulator::{Arrival, LoadSample, NOT_SENT};
 use shardwise_types::{ShardId, Timestamp};
 
 pub use blocks::{Arm, LiveOptions};
@@ -36,7 +36,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How requests are sent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HttpOptions {
-    /// Requests on their way at once; more wait in the driver, which shows as lateness and in their latency.
+    /// Requests on their way at once, each on a connection of its own. So many must be more than the server holds up, or else they
+    /// are what sets the pace: further ones wait in the driver, which shows as lateness and in their latency, and those that
+    /// wait there for as long as `timeout_ms` are not sent at all, which is counted.
     pub concurrency: usize,
     /// A request that takes longer has failed, in ms.
     pub timeout_ms: f64,
@@ -52,7 +54,7 @@ impl HttpOptions {
 
 impl Default for HttpOptions {
     fn default() -> Self {
-        Self { concurrency: 64, timeout_ms: 3_000.0, access: AccessFiles::default() }
+        Self { concurrency: 1_024, timeout_ms: 3_000.0, access: AccessFiles::default() }
     }
 }
 
@@ -125,7 +127,10 @@ pub fn drive_http(
     let send = |planned: &Planned| {
         let intended = start + planned.after;
         let late_ms = millis_since(intended);
-        let answer = ask(&client, &url, &planned.body);
+        let answer = match late_ms < options.timeout_ms {
+            true => ask(&client, &url, &planned.body),
+            false => Err(NOT_SENT.to_owned()),
+        };
         let latency_ms = millis_since(intended);
         let (shard, failure) = match answer {
             Ok(shard) => (Some(shard), None),
@@ -267,6 +272,29 @@ mod tests {
         let parallel = drive(&stalling(), &arrivals, 16).unwrap();
         let slow = parallel.iter().filter(|sample| sample.latency_ms > 250.0).count();
         assert_eq!(slow, 1, "with room for others only the stalled request is slow");
+    }
+
+    #[test]
+    fn what_cannot_leave_in_time_is_not_sent_and_counted() {
+        let target = serve(|request| {
+            thread::sleep(Duration::from_millis(if request == 0 { 400 } else { 0 }));
+            200
+        });
+        let options = HttpOptions { concurrency: 1, timeout_ms: 200.0, ..HttpOptions::default() };
+        let samples = drive_http(&target, &arrivals(100, 200.0), &options, &AtomicBool::new(false)).unwrap();
+        assert_eq!(samples[0].failure.as_deref(), Some("timeout"));
+        // What was due while the first one was on its way leaves when that has failed, unless it has waited for as long itself.
+        let not_sent = |sample: &&LoadSample| sample.failure.as_deref() == Some(NOT_SENT);
+        assert!(samples.iter().filter(not_sent).all(|sample| sample.late_ms >= 200.0 && sample.shard.is_none()));
+        assert!(samples.iter().any(|sample| sample.failure.is_none()));
+        let slow = serve(|_| {
+            thread::sleep(Duration::from_millis(150));
+            200
+        });
+        let samples = drive_http(&slow, &arrivals(40, 200.0), &options, &AtomicBool::new(false)).unwrap();
+        let (unsent, sent): (Vec<_>, Vec<_>) = samples.iter().partition(|sample| not_sent(sample));
+        assert!(unsent.len() > 30 && !sent.is_empty(), "{} of {} not sent", unsent.len(), samples.len());
+        assert!(sent.iter().all(|sample| sample.late_ms < 200.0));
     }
 
     #[test]

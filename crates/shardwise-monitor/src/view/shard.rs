@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use shardwise_types::{InvalidInput, ShardReport, ShardShape, Timestamp};
 
 use super::sequences::Sequences;
+use crate::details::SystemMetrics;
 use crate::envelope::{BootId, Envelope};
 
 /// Boots that are told apart; a delivery of an older one passes for new.
@@ -49,6 +50,9 @@ pub struct Distrust {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct Shard {
     pub(super) address: Option<String>,
+    /// What it last said of its machine; a new process waits for the next report.
+    #[serde(skip)]
+    pub(super) system: SystemMetrics,
     pub(super) followed: Option<Followed>,
     pub(super) distrust: Option<Distrust>,
     boots: VecDeque<Boot>,
@@ -81,6 +85,11 @@ impl Shard {
         }
     }
 
+    /// Whether a number was seen whose record is not in the history yet.
+    pub(super) fn is_unsaved(&self, boot: &BootId, sequence: u64) -> bool {
+        self.boots.iter().any(|known| known.id == *boot && known.unsaved.contains(&sequence))
+    }
+
     /// Forgets a number whose record is not in the history; false when there is none.
     pub(super) fn forget(&mut self, boot: &BootId, sequence: u64) -> bool {
         let boot = self.boots.iter_mut().find(|known| known.id == *boot);
@@ -103,6 +112,7 @@ impl Shard {
 
     pub(super) fn follow(&mut self, envelope: &Envelope, report: ShardReport) {
         self.address.clone_from(&envelope.address);
+        self.system = envelope.system.clone();
         self.followed = Some(Followed {
             shape: envelope.shape.clone(),
             report,

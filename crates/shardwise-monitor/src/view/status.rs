@@ -5,6 +5,7 @@ use shardwise_types::{ShardId, Timestamp};
 
 use super::shard::{Distrust, Shard};
 use super::{FleetViewConfig, Inner};
+use crate::details::SystemMetrics;
 use crate::envelope::RefusalKind;
 
 /// What the view did; all but `missing` and `unsaved` only grow. Deliveries are the sum of the first seven.
@@ -68,6 +69,8 @@ pub struct ShardStatus {
     pub stale: bool,
     /// Why it is not believed; none when it is.
     pub distrust: Option<Distrust>,
+    /// What its machine was doing, as it last said since this process began.
+    pub system: SystemMetrics,
     /// Numbers that it skipped and that did not arrive since.
     pub missing: u64,
 }
@@ -97,6 +100,7 @@ impl FleetStatus {
                 age_ms,
                 stale: age_ms.is_none_or(|age_ms| age_ms > config.stale_after_ms),
                 distrust: shard.distrust.clone(),
+                system: shard.system.clone(),
                 missing: shard.missing(),
             }
         };

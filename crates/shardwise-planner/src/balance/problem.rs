@@ -63,7 +63,7 @@ impl Default for BalanceSettings {
 }
 
 impl BalanceSettings {
-    pub(super) fn check(&self) -> Result<(), InvalidInput> {
+    pub(crate) fn check(&self) -> Result<(), InvalidInput> {
         for (field, share) in [("cpuThreshold", self.cpu_threshold), ("memoryThreshold", self.memory_threshold)] {
             if !(share > self.headroom && share <= 1.0) {
                 return Err(InvalidInput::new(field, format!("{share} must be above the headroom and at most 1")));

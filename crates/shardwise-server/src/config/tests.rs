@@ -29,8 +29,29 @@ fn options_win_over_variables_and_these_over_the_file() {
 }
 
 #[test]
+fn the_planner_has_a_table_of_its_own() {
+    let file =
+        "[planner.warm]\npressure = 0.5\nrelease = 0.7\n[planner.balance]\nmost_moves_hour = 3\nreactive = true\n";
+    let variables = [
+        ("SHARDWISE_SERVE_PLANNER__WARM__PRESSURE", "0.6"),
+        ("SHARDWISE_SERVE_PLANNER__FORECASTS__HORIZONS_MINUTES", "[1, 2]"),
+    ];
+    let config = load(file, &variables, &[("planner.balance.most_moves_hour", "4")]).unwrap();
+    let PlannerSettings { forecasts, balance, warm, .. } = &config.planner;
+    assert_eq!((warm.pressure, warm.release, balance.most_moves_hour, balance.reactive), (0.6, 0.7, 4, true));
+    assert_eq!((&forecasts.horizons_minutes, forecasts.coverage), (&vec![1, 2], 0.9));
+    assert_eq!(
+        warm.time_to_live_minutes,
+        ServeConfig::default().planner.warm.time_to_live_minutes,
+        "the rest is as usual"
+    );
+}
+
+#[test]
 fn what_it_writes_it_reads() {
-    let config = ServeConfig { admin: Some("unix:admin.sock".to_owned()), ..ServeConfig::default() };
+    let mut config = ServeConfig { admin: Some("unix:admin.sock".to_owned()), ..ServeConfig::default() };
+    config.planner.spike.words.risk.push("margin".to_owned());
+    config.planner.warm.price_ms_per_gb_minute = 2.5;
     assert_eq!(load(&config.to_toml(), &[], &[]).unwrap(), config);
 }
 
@@ -52,7 +73,13 @@ fn what_is_wrong_is_named_with_what_would_be_right() {
         ("[access]\ntls_key = 'k'", "needs both"),
         ("[traces]\nshare = 2.0", "between 0 and 1"),
         ("[traces]\nendpoint = 'collector'", "traces.endpoint"),
+        ("[limits]\nmissing_share = 1.5", "limits.missing_share"),
         ("[strategies]\norder = ['luck']", "luck"),
+        ("[planner.balance]\ncpu_threshold = 1.5", "planner.balance.cpu_threshold: 1.5 must be"),
+        ("[planner.forecasts]\nhorizons_minutes = []", "planner.forecasts.horizons_minutes: must be rising"),
+        ("[planner.warm]\ncpu_threshold = 0.9", "no planner.warm.cpu_threshold; there are horizon_minutes, "),
+        ("[planner.warm]\npressure = 'low'", "expected f64; in `warm.pressure`"),
+        ("planner.warm = 3", "planner.warm is a table"),
         ("listen = ", "serve.toml"),
     ] {
         let error = load(file, &[], &[]).unwrap_err().to_string();

@@ -1,6 +1,8 @@
 //! Fleets of real processes. A process of the fleet is this test program again, told to run [`a_shard`] alone.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
 use std::sync::mpsc;
 
 use super::*;
@@ -25,7 +27,10 @@ fn shard_command(options: &Path) -> io::Result<Command> {
 fn a_shard() {
     let Some(path) = std::env::var_os(OPTIONS) else { return };
     let options: ShardOptions = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
-    crate::shard::run(&options, |_: &Envelope| (), &AtomicBool::new(false), |_| ()).unwrap();
+    if let Err(error) = crate::shard::run(&options, |_: &Envelope| (), &AtomicBool::new(false), |_| ()) {
+        eprintln!("{error}");
+        std::process::exit(1);
+    }
 }
 
 /// Not a test but a process that runs a fleet until it is killed, when it is started as one.
@@ -36,9 +41,14 @@ fn a_fleet() {
     run(&plan(3, &[]), &options, &shard_command, &AtomicBool::new(false), &mut |_| ()).unwrap();
 }
 
+/// Shards on a host of the loopback network that no other test has: nobody else takes a port between the moment that it is found
+/// free and the one that a shard listens there, or while a shard is dead.
 fn plan(shards: usize, faults: &[(&str, &str)]) -> FleetPlan {
+    static HOSTS: AtomicU8 = AtomicU8::new(1);
+    let [a, b, _, _] = std::process::id().to_le_bytes();
+    let host = Ipv4Addr::new(127, 1 + a % 254, b, HOSTS.fetch_add(1, Relaxed)).into();
     let faults = faults.iter().map(|(shard, fault)| ((*shard).into(), fault.parse().unwrap())).collect();
-    FleetPlan::new(&FleetOptions { shards, faults, ..FleetOptions::default() }).unwrap()
+    FleetPlan::new(&FleetOptions { shards, faults, host, ..FleetOptions::default() }).unwrap()
 }
 
 fn is_alive(shard: &FleetShard) -> bool {
@@ -100,8 +110,16 @@ fn a_fleet_that_cannot_start_says_which_shard_and_leaves_none() {
     let mut plan = plan(2, &[]);
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     plan.shards[1].listen = taken.local_addr().unwrap();
-    let error = run(&plan, &options, &shard_command, &AtomicBool::new(false), &mut |_| ()).unwrap_err();
+    let said = folder.path().join("said");
+    let heard = |options: &Path| -> io::Result<Command> {
+        let mut command = shard_command(options)?;
+        command.stderr(fs::File::options().append(true).create(true).open(&said)?);
+        Ok(command)
+    };
+    let error = run(&plan, &options, &heard, &AtomicBool::new(false), &mut |_| ()).unwrap_err();
     assert!(error.to_string().contains("shard-aave-primary ended before it was ready"), "{error}");
+    let said = fs::read_to_string(&said).unwrap();
+    assert!(said.contains(&plan.shards[1].listen.to_string()) && !said.contains("panicked"), "{said}");
     assert!(read(folder.path()).is_none());
     let error = run(&plan, &options, &|_| Ok(Command::new("/no/such/program")), &AtomicBool::new(false), &mut |_| ());
     assert!(error.unwrap_err().to_string().contains("cannot start shard-general"));

@@ -94,7 +94,7 @@ pub(super) fn summary(app: &App) -> Value {
         "outcomesMissing": live.pending.given_up(),
         "waiting": live.pending.count(),
         "forgotten": live.pending.turned_away(),
-        "log": { "written": live.log.written(), "dropped": live.log.dropped() },
+        "log": { "written": live.log.written(), "dropped": live.log.dropped_decisions() },
         "journal": {
             "decisions": app.keeping.decisions.load(Relaxed),
             "errors": app.keeping.errors.load(Relaxed),

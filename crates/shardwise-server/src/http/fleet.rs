@@ -11,7 +11,7 @@ use axum::{Json, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shardwise_features::BreakerState;
-use shardwise_monitor::{Distrust, Envelope, Ingested, ShardStatus, shard_subject};
+use shardwise_monitor::{Distrust, Envelope, Ingested, ShardStatus, SystemMetrics, shard_subject};
 use shardwise_types::{
     HistoryRecord, MarketRecord, MarketSnapshot, ShardId, ShardReport, ShardShape, ShardSnapshot, Timestamp,
 };
@@ -32,6 +32,8 @@ pub(crate) struct ShownShard {
     load: Option<f32>,
     /// Since the report came, in ms.
     age_ms: Option<f64>,
+    /// What its machine is doing, as it last said.
+    system: SystemMetrics,
     is_stale: bool,
     /// Why what it says of itself is not believed at present.
     distrust: Option<Distrust>,
@@ -60,6 +62,7 @@ fn shown_shard(live: &Live, shard: &ShardSnapshot, status: Option<ShardStatus>, 
         report: shard.report.clone(),
         load: shard.load(),
         age_ms: status.as_ref().and_then(|status| status.age_ms),
+        system: status.as_ref().map(|status| status.system.clone()).unwrap_or_default(),
         is_stale: status.as_ref().is_none_or(|status| status.stale),
         distrust: status.and_then(|status| status.distrust),
         breaker: match live.router.breaker(&shard.id, now) {
@@ -101,7 +104,14 @@ pub(super) async fn report(
     let line = match ingested {
         Ingested::New(record) => record.into(),
         Ingested::Late(record) => Line::late(record),
-        Ingested::Duplicate => return Ok(Json(json!({ "taken": false, "reason": "duplicate" }))),
+        Ingested::Duplicate if app.live.view.is_saved(&envelope.id()) => {
+            return Ok(Json(json!({ "taken": false, "reason": "duplicate" })));
+        }
+        // Were the disk not to take the first copy, nobody would send it again.
+        Ingested::Duplicate => {
+            let detail = "a copy of it waits to be written; send it again";
+            return Err(Problem::unavailable("journal", detail));
+        }
         Ingested::Distrusted(problem) => {
             let detail = format!("the report is not believed: {problem}");
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "distrusted", detail));

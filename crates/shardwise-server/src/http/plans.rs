@@ -9,8 +9,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shardwise_control::{Configuration, Entry, Outcome};
-use shardwise_planner::{Ledger, PlanKind, Planner, PlannerSettings};
-use shardwise_policies::Runtime;
+use shardwise_planner::{Ledger, PlanKind, Planner};
 use shardwise_types::{FunctionId, ShardId};
 
 use super::App;
@@ -51,14 +50,12 @@ fn make(app: &App, kind: PlanKind, assumed_spike: Option<f64>) -> Result<Json<Va
             .unwrap_or_default(),
     );
     let now = app.live.clock.now();
-    let mut settings = PlannerSettings::default();
-    settings.warm.time_to_live_minutes = Runtime::default().warm_ttl_ms / 60_000.0;
     let table = app.live.decider.placer().and_then(shardwise_inference::Placer::bundle).map(|it| it.service_table());
     let teach = |function: &FunctionId, shard: &ShardId| table.as_ref()?.pair_effect(function, shard);
     let planner = Planner {
         observations: &observations,
         ledger: &ledger,
-        settings: &settings,
+        settings: &app.config.planner,
         now,
         assumed_spike,
         teacher: Some(&teach),

@@ -32,7 +32,7 @@ fn a_day_without_registry_and_reports_has_no_decision_that_failed() {
         data: folder.path().join("data"),
         ..ServeConfig::default()
     };
-    let Made { app, placer, .. } = make(config).unwrap();
+    let Made { app, placer, .. } = make(Box::new(SystemDisk), config).unwrap();
     let _watchers = follow(&app, placer).unwrap();
     let live = &app.live;
     for second in 0..DAY_S {

@@ -88,6 +88,7 @@ fn a_shard_that_reports_joins_and_one_that_lies_is_not_followed() {
     let sidecar = Sidecar::start(config(&folder));
     let before = sidecar.json("/v1/fleet")["shards"].as_array().unwrap().len();
     let mut envelope = envelope("shard-new", 0);
+    envelope["system"]["diskReadBytesPerS"] = json!(4096.0);
     assert_eq!(sidecar.post("/v1/reports", &envelope), (200, json!({ "taken": true })));
     assert_eq!(sidecar.post("/v1/reports", &envelope).1["reason"], "duplicate");
     envelope["sequence"] = json!(1);
@@ -99,6 +100,10 @@ fn a_shard_that_reports_joins_and_one_that_lies_is_not_followed() {
     let new = shards.iter().find(|shard| shard["id"] == "shard-new").unwrap();
     assert_eq!(shards.len(), before + 1);
     assert_eq!(new["address"], "http://127.0.0.1:9");
+    assert_eq!((&new["system"]["diskReadBytesPerS"], &new["system"]["sentBytesPerS"]), (&json!(4096.0), &Value::Null));
+    let metrics = sidecar.get("/metrics").1;
+    let read = "shardwise_shard_disk_read_bytes_per_second{shard=\"shard-new\"} 4096.0\n";
+    assert!(metrics.contains(read) && !metrics.contains("network_sent_bytes_per_second{"), "{metrics}");
     assert!(new["report"]["cpu"].as_f64().unwrap() > 0.0 && !new["distrust"].is_null(), "{new}");
     sidecar.stop();
     // Beside what the fleet file says of the others.

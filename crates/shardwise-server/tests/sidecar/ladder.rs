@@ -132,6 +132,24 @@ fn a_model_that_takes_too_long_leaves_it_to_its_table() {
 }
 
 #[test]
+fn a_model_of_whose_features_too_many_are_missing_leaves_it_to_its_table() {
+    // By default half of all may be: so many are missing only of functions of which nothing is known at all.
+    let (_folder, sidecar) = with_model(&draft(0.0), |config| config.limits.missing_share = 0.15);
+    let mut answer = rung(&sidecar, &urgent(), "service_table", Some("missing_features"));
+    // A router that has seen responses, and heard of the market, misses less.
+    let minute = json!({ "instrument": "BTC-PERP", "priceUsd": 65_000.0, "volatilityBp": 3.0, "trendBp": 1.0 });
+    assert_eq!(sidecar.post("/v1/market", &minute).0, 200);
+    for _ in 0..100 {
+        settle(&sidecar, &answer, 20.0);
+        answer = place(&sidecar, &urgent());
+        if answer["decidedBy"] == "model" {
+            break;
+        }
+    }
+    rung(&sidecar, &urgent(), "model", None);
+}
+
+#[test]
 fn a_model_that_errs_is_passed_over_and_a_table_that_errs_is_too() {
     let (_folder, sidecar) = with_model(&draft(2.0), |_| ());
     let table_ms = {

@@ -2,6 +2,7 @@
 
 mod access;
 mod answers;
+mod bad_disk;
 mod history;
 mod ladder;
 mod limits;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use shardwise_client::{Access, AccessFiles};
-use shardwise_server::{Limits, ServeConfig, StartError, Started, Summary, serve};
+use shardwise_server::{Disk, Limits, ServeConfig, StartError, Started, Summary, serve, serve_on};
 use tempfile::TempDir;
 
 pub(crate) struct Sidecar {
@@ -48,10 +48,21 @@ impl Sidecar {
     }
 
     pub(crate) fn try_start(config: ServeConfig) -> Result<Self, StartError> {
+        Self::run(|stop, started| serve(config, stop, started))
+    }
+
+    /// A sidecar whose journal is on a disk of its own.
+    pub(crate) fn start_on(disk: Box<dyn Disk>, config: ServeConfig) -> Self {
+        Self::run(|stop, started| serve_on(disk, config, stop, started)).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn run(
+        serve: impl FnOnce(&'static AtomicBool, &mut dyn FnMut(&Started)) -> Result<Summary, StartError> + Send + 'static,
+    ) -> Result<Self, StartError> {
         // It lives as long as the process, as the flag of a signal does.
         let stop: &'static AtomicBool = Box::leak(Box::default());
         let (sender, started) = channel();
-        let thread = std::thread::spawn(move || serve(config, stop, |started| sender.send(started.clone()).unwrap()));
+        let thread = std::thread::spawn(move || serve(stop, &mut |started| sender.send(started.clone()).unwrap()));
         let Ok(started) = started.recv() else {
             return Err(thread.join().unwrap().expect_err("it never started"));
         };
