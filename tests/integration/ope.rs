@@ -88,7 +88,10 @@ impl Case {
                     reader.decided(&replay.context(decision), decision).expect("it knows its odds");
                 }
                 HistoryRecord::Outcome(outcome) => reader.answered(outcome.decision_id, &outcome.response),
-                HistoryRecord::Report(_) | HistoryRecord::Market(_) | HistoryRecord::Shadow(_) => {}
+                HistoryRecord::Report(_)
+                | HistoryRecord::Market(_)
+                | HistoryRecord::Shadow(_)
+                | HistoryRecord::Directive(_) => {}
             }
             replay.apply(record).expect("a sound log");
         }

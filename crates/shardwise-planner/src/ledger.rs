@@ -241,6 +241,15 @@ mod tests {
         ledger.placed(&first, &second, minute(2));
         assert_eq!(ledger.of(&"f".into()).iter().map(|step| step.from_shard.as_str()).collect::<Vec<_>>(), ["a", "c"]);
         assert!(ledger.left_since(&"f".into(), &"c".into(), minute(2)) && !ledger.is_warm(&"f".into(), &"b".into()));
+        let away = |ledger: &Ledger| -> Vec<(String, Option<Timestamp>, u32)> {
+            ledger.away().map(|(_, shard, away)| (shard.to_string(), away.since, away.times)).collect()
+        };
+        assert_eq!(away(&ledger), [("a".into(), Some(minute(1)), 1), ("c".into(), Some(minute(2)), 1)]);
+        ledger.placed(&second, &placements(&["c"], &[]), minute(3));
+        ledger.placed(&placements(&["c"], &[]), &second, minute(4));
+        assert_eq!(away(&ledger), [("a".into(), Some(minute(4)), 2), ("c".into(), Some(minute(2)), 1)], "a left again");
+        ledger.forget_before(minute(3));
+        assert_eq!(away(&ledger), [("a".into(), Some(minute(4)), 2)], "c left too long ago to be counted");
     }
 
     #[test]
