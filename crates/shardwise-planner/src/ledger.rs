@@ -65,9 +65,9 @@ impl Ledger {
 
     fn leave(&mut self, function: &FunctionId, shard: &ShardId, at: Timestamp) {
         let away = self.away.entry(shard.clone()).or_default().entry(function.clone()).or_default();
-        if away.since.is_none() {
-            (away.since, away.times) = (Some(at), away.times.saturating_add(1));
-        }
+        away.times = away.times.saturating_add(u32::from(away.since.is_none()));
+        // What runs there in spite of it, because it can nowhere else, may leave again: then the stay begins anew.
+        away.since = Some(at);
     }
 
     fn come_back(&mut self, function: &FunctionId, shard: &ShardId) {
@@ -248,6 +248,10 @@ mod tests {
         ledger.placed(&second, &placements(&["c"], &[]), minute(3));
         ledger.placed(&placements(&["c"], &[]), &second, minute(4));
         assert_eq!(away(&ledger), [("a".into(), Some(minute(4)), 2), ("c".into(), Some(minute(2)), 1)], "a left again");
+        let again = migrate("c", "b");
+        let mut twice = ledger.clone();
+        twice.record(&again, minute(5));
+        assert_eq!(away(&twice)[1], ("c".into(), Some(minute(5)), 1), "it ran there all the same, and left once more");
         ledger.forget_before(minute(3));
         assert_eq!(away(&ledger), [("a".into(), Some(minute(4)), 2)], "c left too long ago to be counted");
     }
