@@ -20,6 +20,7 @@ fn all_changed_from(records: &[HistoryRecord], from: Timestamp) -> Vec<HistoryRe
             }
             HistoryRecord::Market(minute) => minute.volatility_bp = Some(90.0),
             HistoryRecord::Shadow(shadow) => shadow.agrees = shadow.shard.as_str() == "shard-a",
+            HistoryRecord::Directive(directive) => directive.placements = shardwise_types::Placements::default(),
             HistoryRecord::Outcome(_) => {}
         }
     }
