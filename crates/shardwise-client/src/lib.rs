@@ -2,6 +2,7 @@
 //!
 //! Without a named authority no TLS is spoken: whom a machine trusts by itself says nothing about a fleet's own certificates.
 
+mod resolver;
 mod tls;
 
 use std::ffi::OsString;
@@ -11,10 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, TcpConnector};
 use ureq::{Agent, RequestBuilder, config::Config};
 
+use resolver::AddressResolver;
 use tls::TlsConnector;
 
 /// The variable of the environment that names the file of the token.
@@ -82,7 +83,7 @@ impl Access {
     /// What sends, by the settings of a configuration.
     pub fn agent(&self, config: Config) -> Agent {
         let connector = TcpConnector::default().chain(TlsConnector(self.tls.clone()));
-        Agent::with_parts(config, connector, DefaultResolver::default())
+        Agent::with_parts(config, connector, AddressResolver::default())
     }
 
     /// The same request with the token, where there is one. For routers only: shards ask for none, and whoever reports an

@@ -1,7 +1,7 @@
 //! A router below its limits, beyond them, and below them again, second by second:
 //! `cargo run --release -p shardwise-evaluation --example surge -- http://127.0.0.1:7070 1000 30000 [SECONDS] [IN_FLIGHT]`
 //! asks for 1,000 decisions a second for five seconds, 30,000 for as many and 1,000 again, each when it is due whatever the answers
-//! do, with 1,024 on their way at once at most.
+//! do, with 1,024 on their way at once at most. What cannot leave within 20 ms is not sent, and counted.
 
 use std::error::Error;
 use std::sync::atomic::AtomicBool;
@@ -14,6 +14,8 @@ use shardwise_simulator::{
 use shardwise_types::{Timestamp, combine_keys, unit_of};
 
 const SEED: u64 = 1;
+/// What cannot leave so soon is not sent: the driver has no queue.
+const LATEST_MS: f64 = 20.0;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -22,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (usual, surge, seconds) = (number(1, 1_000.0)?, number(2, 30_000.0)?, number(3, 5.0)?);
     let concurrency = number(4, 1_024.0)? as usize;
     let arrivals = arrivals(&[(usual, seconds), (surge, seconds), (usual, seconds)])?;
-    let options = HttpOptions { concurrency, ..HttpOptions::default() };
+    let options = HttpOptions { concurrency, latest_ms: LATEST_MS, ..HttpOptions::default() };
     let samples = drive_http(target, &arrivals, &options, &AtomicBool::new(false))?;
     let scenario = LoadScenario::MarketVolatility;
     let result = LoadResult::new(LoadRun { scenario, target: target.clone(), policy: None, seed: SEED }, &samples)?;

@@ -418,7 +418,7 @@ mod tests {
         let p99s: Vec<Option<f64>> = result.by_second.iter().map(|second| second.p99_ms).collect();
         assert_eq!(p99s, [Some(100.0), None, Some(7.0)]);
         assert_eq!(result.by_second[0].failures, result.failures);
-        assert!(result.recommendations[1].contains("concurrency"), "{:?}", result.recommendations);
+        assert!(result.recommendations[2].contains("too few"), "{:?}", result.recommendations);
     }
 
     #[test]

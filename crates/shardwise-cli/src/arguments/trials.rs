@@ -55,12 +55,16 @@ pub(crate) struct LoadtestArguments {
     /// Ordinary traffic beside the events in the simulator, as offered core time over the fleet's; 0 for none.
     #[arg(long, default_value_t = 0.7)]
     pub(crate) load: f64,
-    /// Requests on their way to a server at once; what waits in the driver for longer than the timeout is not sent, and counted.
+    /// Requests on their way to a server at once; further ones wait in the driver.
     #[arg(long, default_value_t = 1_024)]
     pub(crate) concurrency: usize,
     /// When a request to a server has failed, in ms.
     #[arg(long, default_value_t = 3_000.0)]
     pub(crate) timeout_ms: f64,
+    /// What cannot leave within so many ms of its moment is not sent, and counted; as long as the timeout when left out. Only
+    /// for a single server.
+    #[arg(long)]
+    pub(crate) latest_ms: Option<f64>,
     /// JSON file for the result.
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,

@@ -33,6 +33,7 @@ pub(crate) fn run(options: &LoadtestArguments, json: bool) -> miette::Result<()>
     in_range("--load", options.load, 0.0, 2.0)?;
     in_range("--concurrency", options.concurrency as f64, 1.0, 16_384.0)?;
     in_range("--timeout-ms", options.timeout_ms, 1.0, 600_000.0)?;
+    in_range("--latest-ms", options.latest_ms.unwrap_or(options.timeout_ms), 1.0, 600_000.0)?;
     if options.target.contains('=') {
         return live::run(options, json);
     }
@@ -120,6 +121,7 @@ fn drive(options: &LoadtestArguments, arrivals: &[Arrival]) -> miette::Result<Ve
     let stage = Stage::start(format!("sending {} events to {} over {seconds:.0} s", arrivals.len(), options.target));
     let http = HttpOptions {
         concurrency: options.concurrency,
+        latest_ms: options.latest_ms.unwrap_or(options.timeout_ms),
         timeout_ms: options.timeout_ms,
         access: options.access.files(),
     };

@@ -1,6 +1,8 @@
-//! HTTP from many threads, with one pool of connections.
+//! HTTP from many threads, with pools of connections.
 
 use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::Deserialize;
 use shardwise_client::Access;
@@ -58,10 +60,42 @@ impl Reply {
     }
 }
 
+/// A connection that nobody used for so long is not used any more: servers close them, some after five seconds.
+const LONGEST_IDLE: Duration = Duration::from_secs(2);
+
 /// What sends.
 pub(super) struct Client {
     agent: ureq::Agent,
     access: Access,
+}
+
+/// Clients of one server with a connection each, for as many threads as there are: a pool that all share is looked through for
+/// every request, under a lock.
+pub(super) struct Connections<'a> {
+    options: &'a HttpOptions,
+    access: Access,
+    /// Those that nobody uses, the one that was used last at the end: it is taken first, and the others may age.
+    idle: Mutex<Vec<Client>>,
+}
+
+impl<'a> Connections<'a> {
+    /// As the options say.
+    ///
+    /// # Errors
+    /// The token or the certificate cannot be read.
+    pub(super) fn new(options: &'a HttpOptions) -> Result<Self, LoadDriverError> {
+        Ok(Self { options, access: options.access.open()?, idle: Mutex::default() })
+    }
+
+    /// The answer of a router, or why there is none.
+    pub(super) fn tell(&self, url: &str, body: &str) -> Result<Reply, String> {
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = idle().pop();
+        let client = taken.unwrap_or_else(|| Client::with(self.access.clone(), self.options, 1));
+        let answer = client.tell(url, body);
+        idle().push(client);
+        answer
+    }
 }
 
 impl Client {
@@ -70,17 +104,20 @@ impl Client {
     /// # Errors
     /// The token or the certificate cannot be read.
     pub(super) fn new(options: &HttpOptions) -> Result<Self, LoadDriverError> {
-        let concurrency = options.concurrency;
-        let access = options.access.open()?;
+        Ok(Self::with(options.access.open()?, options, options.concurrency))
+    }
+
+    fn with(access: Access, options: &HttpOptions, connections: usize) -> Self {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
-            .max_idle_connections(concurrency * 16)
-            .max_idle_connections_per_host(concurrency)
+            .max_idle_connections(connections * 16)
+            .max_idle_connections_per_host(connections)
+            .max_idle_age(LONGEST_IDLE)
             // What is measured is the server, not what the environment puts in between.
             .proxy(None)
             .timeout_global(Some(options.timeout()))
             .build();
-        Ok(Self { agent: access.agent(config), access })
+        Self { agent: access.agent(config), access }
     }
 
     /// The answer of a shard, or why there is none.

@@ -15,7 +15,8 @@ mod live_tests;
 #[cfg(test)]
 mod stub;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -28,7 +29,7 @@ pub use blocks::{Arm, LiveOptions};
 pub use compare::{ArmResult, LatencyRatio, LiveComparison, LiveLatency};
 pub use live::{LiveSample, ShardExecution, drive_live};
 
-use client::{Client, PREDICT, reach};
+use client::{Connections, PREDICT, reach};
 
 /// How often a sleeping worker looks whether the user has had enough.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -37,9 +38,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, PartialEq)]
 pub struct HttpOptions {
     /// Requests on their way at once, each on a connection of its own. So many must be more than the server holds up, or else they
-    /// are what sets the pace: further ones wait in the driver, which shows as lateness and in their latency, and those that
-    /// wait there for as long as `timeout_ms` are not sent at all, which is counted.
+    /// are what sets the pace: further ones wait in the driver, which shows as lateness and in their latency.
     pub concurrency: usize,
+    /// A request that cannot leave within so many ms of its moment is not sent, and counted. Only when that is short does the driver
+    /// keep no queue of its own, which would go on when the server's is long gone.
+    pub latest_ms: f64,
     /// A request that takes longer has failed, in ms.
     pub timeout_ms: f64,
     /// What the routers ask of their clients.
@@ -54,7 +57,7 @@ impl HttpOptions {
 
 impl Default for HttpOptions {
     fn default() -> Self {
-        Self { concurrency: 1_024, timeout_ms: 3_000.0, access: AccessFiles::default() }
+        Self { concurrency: 1_024, latest_ms: 3_000.0, timeout_ms: 3_000.0, access: AccessFiles::default() }
     }
 }
 
@@ -120,15 +123,15 @@ pub fn drive_http(
     interrupted: &AtomicBool,
 ) -> Result<Vec<LoadSample>, LoadDriverError> {
     let plan = plan(arrivals)?;
-    let client = Client::new(options)?;
+    let connections = Connections::new(options)?;
     reach(target, options)?;
     let url = format!("{}{PREDICT}", target.trim_end_matches('/'));
     let start = now();
     let send = |planned: &Planned| {
         let intended = start + planned.after;
         let late_ms = millis_since(intended);
-        let answer = match late_ms < options.timeout_ms {
-            true => ask(&client, &url, &planned.body),
+        let answer = match late_ms < options.latest_ms {
+            true => ask(&connections, &url, &planned.body),
             false => Err(NOT_SENT.to_owned()),
         };
         let latency_ms = millis_since(intended);
@@ -149,14 +152,18 @@ fn send_each<P: Sync, T: Send>(
     interrupted: &AtomicBool,
     send: impl Fn(&P) -> T + Sync,
 ) -> Result<Vec<T>, LoadDriverError> {
-    let next = AtomicUsize::new(0);
+    let next = Mutex::new(0);
     let work = || {
         let mut done = Vec::new();
         loop {
-            let index = next.fetch_add(1, Relaxed);
+            // One thread waits for the next moment, and the others for their turn: thousands of timers would be a load of their own.
+            let mut turn = next.lock().unwrap_or_else(PoisonError::into_inner);
+            let index = *turn;
             let Some(planned) = plan.get(index).filter(|planned| sleep_until(due(planned), interrupted)) else {
                 return done;
             };
+            *turn += 1;
+            drop(turn);
             done.push((index, send(planned)));
         }
     };
@@ -193,8 +200,8 @@ fn sleep_until(due: Instant, interrupted: &AtomicBool) -> bool {
 }
 
 /// The shard that the server names, or why it named none.
-fn ask(client: &Client, url: &str, body: &str) -> Result<ShardId, String> {
-    let body = client.tell(url, body)?.success()?;
+fn ask(connections: &Connections<'_>, url: &str, body: &str) -> Result<ShardId, String> {
+    let body = connections.tell(url, body)?.success()?;
     let answer: Answer = serde_json::from_str(&body).map_err(|_| "no shard in the answer".to_owned())?;
     Ok(answer.recommended_shard)
 }
@@ -219,6 +226,7 @@ fn wall() -> Timestamp {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::sync::atomic::AtomicUsize;
 
     use shardwise_simulator::{FleetOptions, LoadParameters, LoadScenario, WorldSpec, generate_load, load_arrivals};
     use shardwise_types::PlacementRequest;
@@ -280,7 +288,7 @@ mod tests {
             thread::sleep(Duration::from_millis(if request == 0 { 400 } else { 0 }));
             200
         });
-        let options = HttpOptions { concurrency: 1, timeout_ms: 200.0, ..HttpOptions::default() };
+        let options = HttpOptions { concurrency: 1, latest_ms: 200.0, timeout_ms: 200.0, ..HttpOptions::default() };
         let samples = drive_http(&target, &arrivals(100, 200.0), &options, &AtomicBool::new(false)).unwrap();
         assert_eq!(samples[0].failure.as_deref(), Some("timeout"));
         // What was due while the first one was on its way leaves when that has failed, unless it has waited for as long itself.

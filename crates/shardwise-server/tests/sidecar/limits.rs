@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use serde_json::json;
@@ -100,6 +101,42 @@ fn connections_beyond_the_limit_are_told_so() {
     std::thread::sleep(Duration::from_millis(200));
     sidecar.place();
     assert_eq!(sidecar.json("/v1/status")["rejected"]["connections"], 1);
+}
+
+#[test]
+fn more_than_can_be_answered_in_time_is_turned_away_until_it_is_less() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&folder);
+    let limits = Limits { shed_above_ms: 2.0, ..config.limits };
+    let sidecar = Sidecar::start(ServeConfig { limits, workers: 1, ..config });
+    let batch = json!({ "requests": vec![request(); 256] });
+    let is_enough = AtomicBool::new(false);
+    let refusals = std::thread::scope(|scope| {
+        let clients = [(); 16].map(|()| {
+            scope.spawn(|| {
+                for _ in 0..1_000 {
+                    if is_enough.load(Relaxed) {
+                        break;
+                    }
+                    let (status, told) = sidecar.post("/v1/predict-optimal-shard/batch", &batch);
+                    if status == 503 {
+                        is_enough.store(true, Relaxed);
+                        return Some(told["reason"].clone());
+                    }
+                }
+                None
+            })
+        });
+        clients.into_iter().filter_map(|client| client.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert!(!refusals.is_empty() && refusals.iter().all(|reason| reason == "overloaded"), "{refusals:?}");
+    assert!(sidecar.json("/v1/status")["rejected"]["overload"].as_u64() >= Some(1));
+    // A machine that others use, too, may take several tries.
+    let is_answered = || sidecar.post("/v1/predict-optimal-shard", &request()).0 == 200;
+    assert!((0..200).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        is_answered()
+    }));
 }
 
 #[test]

@@ -24,6 +24,7 @@ pub(super) fn run(options: &LoadtestArguments, json: bool) -> miette::Result<()>
     let live = LiveOptions {
         http: HttpOptions {
             concurrency: options.concurrency,
+            latest_ms: options.latest_ms.unwrap_or(options.timeout_ms),
             timeout_ms: options.timeout_ms,
             access: options.access.files(),
         },
