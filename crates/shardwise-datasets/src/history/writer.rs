@@ -294,7 +294,7 @@ mod tests {
     fn days_are_those_of_utc() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("history");
-        write(&dir, &history("2026-01-05T23:59:59.990Z", 1.0, 100.0));
+        write(&dir, &history("2026-01-05T23:59:59.990Z", 2.0, 100.0));
         for table in TABLES {
             let days = names(&dir.join(table.name));
             assert!(days.iter().all(|day| ["date=2026-01-05", "date=2026-01-06"].contains(&day.as_str())), "{days:?}");
