@@ -300,7 +300,7 @@ mod tests {
             200
         });
         let samples = drive_http(&slow, &arrivals(40, 200.0), &options, &AtomicBool::new(false)).unwrap();
-        let (unsent, sent): (Vec<_>, Vec<_>) = samples.iter().partition(|sample| not_sent(&sample));
+        let (unsent, sent): (Vec<_>, Vec<_>) = samples.iter().partition(|sample| not_sent(sample));
         assert!(unsent.len() > 30 && !sent.is_empty(), "{} of {} not sent", unsent.len(), samples.len());
         assert!(sent.iter().all(|sample| sample.late_ms < 200.0));
     }
