@@ -21,6 +21,7 @@ struct Held {
     last_value: [f64; 2],
     by_error: [f64; 2],
     lags: [f64; 2],
+    boosted: [f64; 2],
     alarm_steps: f64,
     alarm_last_value: f64,
     alarm_chosen: f64,
@@ -44,7 +45,7 @@ fn main() {
         std::process::exit(1);
     });
     println!(
-        "series | MAE 5 min: last value, lags, chosen | 15 min | chosen by error, by alarms | alarm cost: last value, chosen"
+        "series | MAE 5 min: last value, lags, boosted, chosen | 15 min | chosen by error, by alarms | alarm cost: last value, chosen"
     );
     let mut sets: BTreeMap<String, Vec<Studied>> = BTreeMap::new();
     for ((set, name), series) in read(&text) {
@@ -52,12 +53,14 @@ fn main() {
         let (held, mae) = (&studied.held, |sum: f64, at: usize| sum / studied.held.steps[at].max(1.0));
         let cost = |sum: f64| sum / held.alarm_steps.max(1.0);
         println!(
-            "{set} {name} | {:.3} {:.3} {:.3} | {:.3} {:.3} {:.3} | {} {}{} | {:.4} {:.4} {:.4}",
+            "{set} {name} | {:.3} {:.3} {:.3} {:.3} | {:.3} {:.3} {:.3} {:.3} | {} {}{} | {:.4} {:.4} {:.4}",
             mae(held.last_value[0], 0),
             mae(held.lags[0], 0),
+            mae(held.boosted[0], 0),
             mae(held.by_error[0], 0),
             mae(held.last_value[1], 1),
             mae(held.lags[1], 1),
+            mae(held.boosted[1], 1),
             mae(held.by_error[1], 1),
             studied.by_error.as_str(),
             studied.by_alarm.as_str(),
@@ -146,6 +149,7 @@ fn study(series: &Series) -> Studied {
                 held.steps[place] += 1.0;
                 held.last_value[place] += last_value;
                 held.lags[place] += error(Method::Lags, truth).unwrap_or(last_value);
+                held.boosted[place] += error(Method::Boosted, truth).unwrap_or(last_value);
                 held.by_error[place] += error(by_error.back_test.chosen, truth).unwrap_or(last_value);
             }
         }

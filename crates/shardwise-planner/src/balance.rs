@@ -14,6 +14,7 @@
 //! | caps | no more moves per function and altogether in the hour, past ones counted |
 //! | idempotent | solved again right after it was carried out, there is nothing to do |
 
+mod bound;
 mod problem;
 mod search;
 mod state;
@@ -53,6 +54,8 @@ pub struct LoadBalancingPlan {
     pub actions: Vec<Action>,
     /// Core-minutes of overload avoided, less the price of the moves.
     pub estimated_benefit: Estimate,
+    /// Proven: no set of moves that keeps to the rules is worth more than `estimated_benefit / (1 - proven_gap)`; in [0, 1].
+    pub proven_gap: f64,
     /// When to carry it out.
     pub execution_time: Timestamp,
     /// Series that are left alone.
@@ -74,10 +77,11 @@ impl BalanceProblem<'_> {
         parts.sort_by(|a, b| (&a.function, &a.shard).cmp(&(&b.function, &b.shard)));
         let (bottlenecks, goals) = goals(&predictions, &parts, settings);
         let reduced = reduce(self, &parts, &predictions, &goals, settings);
-        let moves = Search::new(&reduced).run();
-        let actions = self.actions(&reduced, &moves, &goals, &bottlenecks, settings);
+        let found = Search::new(&reduced).run();
+        let actions = self.actions(&reduced, &found.moves, &goals, &bottlenecks, settings);
         Ok(LoadBalancingPlan {
             estimated_benefit: Estimate::sum(Unit::CoreMinutes, actions.iter().map(Action::estimated_benefit)),
+            proven_gap: found.gap,
             switched_off: silent(&predictions),
             predictions,
             bottlenecks,

@@ -2,6 +2,7 @@
 //! best; by the last value, and saying so, where none is shown to decide better.
 
 mod back_test;
+mod boosted;
 mod lags;
 mod methods;
 mod prepared;

@@ -6,6 +6,7 @@
 
 mod effects;
 mod faults;
+mod room;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +16,7 @@ use shardwise_types::{FunctionId, InvalidInput, ShardId, Timestamp};
 pub use effects::{Effects, Expectation, Teacher};
 pub use faults::Fault;
 use faults::faults;
+use room::{all_of, worth};
 
 use crate::{Action, Cell, Estimate, Ledger, PlanError, Unit};
 
@@ -190,6 +192,9 @@ pub struct OptimizationPlan {
     pub estimated_benefit: f64,
     /// Milliseconds that moving costs, all moves together.
     pub estimated_migration_time: f64,
+    /// Proven: no choice among these moves is worth more than `(estimated_benefit - estimated_migration_time) /
+    /// (1 - proven_gap)`; in [0, 1].
+    pub proven_gap: f64,
     /// Function × shard pairs that do badly, moved or not.
     pub underperforming: usize,
     /// The steps.
@@ -217,13 +222,20 @@ impl OptimizeProblem<'_> {
             .iter()
             .filter_map(|(place, faults)| self.opportunity(&cells[*place], &cells, faults, &bad, settings))
             .collect();
-        let worth = |one: &Optimization| one.expected_improvement.net_benefit - one.migration_cost;
         // Stable: equal ones stay in the order of functions and shards.
         found.sort_by(|a, b| worth(&b.0).total_cmp(&worth(&a.0)));
-        let optimizations = self.with_room(found, settings);
+        let best_possible = self.best_possible(&found);
+        // Where room is scarce, what is worth most for the room that it takes may come to more than what is worth most.
+        let mut by_room = found.clone();
+        let density = |(one, cores): &(Optimization, f64)| worth(one) / cores.max(1e-12);
+        by_room.sort_by(|a, b| density(b).total_cmp(&density(a)));
+        let (by_worth, mut by_room) = (self.with_room(found, settings), self.with_room(by_room, settings));
+        by_room.sort_by(|a, b| worth(b).total_cmp(&worth(a)));
+        let optimizations = if all_of(&by_room) > all_of(&by_worth) * (1.0 + 1e-9) { by_room } else { by_worth };
         Ok(OptimizationPlan {
             estimated_benefit: optimizations.iter().map(|one| one.expected_improvement.net_benefit).sum(),
             estimated_migration_time: optimizations.iter().map(|one| one.migration_cost).sum(),
+            proven_gap: if best_possible > 0.0 { (1.0 - all_of(&optimizations) / best_possible).max(0.0) } else { 0.0 },
             underperforming: faults.len(),
             actions: optimizations.iter().map(|one| action(one, settings)).collect(),
             optimizations,
@@ -302,45 +314,6 @@ impl OptimizeProblem<'_> {
             };
             (optimization, cell.seen.busy_ms / (minutes * 60_000.0))
         })
-    }
-
-    /// Gives room away, the most useful first, and keeps to the caps. What does not fit on the best goes to the next that
-    /// still pays: recommendations before it are dropped.
-    fn with_room(&self, found: Vec<(Optimization, f64)>, settings: &OptimizeSettings) -> Vec<Optimization> {
-        let hour = self.now.plus_millis(-3_600_000.0);
-        let mut free = self.free_cores.clone();
-        let mut moves: BTreeMap<FunctionId, usize> = BTreeMap::new();
-        let mut kept = vec![];
-        for (mut one, cores) in found {
-            let moved = moves
-                .entry(one.function_name.clone())
-                .or_insert_with(|| self.ledger.moves_since(&one.function_name, hour));
-            let fits = |shard: &RecommendedShard| free.get(&shard.shard).is_some_and(|free| *free >= cores);
-            let Some(first) = one.recommended_shards.iter().position(fits) else { continue };
-            if *moved >= settings.most_moves_per_function_hour || !self.still_pays(&mut one, first, settings) {
-                continue;
-            }
-            *moved += 1;
-            one.recommended_shards.truncate(settings.most_recommended.max(1));
-            if let Some(free) = free.get_mut(&one.recommended_shards[0].shard) {
-                *free -= cores;
-            }
-            kept.push(one);
-        }
-        kept
-    }
-
-    /// Makes a later recommendation the first, with what it saves.
-    fn still_pays(&self, one: &mut Optimization, first: usize, settings: &OptimizeSettings) -> bool {
-        let shard = one.recommended_shards[first].shard.clone();
-        let Some(there) = self.expected.expected(&one.function_name, &shard) else { return false };
-        let improvement = &mut one.expected_improvement;
-        let (latency_ms, error_rate, requests) = (improvement.latency_ms, improvement.error_rate, improvement.requests);
-        let saved = |ms: f64| requests * (latency_ms - ms + (error_rate - there.error_rate) * settings.failure_ms);
-        (improvement.net_benefit, improvement.low, improvement.high) =
-            (saved(there.latency_ms), saved(there.high_ms), saved(there.low_ms));
-        one.recommended_shards.drain(..first);
-        one.expected_improvement.net_benefit > one.migration_cost * (1.0 + settings.hysteresis)
     }
 }
 

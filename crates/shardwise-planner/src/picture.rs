@@ -99,6 +99,11 @@ fn short(value: f64) -> String {
     }
 }
 
+/// What is proven is rounded up.
+fn gap_percent(gap: f64) -> f64 {
+    (gap * 1000.0 - 1e-6).ceil().max(0.0) / 10.0
+}
+
 fn optimize(plan: &OptimizationPlan) -> (String, Vec<String>, BeforeAfter) {
     let moves = plan.optimizations.len();
     let sentence = match (plan.underperforming, moves) {
@@ -107,9 +112,10 @@ fn optimize(plan: &OptimizationPlan) -> (String, Vec<String>, BeforeAfter) {
             format!("{found} functions do badly on a shard, and none would gain more elsewhere than a move costs.")
         }
         (found, moves) => format!(
-            "{found} functions do badly on a shard; {moves} moves save {} ms of latency and cost {} ms.",
+            "{found} functions do badly on a shard; {moves} moves save {} ms of latency and cost {} ms, at most {:.1} % below the best possible.",
             short(plan.estimated_benefit),
-            short(plan.estimated_migration_time)
+            short(plan.estimated_migration_time),
+            gap_percent(plan.proven_gap)
         ),
     };
     let row = |one: &crate::Optimization| {
@@ -130,8 +136,9 @@ fn predict(plan: &LoadBalancingPlan, observations: &Observations) -> (String, Ve
         (0, _) => "No shard is expected to run out of anything.".to_owned(),
         (found, 0) => format!("{found} bottlenecks are expected, and no move relieves them for less than it costs."),
         (found, moves) => format!(
-            "{found} bottlenecks are expected; {moves} moves avoid {} of overload.",
-            estimate(&plan.estimated_benefit)
+            "{found} bottlenecks are expected; {moves} moves avoid {} of overload, at most {:.1} % below the best possible.",
+            estimate(&plan.estimated_benefit),
+            gap_percent(plan.proven_gap)
         ),
     };
     let mut why: BTreeMap<&str, usize> = BTreeMap::new();

@@ -5,14 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use shardwise_types::{FunctionId, Protocol, ShardId, ShardShape, Timestamp};
 
 use crate::observations::FunctionView;
+use crate::warm::Demand;
 use crate::{
     BalanceSettings, ByGroup, Elasticity, Expected, ForecastError, ForecastProblem, ForecastSettings, GroupLoad,
     Ledger, LoadGroup, Metric, Moments, Movable, Observations, Part, ProtocolProblem, Series, ShardOutlook, ShardView,
     SpikeSettings, SwitchedOff, WarmCandidate, WarmShard, forecast,
 };
 
-/// Minutes of counts that a function's rate and dispersion are taken from: what is rare needs long, what changes needs short.
-const RATE_MINUTES: usize = 360;
 /// A shard that was not heard of for longer takes nothing new, in ms.
 const SILENT_MS: f64 = 120_000.0;
 
@@ -147,14 +146,14 @@ impl Observations {
         let mut candidates = Vec::new();
         for view in functions.iter().filter(|view| view.memory_mb > 0.0) {
             let Some(load_ms) = view.cold_cost_ms.or(usual_load_ms) else { continue };
-            let Some((rate, dispersion)) = rate_of(&view.arrivals()) else { continue };
+            let Some(demand) = Demand::of(&view.arrivals()) else { continue };
             let seen = || fastest.get(view.id).map(|(_, shard)| vec![*shard]);
             let places = held.remove(view.id).or_else(seen).unwrap_or_default();
             candidates.extend(places.into_iter().map(|shard| WarmCandidate {
                 function: view.id.clone(),
                 shard: shard.clone(),
-                arrivals_per_minute: rate,
-                dispersion,
+                arrivals_per_minute: demand.per_minute,
+                dispersion: demand.dispersion,
                 load_ms,
                 memory_mb: view.memory_mb,
             }));
@@ -256,14 +255,6 @@ fn mean_of_last(series: &Series, minutes: usize) -> Option<f64> {
     let mut moments = Moments::default();
     series.values.iter().rev().take(minutes.max(1)).for_each(|value| moments.push(*value));
     (moments.count > 0.0).then_some(moments.mean)
-}
-
-/// Requests a minute, and variance over mean of the counts.
-fn rate_of(arrivals: &Series) -> Option<(f64, f64)> {
-    let mut moments = Moments::default();
-    arrivals.values.iter().rev().take(RATE_MINUTES).for_each(|count| moments.push(*count));
-    let variance = moments.variance()?;
-    Some((moments.mean, if moments.mean > 0.0 { variance / moments.mean } else { 1.0 }))
 }
 
 #[cfg(test)]

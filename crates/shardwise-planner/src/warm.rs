@@ -5,10 +5,14 @@
 //! is exp(−λT) where D is 1. What is saved is that share of the arrivals times what a load adds; the price is the memory held
 //! beyond what would be held anyway, and the core time of loading. Per shard this is a knapsack, filled by benefit for each MB.
 
+mod demand;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use shardwise_types::{FunctionId, InvalidInput, ShardId};
+
+pub(crate) use demand::Demand;
 
 use crate::{Action, Estimate, Ledger, PlanError, Unit};
 

@@ -3,22 +3,20 @@
 //! The worth of a set of moves is submodular (relief counts up to the excess only), so that greedy stands on firm ground, and
 //! where no single further move helps, no set of further moves does: that is what makes plans idempotent.
 
+mod exact;
+mod local;
+
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use super::state::Reduced;
+use super::bound::{Bound, Relaxation};
+use super::state::{ROUNDING, Reduced};
+use exact::CLOSE_ENOUGH;
 
 /// A change must add this much, in core-minutes, or it is rounding.
 const LEAST_GAIN: f64 = 1e-9;
-/// Sums of sizes may pass room by this much: rounding, too.
-const ROUNDING: f64 = 1e-9;
-/// Pieces × targets up to which branch and bound looks for the exact optimum, and nodes that it may visit.
-const SMALL: usize = 160;
-const MOST_NODES: usize = 50_000;
-/// Branch and bound stops where no more than this share can be gained.
-const CLOSE_ENOUGH: f64 = 1e-4;
-/// Trial changes of the local search at most.
-const MOST_TRIALS: usize = 30_000_000;
+/// Pieces × targets up to which branch and bound looks for the exact optimum.
+const SMALL: usize = 1_000;
 
 /// What is moved where, and what that leaves of goals and room.
 #[derive(Debug, Clone)]
@@ -32,17 +30,37 @@ struct State {
     worth: f64,
 }
 
+/// What greedy takes first, and where it puts it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Way {
+    /// What adds most.
+    Most,
+    /// What adds most for the room that it takes.
+    MostForRoom,
+    /// What adds most for what it takes at the prices of the relaxation, to where that is cheapest.
+    MostForPrice,
+}
+
 pub(super) struct Search<'p, 'a> {
     problem: &'p Reduced<'a>,
     /// Pieces of each source.
     of_source: Vec<Vec<usize>>,
-    /// Greedy takes what adds most for the room that it takes, or what adds most.
-    by_room: bool,
+    way: Way,
     /// Pieces go where the least room is left, or the most.
     tight: bool,
     trials: usize,
     /// All room at the beginning: cores and MB.
     room: (f64, f64),
+    /// Prices of what is scarce, and what no plan is worth more than.
+    relaxed: Option<Bound>,
+}
+
+/// What a search came to.
+pub(super) struct Found {
+    /// The moves as (piece, target), in the order of pieces.
+    pub(super) moves: Vec<(usize, usize)>,
+    /// Share of the best possible worth that may be missing, in [0, 1].
+    pub(super) gap: f64,
 }
 
 /// A piece in the heap of greedy: the highest rank first, then the smallest.
@@ -76,33 +94,61 @@ impl<'p, 'a> Search<'p, 'a> {
             of_source[piece.source].push(place);
         }
         let room = problem.targets.iter().fold((0.0, 0.0), |sum, it| (sum.0 + it.cores, sum.1 + it.memory_mb));
-        Self { problem, room, of_source, by_room: false, tight: false, trials: 0 }
+        Self { problem, room, of_source, way: Way::Most, tight: false, trials: 0, relaxed: None }
     }
 
-    /// The moves as (piece, target), in the order of pieces.
-    pub(super) fn run(mut self) -> Vec<(usize, usize)> {
-        let mut state = self.heuristic();
-        if self.problem.pieces.len() * self.problem.targets.len() <= SMALL {
-            state = self.branch_and_bound(state);
+    pub(super) fn run(mut self) -> Found {
+        let (mut state, mut best_possible) = self.heuristic();
+        let is_small = self.problem.pieces.len() * self.problem.targets.len() <= SMALL;
+        if is_small && state.worth < best_possible * (1.0 - CLOSE_ENOUGH) {
+            let relaxed = self.relaxed.take().expect("the heuristic has relaxed the problem");
+            let (exact, is_proven) = self.branch_and_bound(state, &relaxed);
+            (state, self.relaxed) = (exact, Some(relaxed));
             self.improve(&mut state);
+            if is_proven {
+                best_possible = best_possible.min(state.worth * (1.0 + CLOSE_ENOUGH));
+            }
         }
-        state.to.iter().enumerate().filter_map(|(piece, to)| to.map(|target| (piece, target))).collect()
+        let gap = if best_possible > LEAST_GAIN { (1.0 - state.worth / best_possible).max(0.0) } else { 0.0 };
+        let moves = state.to.iter().enumerate().filter_map(|(piece, to)| to.map(|target| (piece, target)));
+        Found { gap, moves: moves.collect() }
     }
 
-    /// What large problems get.
-    fn heuristic(&mut self) -> State {
-        let ways = [(false, false), (true, false), (false, true), (true, true)];
+    /// What large problems get, and what no plan is worth more than.
+    fn heuristic(&mut self) -> (State, f64) {
+        let mut tried = vec![];
+        for (way, tight) in [(Way::Most, false), (Way::MostForRoom, false), (Way::Most, true), (Way::MostForRoom, true)]
+        {
+            tried.push(self.greedy_by(way, tight));
+        }
+        let worth = |tried: &[State]| tried.iter().map(|state| state.worth).fold(0.0, f64::max);
+        let relaxation = Relaxation::new(self.problem);
+        let relaxed = relaxation.tighten(worth(&tried));
+        let best_possible = relaxed.worth;
+        self.relaxed = Some(relaxed);
+        for tight in [false, true] {
+            tried.push(self.greedy_by(Way::MostForPrice, tight));
+        }
+        tried.sort_by(|a, b| b.worth.total_cmp(&a.worth));
+        tried.dedup_by(|a, b| a.to == b.to);
         let mut best: Option<State> = None;
-        for (by_room, tight) in ways {
-            (self.by_room, self.tight) = (by_room, tight);
-            let mut state = self.empty();
-            self.greedy(&mut state);
+        for mut state in tried {
             self.improve(&mut state);
             if best.as_ref().is_none_or(|best| state.worth > best.worth + LEAST_GAIN) {
                 best = Some(state);
             }
+            if best.as_ref().is_some_and(|best| best.worth >= best_possible * (1.0 - CLOSE_ENOUGH)) {
+                break;
+            }
         }
-        best.expect("there is more than one way")
+        (best.expect("there is more than one way"), best_possible)
+    }
+
+    fn greedy_by(&mut self, way: Way, tight: bool) -> State {
+        (self.way, self.tight) = (way, tight);
+        let mut state = self.empty();
+        self.greedy(&mut state);
+        state
     }
 
     fn empty(&self) -> State {
@@ -144,25 +190,40 @@ impl<'p, 'a> Search<'p, 'a> {
         allowed.clone().unwrap_or_else(|| (0..self.problem.targets.len()).collect())
     }
 
-    /// The room that a piece takes, relative to all that there is, in cores and in memory.
+    /// What a piece takes of what is scarce.
     fn size(&self, piece: usize) -> f64 {
         let part = self.problem.pieces[piece].part;
-        (part.cores / self.room.0 + part.memory_mb / self.room.1).max(1e-9)
+        match (self.way, &self.relaxed) {
+            (Way::Most, _) => 1.0,
+            (Way::MostForPrice, Some(relaxed)) => relaxed.costs[piece].max(1e-9),
+            _ => (part.cores / self.room.0 + part.memory_mb / self.room.1).max(1e-9),
+        }
     }
 
-    /// The target with the most room left that the piece fits on, or with the least.
+    /// The target that the piece fits on with the most room left, or with the least, or where room is cheapest.
     fn place_for(&self, state: &State, piece: usize) -> Option<usize> {
-        let best = |best: Option<usize>, target: usize| {
-            let better = best.is_none_or(|best| match self.tight {
-                true => state.room[target].0 < state.room[best].0,
-                false => state.room[target].0 > state.room[best].0,
+        let part = self.problem.pieces[piece].part;
+        let prices = self.relaxed.as_ref().filter(|_| self.way == Way::MostForPrice);
+        let rank = |target: usize| {
+            let room = if self.tight { state.room[target].0 } else { -state.room[target].0 };
+            let price = prices.map_or(0.0, |relaxed| {
+                let (core, mb) = relaxed.room[target];
+                part.cores * core + part.memory_mb * mb
             });
-            if better && self.fits(state, piece, target) { Some(target) } else { best }
+            (price, room)
         };
-        match &self.problem.pieces[piece].allowed {
+        let best = |best: Option<(usize, (f64, f64))>, target: usize| {
+            if !self.fits(state, piece, target) {
+                return best;
+            }
+            let rank = rank(target);
+            if best.is_none_or(|(_, least)| rank < least) { Some((target, rank)) } else { best }
+        };
+        let found = match &self.problem.pieces[piece].allowed {
             Some(allowed) => allowed.iter().copied().fold(None, best),
             None => (0..self.problem.targets.len()).fold(None, best),
-        }
+        };
+        found.map(|(target, _)| target)
     }
 
     fn put(&self, state: &mut State, piece: usize, target: usize) {
@@ -194,203 +255,31 @@ impl<'p, 'a> Search<'p, 'a> {
         let candidate = |search: &Self, state: &State, piece: usize| {
             let it = &search.problem.pieces[piece];
             let gain = search.gain(state, piece);
-            let rank = if search.by_room { gain / search.size(piece) } else { gain };
-            Candidate { rank, size: it.part.cores, piece }
+            Candidate { rank: gain / search.size(piece), size: it.part.cores, piece }
         };
         let unmoved = (0..self.problem.pieces.len()).filter(|piece| state.to[*piece].is_none());
         let mut heap: BinaryHeap<Candidate> = unmoved.map(|piece| candidate(self, state, piece)).collect();
+        // Room only shrinks here: what is larger than all that was left once need not be tried anywhere.
+        let mut most = (f64::INFINITY, f64::INFINITY);
         while let Some(top) = heap.pop() {
-            if top.rank <= LEAST_GAIN {
+            if top.rank <= LEAST_GAIN || state.moves == 0 {
                 break;
             }
             let now = candidate(self, state, top.piece);
+            let part = self.problem.pieces[top.piece].part;
             if now.rank < top.rank {
                 heap.push(now);
-            } else if self.may_move(state, top.piece)
-                && let Some(target) = self.place_for(state, top.piece)
-            {
-                self.put(state, top.piece, target);
-            }
-        }
-    }
-
-    /// Local changes until none helps, or the trials are used up.
-    fn improve(&mut self, state: &mut State) {
-        loop {
-            let before = state.worth;
-            for piece in 0..self.problem.pieces.len() {
-                match state.to[piece] {
-                    Some(_) => self.drop_or_swap(state, piece),
-                    None => self.add(state, piece),
-                }
-            }
-            if state.worth <= before + LEAST_GAIN || self.trials > MOST_TRIALS {
-                break;
-            }
-        }
-        // What the last change made worthless goes, and what it made room for comes: the plan ends where nothing single helps.
-        for piece in 0..self.problem.pieces.len() {
-            if state.to[piece].is_some() {
-                self.drop_worthless(state, piece);
-            }
-        }
-        self.greedy(state);
-    }
-
-    fn drop_worthless(&self, state: &mut State, piece: usize) -> bool {
-        let Some(target) = state.to[piece] else { return false };
-        self.take(state, piece);
-        let worthless = self.gain(state, piece) <= LEAST_GAIN;
-        if !worthless {
-            self.put(state, piece, target);
-        }
-        worthless
-    }
-
-    /// Drops a move that adds nothing, or exchanges it for a better one of the same source.
-    fn drop_or_swap(&mut self, state: &mut State, piece: usize) {
-        if self.drop_worthless(state, piece) || self.trials > MOST_TRIALS {
-            return;
-        }
-        let Some(target) = state.to[piece] else { return };
-        self.take(state, piece);
-        let mut best = (self.gain(state, piece) + LEAST_GAIN, piece, target);
-        for &other in &self.of_source[self.problem.pieces[piece].source] {
-            self.trials += 1;
-            if state.to[other].is_some() || other == piece || !self.may_move(state, other) {
-                continue;
-            }
-            let gain = self.gain(state, other);
-            if gain > best.0
-                && let Some(target) = self.place_for(state, other)
-            {
-                best = (gain, other, target);
-            }
-        }
-        self.put(state, best.1, best.2);
-    }
-
-    /// Adds a move: where there is room, where room can be made by moving another on, or in the place of a lesser one.
-    fn add(&mut self, state: &mut State, piece: usize) {
-        if self.gain(state, piece) <= LEAST_GAIN || self.trials > MOST_TRIALS {
-            return;
-        }
-        if self.may_move(state, piece)
-            && let Some(target) = self.place_for(state, piece)
-        {
-            self.put(state, piece, target);
-            return;
-        }
-        let moved: Vec<usize> = (0..state.to.len()).filter(|other| state.to[*other].is_some()).collect();
-        for other in moved {
-            self.trials += 1;
-            if self.makes_way(state, piece, other) {
-                return;
-            }
-        }
-    }
-
-    /// Tries the piece with another one out of its place: the other elsewhere, or not moved at all.
-    fn makes_way(&mut self, state: &mut State, piece: usize, other: usize) -> bool {
-        let Some(target) = state.to[other] else { return false };
-        let before = state.worth;
-        self.take(state, other);
-        let goes = self.may_move(state, piece)
-            && self.fits(state, piece, target)
-            && self.problem.pieces[piece].allowed.as_ref().is_none_or(|allowed| allowed.contains(&target));
-        if goes {
-            self.put(state, piece, target);
-            if self.gain(state, other) > LEAST_GAIN
-                && self.may_move(state, other)
-                && let Some(elsewhere) = self.place_for(state, other)
-            {
-                self.put(state, other, elsewhere);
-            }
-            if state.worth > before + LEAST_GAIN {
-                return true;
-            }
-            self.take(state, other);
-            self.take(state, piece);
-        }
-        self.put(state, other, target);
-        false
-    }
-
-    fn branch_and_bound(&mut self, incumbent: State) -> State {
-        let mut order: Vec<usize> = (0..self.problem.pieces.len()).collect();
-        let empty = self.empty();
-        order.sort_by(|a, b| self.gain(&empty, *b).total_cmp(&self.gain(&empty, *a)).then(a.cmp(b)));
-        let mut walk = Walk { search: self, order, best: incumbent, nodes: 0 };
-        walk.visit(&mut empty.clone(), 0);
-        walk.best
-    }
-}
-
-/// A depth-first walk over all sets of moves, cut where the bound promises nothing.
-struct Walk<'s, 'p, 'a> {
-    search: &'s Search<'p, 'a>,
-    order: Vec<usize>,
-    best: State,
-    nodes: usize,
-}
-
-impl Walk<'_, '_, '_> {
-    fn visit(&mut self, state: &mut State, depth: usize) {
-        self.nodes += 1;
-        if state.worth > self.best.worth + LEAST_GAIN {
-            self.best = state.clone();
-        }
-        let Some(&piece) = self.order.get(depth) else { return };
-        let hopeless = self.bound(state, depth) <= self.best.worth + CLOSE_ENOUGH * self.best.worth.abs() + LEAST_GAIN;
-        if hopeless || self.nodes > MOST_NODES {
-            return;
-        }
-        if self.search.may_move(state, piece) && self.search.gain(state, piece) > LEAST_GAIN {
-            let mut tried: Vec<(f64, f64)> = vec![];
-            for target in self.search.targets(piece) {
-                // Two targets with the same room are one to whoever may go to all.
-                let same = self.search.problem.pieces.iter().all(|piece| piece.allowed.is_none())
-                    && tried.contains(&state.room[target]);
-                if !same && self.search.fits(state, piece, target) {
-                    tried.push(state.room[target]);
-                    let room = state.clone();
-                    self.search.put(state, piece, target);
-                    self.visit(state, depth + 1);
-                    *state = room;
+            } else if self.may_move(state, top.piece) && part.cores <= most.0 && part.memory_mb <= most.1 {
+                match self.place_for(state, top.piece) {
+                    Some(target) => self.put(state, top.piece, target),
+                    None => {
+                        let larger = |most: (f64, f64), room: &(f64, f64)| (most.0.max(room.0), most.1.max(room.1));
+                        most = state.room.iter().fold((0.0, 0.0), larger);
+                        most = (most.0 + ROUNDING, most.1 + ROUNDING);
+                    }
                 }
             }
         }
-        self.visit(state, depth + 1);
-    }
-
-    /// The worth that could still be reached if room were no matter and pieces could be split, the cheapest relief first.
-    fn bound(&self, state: &State, depth: usize) -> f64 {
-        let problem = self.search.problem;
-        let mut left: Vec<f64> = (0..problem.sources.len())
-            .map(|source| {
-                let (goal, relief) = (&problem.sources[source], state.relief[source]);
-                (goal.cpu - relief.0).max(0.0) + (goal.memory - relief.1).max(0.0)
-            })
-            .collect();
-        let mut rest: Vec<(f64, f64, usize)> = self.order[depth..]
-            .iter()
-            .map(|piece| {
-                let it = &problem.pieces[*piece];
-                let goal = &problem.sources[it.source];
-                let relief = it.cpu.min(goal.cpu) + it.memory.min(goal.memory);
-                (it.price / relief.max(f64::MIN_POSITIVE), relief, it.source)
-            })
-            .collect();
-        rest.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let mut worth = state.worth;
-        for (price, relief, source) in rest {
-            let used = relief.min(left[source]);
-            if price < problem.minutes {
-                left[source] -= used;
-                worth += used * (problem.minutes - price);
-            }
-        }
-        worth
     }
 }
 

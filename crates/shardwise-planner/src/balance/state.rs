@@ -125,10 +125,22 @@ pub(super) struct Piece<'a> {
     pub(super) memory: f64,
     /// Price of moving it, in core-minutes.
     pub(super) price: f64,
-    /// The places of takers that may run it and that it has not left of late; none is all.
+    /// The places of takers that may run it and that it has not left of late, rising; none is all.
     pub(super) allowed: Option<Vec<usize>>,
     /// The place of its function among all, and how often that may still move.
     pub(super) function: usize,
+}
+
+impl Piece<'_> {
+    /// Whether a target has room for it alone.
+    pub(super) fn fits(&self, target: &Taker<'_>) -> bool {
+        self.part.cores <= target.cores + ROUNDING && self.part.memory_mb <= target.memory_mb + ROUNDING
+    }
+
+    /// Whether a target may run it.
+    pub(super) fn is_allowed(&self, target: usize) -> bool {
+        self.allowed.as_ref().is_none_or(|places| places.binary_search(&target).is_ok())
+    }
 }
 
 /// The problem in numbers; everything in the order of names.
@@ -142,6 +154,9 @@ pub(super) struct Reduced<'a> {
     pub(super) moves: usize,
     pub(super) minutes: f64,
 }
+
+/// Sums of sizes may pass room by this much, which is rounding.
+pub(super) const ROUNDING: f64 = 1e-9;
 
 const HOUR_MS: f64 = 3_600_000.0;
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
+use super::boosted::Boosted;
 use super::methods::{Forecaster, LastValue, Method, Seasonal, Smoothing};
 use super::prepared::{Prepared, Target};
 use super::{ForecastSettings, Lags, Loss};
@@ -65,11 +66,13 @@ pub struct BackTest {
 
 /// Methods that were fitted on the beginning of a series.
 pub(super) fn fit_all(series: &Prepared, end: usize, targets: &[Target]) -> Vec<Box<dyn Forecaster>> {
+    let lags = Lags::fit(series, end, targets);
     let mut all: Vec<Box<dyn Forecaster>> = vec![
         Box::new(LastValue),
         Box::new(Smoothing::fit(series, end, false)),
         Box::new(Smoothing::fit(series, end, true)),
-        Box::new(Lags::fit(series, end, targets)),
+        Box::new(lags.clone()),
+        Box::new(Boosted::fit(series, end, targets, lags)),
     ];
     for (method, days) in [(Method::SeasonalDay, 1), (Method::SeasonalWeek, 7)] {
         let steps = series.day * days;

@@ -1,12 +1,9 @@
 //! Regression on lags, hour and market: what is added to the last value, robustly fitted, shrunk towards nothing.
-//!
-//! It stands where a boosted forecaster might: the kept pure-Rust ones bring a thread pool, a random generator and what
-//! reads the system along (`perpetual`, `forust-ml`), for a planner that has none of these.
 
 use super::methods::{Forecaster, Method};
 use super::prepared::{Past, Prepared, Target};
 
-const FEATURES: usize = 15;
+pub(super) const FEATURES: usize = 15;
 /// Ridge: this many rows' worth of belief that a (standardised) feature says nothing.
 const SHRINKAGE: f64 = 8.0;
 /// Rounds of reweighting, which turn squares into absolute errors.
@@ -17,11 +14,14 @@ const FEWEST_ROWS: usize = 60;
 type Row = [f64; FEATURES];
 
 /// See [`Method::Lags`]; a fit for each target.
+#[derive(Clone)]
 pub(super) struct Lags {
     fits: Vec<(Target, Fit)>,
-    level: f64,
+    /// Mean of the training part.
+    pub(super) level: f64,
 }
 
+#[derive(Clone)]
 struct Fit {
     means: Row,
     scales: Row,
@@ -57,7 +57,7 @@ impl Forecaster for Lags {
 }
 
 /// Differences to the last value, so that nothing known means nothing added; NaN is missing.
-fn features(past: &Past<'_>, target: Target, level: f64) -> Option<Row> {
+pub(super) fn features(past: &Past<'_>, target: Target, level: f64) -> Option<Row> {
     let last = past.last()?;
     let (day, step) = (past.prepared.day, past.values.len());
     let to = |value: Option<f64>| value.map_or(f64::NAN, |value| value - last);

@@ -25,6 +25,8 @@ pub enum Method {
     DampedHolt,
     /// Regression on lags, hour and market.
     Lags,
+    /// Boosted trees on lags, hour, volatility and market.
+    Boosted,
 }
 
 impl Method {
@@ -37,6 +39,7 @@ impl Method {
             Self::Ewma => "ewma",
             Self::DampedHolt => "damped_holt",
             Self::Lags => "lags",
+            Self::Boosted => "boosted",
         }
     }
 }

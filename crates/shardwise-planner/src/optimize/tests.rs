@@ -184,6 +184,12 @@ fn room_is_given_away_once() {
         *taken.entry(&one.recommended_shards[0].shard).or_default() += busy(one);
     }
     assert!(!taken.is_empty() && taken.values().all(|cores| *cores <= 0.05 + 1e-9), "{taken:?}");
+    let plenty = solve(&fleet.cells, &Ledger::default(), 100.0);
+    let worth = |plan: &OptimizationPlan| plan.estimated_benefit - plan.estimated_migration_time;
+    assert!(plenty.proven_gap < 1e-9, "with room for all the best is what is done: {}", plenty.proven_gap);
+    let (at_most, all) = (worth(&plan) / (1.0 - plan.proven_gap), worth(&plenty));
+    assert!(at_most <= all * (1.0 + 1e-9), "{at_most} of {all}");
+    assert!(plan.proven_gap > 0.0, "{} of {all}", worth(&plan));
 }
 
 #[test]

@@ -13,6 +13,58 @@ struct Drawn {
     parts: Vec<(usize, Part)>,
 }
 
+/// How pieces and room are drawn: of how many, and between what.
+struct Shape {
+    sources: usize,
+    targets: usize,
+    pieces: usize,
+    /// Cores of a piece.
+    cores: (f64, f64),
+    /// Memory goes with cores, so that what relieves most takes most of both.
+    correlated: bool,
+    /// Room as a share of what all pieces take, of cores and of memory.
+    room: (f64, f64),
+    /// How much too much sources have of what their pieces take.
+    excess: f64,
+}
+
+/// One of a shape.
+fn planted(shape: &Shape, seed: u64) -> Drawn {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let parts: Vec<(usize, Part)> = (0..shape.pieces)
+        .map(|at| {
+            let cores = rng.random_range(shape.cores.0..shape.cores.1);
+            let memory = if shape.correlated { cores * 500.0 } else { 250.0 };
+            let part = part(at, cores, memory * rng.random_range(0.8..1.2), &mut rng);
+            (at % shape.sources, part)
+        })
+        .collect();
+    let (cores, memory) = parts.iter().fold((0.0, 0.0), |sum, (_, it)| (sum.0 + it.cores, sum.1 + it.memory_mb));
+    let each = |of: f64, rng: &mut StdRng| of / shape.targets as f64 * rng.random_range(0.6..1.4);
+    let targets = (0..shape.targets).map(|at| {
+        let id = ShardId::new(&format!("t{at:04}"));
+        (id, each(cores * shape.room.0, &mut rng), each(memory * shape.room.1, &mut rng))
+    });
+    let targets = targets.collect();
+    let sources = (0..shape.sources).map(|at| {
+        let of = parts.iter().filter(|(source, _)| *source == at).map(|(_, part)| part.cores).sum::<f64>();
+        (of * shape.excess, if rng.random_bool(0.3) { of * shape.excess * 0.3 } else { 0.0 })
+    });
+    Drawn { sources: sources.collect(), targets, parts }
+}
+
+fn part(at: usize, cores: f64, memory_mb: f64, rng: &mut StdRng) -> Part {
+    Part {
+        function: format!("f{at:05}").into(),
+        shard: "s".into(),
+        cores,
+        memory_mb,
+        exec_ms: 10.0,
+        load_core_minutes: rng.random_range(0.0..0.5) * cores,
+        allowed: None,
+    }
+}
+
 /// Two or three shards with too much, two or three with some room: mostly not enough for all.
 fn drawn(seed: u64) -> Drawn {
     let mut rng = StdRng::seed_from_u64(seed);
@@ -108,8 +160,14 @@ fn plans_are_within_two_percent_of_the_optimum() {
         let problem = reduced(&drawn);
         let best = optimum(&problem);
         let mut search = Search::new(&problem);
-        let heuristic = search.heuristic();
-        let mut exact = search.branch_and_bound(heuristic.clone());
+        let (heuristic, best_possible) = search.heuristic();
+        assert!(
+            best_possible >= best - 1e-6,
+            "seed {seed}: {best} is possible, {best_possible} is said to be the most"
+        );
+        let relaxed = search.relaxed.take().unwrap();
+        let (mut exact, is_proven) = search.branch_and_bound(heuristic.clone(), &relaxed);
+        assert!(is_proven, "seed {seed}");
         search.improve(&mut exact);
         let (heuristic, exact) = (found(&problem, &heuristic), found(&problem, &exact));
         assert!(exact >= best * 0.999 - 1e-6, "seed {seed}: {exact} of {best}");
@@ -119,4 +177,49 @@ fn plans_are_within_two_percent_of_the_optimum() {
     }
     println!("greedy and local search alone lose {:.2} %, {:.2} % at worst", lost / all * 100.0, worst * 100.0);
     assert!(lost <= all * 0.02, "{lost} of {all}");
+}
+
+const ALIKE: Shape =
+    Shape { sources: 2, targets: 3, pieces: 9, cores: (0.3, 0.6), correlated: false, room: (0.4, 0.6), excess: 0.6 };
+
+#[test]
+fn scarce_plans_are_within_two_percent_of_the_optimum_and_know_how_far_at_most() {
+    let shapes = [
+        Shape { targets: 1, pieces: 12, ..ALIKE },
+        Shape { correlated: true, ..ALIKE },
+        Shape { cores: (0.05, 1.0), room: (0.3, 0.3), correlated: true, ..ALIKE },
+        Shape { cores: (0.05, 1.0), room: (0.6, 0.2), ..ALIKE },
+        ALIKE,
+    ];
+    for (shape, seed) in shapes.iter().flat_map(|shape| (7011..7031).map(move |seed| (shape, seed))) {
+        let drawn = planted(shape, seed);
+        let problem = reduced(&drawn);
+        let (best, plan) = (optimum(&problem), Search::new(&problem).run());
+        let mut to = vec![0; problem.pieces.len()];
+        plan.moves.iter().for_each(|(piece, target)| to[*piece] = target + 1);
+        let worth = worth_of(&problem, &to).expect("no rule is broken");
+        assert!(worth >= best * 0.98 - 1e-6, "seed {seed}: {worth} of {best}");
+        assert!(best <= worth / (1.0 - plan.gap) + 1e-6, "seed {seed}: {best}, not {worth} and {}", plan.gap);
+    }
+}
+
+#[test]
+fn large_scarce_plans_are_proven_to_be_close() {
+    let large = Shape { sources: 20, targets: 20, pieces: 2_000, cores: (0.001, 0.2), ..ALIKE };
+    let shapes = [
+        ("many small", Shape { room: (0.3, 0.3), ..large }),
+        ("one target", Shape { targets: 1, room: (0.2, 0.2), ..large }),
+        ("one source", Shape { sources: 1, room: (0.2, 0.3), ..large }),
+        ("sizes go together", Shape { correlated: true, room: (0.3, 0.3), ..large }),
+        ("memory alone", Shape { room: (2.0, 0.2), ..large }),
+        ("cores alone", Shape { room: (0.2, 2.0), ..large }),
+    ];
+    for (name, shape) in shapes {
+        for seed in 7011..7013 {
+            let drawn = planted(&shape, seed);
+            let gap = Search::new(&reduced(&drawn)).run().gap;
+            println!("{name}: at most {:.2} % below the best possible", gap * 100.0);
+            assert!(gap <= 0.02, "{name}, seed {seed}: {gap}");
+        }
+    }
 }
