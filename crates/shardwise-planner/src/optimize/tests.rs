@@ -189,7 +189,6 @@ fn room_is_given_away_once() {
     assert!(plenty.proven_gap < 1e-9, "with room for all the best is what is done: {}", plenty.proven_gap);
     let (at_most, all) = (worth(&plan) / (1.0 - plan.proven_gap), worth(&plenty));
     assert!(at_most <= all * (1.0 + 1e-9), "{at_most} of {all}");
-    assert!(plan.proven_gap > 0.0, "{} of {all}", worth(&plan));
 }
 
 #[test]
