@@ -45,14 +45,14 @@ pub(crate) struct PlanArguments {
     #[command(flatten)]
     pub(crate) access: AccessArguments,
     /// JSON file with settings of the planner, of a plan from a history; what it leaves out is as usual.
-    #[arg(long, value_name = "FILE", requires = "history")]
+    #[arg(long, value_name = "FILE", conflicts_with = "live")]
     pub(crate) settings: Option<PathBuf>,
     /// JSON file with past moves, of a plan from a history; those that the history tells of when left out.
-    #[arg(long, value_name = "FILE", requires = "history")]
+    #[arg(long, value_name = "FILE", conflicts_with = "live")]
     pub(crate) ledger: Option<PathBuf>,
     /// The models, a folder or a URL: what the one in use was taught of functions and shards counts as well, of a plan from a
     /// history. A router uses its own.
-    #[arg(long, requires = "history")]
+    #[arg(long, conflicts_with = "live")]
     pub(crate) models: Option<PathBuf>,
     /// The models' name.
     #[arg(long, default_value = "default", requires = "models")]
