@@ -202,7 +202,14 @@ fn prometheus_takes_the_metrics_and_the_rules() {
     let address = free_address();
     let _router = serve(folder.path(), &address, &["--models", text(&root().join("models"))]);
     place(&address).expect("a decision");
-    let response = get(&address, "/metrics").expect("an answer");
+    // A router answers before it has loaded its model.
+    let metrics = || get(&address, "/metrics").expect("an answer");
+    let has_model = (0..200).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(25));
+        body(&metrics()).contains("shardwise_model_age_seconds")
+    });
+    assert!(has_model, "the model was not loaded within five seconds");
+    let response = metrics();
     let file = folder.path().join("metrics");
     std::fs::write(&file, body(&response)).expect("writable");
     let metrics = std::fs::File::open(&file).expect("readable");
