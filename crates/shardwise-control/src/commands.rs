@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use shardwise_types::{FunctionId, InvalidInput, Placements, ShardId};
 
 use crate::{
-    ControlError, ControlPlane, Entry, FileError, History, Member, Outcome, Proposal, ShardLimits, SplitStep,
+    ControlError, ControlPlane, Entry, FileError, History, Member, Outcome, Proposal, Refusal, ShardLimits, SplitStep,
     TrafficSplit, What, entries,
 };
 
@@ -111,6 +111,8 @@ pub async fn placements(
     options: &PlacementsOptions,
 ) -> Result<Changed, ControlError> {
     let what = What::Placements { placements: options.placements.clone() };
+    // They may speak of shards that need not agree.
+    what.check(|shard| fleet.iter().any(|member| member.as_shard() == Some(shard))).map_err(Refusal::from)?;
     change(plane, fleet, &options.change, what).await
 }
 

@@ -156,9 +156,16 @@ fn what_routers_are_directed_is_told_so_that_features_under_it_can_be_made_again
         shards[from..].iter().map(|shard| json!({ "function": function, "shard": shard["id"] })).collect()
     };
     let direct = |placements: Value| {
-        let (status, entry) =
-            sidecar.post("/v1/config/placements", &json!({ "placements": placements, "change": change }));
-        assert_eq!(status, 200, "{entry}");
+        let ask = || sidecar.post("/v1/config/placements", &json!({ "placements": placements, "change": change }));
+        let entry = loop {
+            let (status, entry) = ask();
+            if status == 200 {
+                break entry;
+            }
+            // The change before has just taken effect.
+            assert!(status == 409 && entry["detail"].as_str().unwrap().contains("try again after"), "{entry}");
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        };
         let version = &entry["change"]["version"];
         let holds = || sidecar.json("/v1/config")["agent"]["serves"] == *version;
         while !holds() {
