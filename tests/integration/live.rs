@@ -62,10 +62,13 @@ fn serve(folder: &Path, address: &str, options: &[&str]) -> Running {
     running
 }
 
-/// Starts shards that report to a router, and waits for the file that says where they are.
-fn fleet(folder: &Path, shards: &str, router: &str) -> Running {
-    let (dir, router) = (folder.join("fleet"), format!("http://{router}"));
-    let arguments = ["fleet", "up", "--shards", shards, "--dir", text(&dir), "--report-to", &router, "--no-restart"];
+/// Starts shards that report to routers, and waits for the file that says where they are.
+fn fleet(folder: &Path, shards: &str, routers: &[&str]) -> Running {
+    let (dir, routers) = (folder.join("fleet"), routers.iter().map(|router| format!("http://{router}")));
+    let mut arguments =
+        ["fleet", "up", "--shards", shards, "--dir", text(&dir), "--no-restart"].map(str::to_owned).to_vec();
+    arguments.extend(routers.flat_map(|router| ["--report-to".to_owned(), router]));
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let child = command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let running = Running(child.expect("the binary starts"));
     wait_until("the fleet is up", || dir.join("fleet.json").exists());
@@ -109,7 +112,7 @@ fn import(folder: &Path) -> Value {
 fn shards_run_what_routers_place_and_all_of_it_becomes_history() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let address = free_address();
-    let fleet = fleet(folder.path(), "3", &address);
+    let fleet = fleet(folder.path(), "3", &[&address]);
     let router = serve(folder.path(), &address, &["--models", text(&root().join("models")), "--router", "live"]);
     wait_until("all shards report", || {
         ask(&address, "/v1/status").is_some_and(|status| status["reports"]["new"].as_u64() >= Some(6))
@@ -159,6 +162,47 @@ fn shards_run_what_routers_place_and_all_of_it_becomes_history() {
     let (history, dataset) = (folder.path().join("history"), folder.path().join("dataset"));
     let built = run_json(&["dataset", "build", "--history", text(&history), "--out", text(&dataset)]);
     assert!(built["rows"].as_u64() > Some(50), "{built}");
+}
+
+#[test]
+fn what_several_routers_heard_and_did_is_played_back_to_the_same_bits() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let addresses = [free_address(), free_address()];
+    let _fleet = fleet(folder.path(), "3", &[&addresses[0], &addresses[1]]);
+    let folders = ["one", "two"].map(|name| folder.path().join(name));
+    let routers: Vec<Running> = folders
+        .iter()
+        .zip(&addresses)
+        .zip(["one", "two"])
+        .map(|((of_router, address), name)| {
+            let fleet = of_router.join("fleet");
+            std::fs::create_dir_all(&fleet).expect("a folder");
+            std::fs::copy(folder.path().join("fleet/fleet.json"), fleet.join("fleet.json")).expect("the fleet's file");
+            serve(of_router, address, &["--policy", "p2c_in_flight", "--router", name])
+        })
+        .collect();
+    for address in &addresses {
+        wait_until("all shards report", || {
+            ask(address, "/v1/status").is_some_and(|status| status["reports"]["new"].as_u64() >= Some(6))
+        });
+    }
+    let target = format!("one=http://{},two=http://{}", addresses[0], addresses[1]);
+    let options = ["--rate", "60", "--duration", "6", "--block", "2", "--settle", "0.5"];
+    run_json(&[&["loadtest", "--scenario", "market_volatility", "--target", &target][..], &options].concat());
+    for router in routers {
+        router.signal("TERM");
+        assert_eq!(router.result()["dropped"], 0);
+    }
+    let journals = folders.map(|of_router| of_router.join("data/journal"));
+    let [history, dataset] = ["history", "dataset"].map(|name| folder.path().join(name));
+    let input = ["--input", text(&journals[0]), "--input", text(&journals[1])];
+    let imported =
+        run_json(&[&["history", "import", "--from", "journal", "--out", text(&history)][..], &input].concat());
+    assert_eq!(imported["refused"], 0, "{imported}");
+    run_json(&["dataset", "build", "--history", text(&history), "--out", text(&dataset)]);
+    let verified = run_json(&["dataset", "verify", "--history", text(&history), "--dataset", text(&dataset)]);
+    assert_eq!(verified["mismatches"], 0, "{verified}");
+    assert!(verified["rows"].as_u64() > Some(300), "{verified}");
 }
 
 #[test]
@@ -257,7 +301,7 @@ fn pretend(address: &str, fast: &str, stop: &AtomicBool) {
 fn a_step_that_helps_is_kept_and_one_that_harms_is_taken_back() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let address = free_address();
-    let _fleet = fleet(folder.path(), "2", &address);
+    let _fleet = fleet(folder.path(), "2", &[&address]);
     let _router = serve(folder.path(), &address, &["--policy", "p2c_in_flight", "--router", "planned"]);
     wait_until("all shards report", || {
         ask(&address, "/v1/fleet").is_some_and(|fleet| fleet["shards"].as_array().map(Vec::len) == Some(2))
@@ -288,4 +332,53 @@ fn a_step_that_helps_is_kept_and_one_that_harms_is_taken_back() {
     assert_eq!([said(0), said(1)], [(Some(true), Some("seen")), (Some(false), Some("harm"))], "{done}");
     let holds = ask(&address, "/v1/config").expect("a configuration")["coordinator"]["current"]["placements"].clone();
     assert_eq!(holds["avoided"], json!([{ "function": "arbitrage-function-047", "shard": slow }]), "{holds}");
+}
+
+#[test]
+fn a_shard_that_stands_by_joins_when_a_plan_asks_for_more() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let address = free_address();
+    let _fleet = fleet(folder.path(), "2", &[&address]);
+    let _router = serve(folder.path(), &address, &["--policy", "p2c_in_flight", "--router", "planned"]);
+    wait_until("all shards report", || {
+        ask(&address, "/v1/fleet").is_some_and(|fleet| fleet["shards"].as_array().map(Vec::len) == Some(2))
+    });
+    let shards = ask(&address, "/v1/fleet").expect("a fleet")["shards"].clone();
+    let [busy, spare] = [0, 1].map(|at| shards[at]["id"].as_str().expect("a name").to_owned());
+    let server = format!("http://{address}");
+    let drained = || {
+        let holds = ask(&address, "/v1/config").expect("a configuration");
+        holds["coordinator"]["current"]["placements"]["drained"].clone()
+    };
+    let drain = |what: &str, shard: &str| {
+        let asked = ["config", what, "--shard", shard, "--server", &server, "--why", "a test", "--json"];
+        shardwise(&asked)
+    };
+    assert_eq!(drain("drain", &spare).status.code(), Some(0));
+    assert_eq!(drained(), json!([spare]));
+    wait_until("version 1 holds", || ask(&address, "/v1/config").is_some_and(|config| config["agent"]["serves"] == 1));
+    // Until the slowest clock has come to its instant, the next change is refused.
+    std::thread::sleep(Duration::from_secs(2));
+    let refused = drain("undrain", &busy);
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("is not drained"));
+    let steps = folder.path().join("steps.json");
+    let step = json!({
+        "type": "join_shards", "group": "arbitrage", "count": 3, "reason": "a test",
+        "estimatedBenefit": { "value": 1.0, "low": 0.0, "high": 2.0, "unit": "core_minutes" },
+    });
+    std::fs::write(&steps, json!({ "actions": [step] }).to_string()).expect("a file");
+    let stop = AtomicBool::new(false);
+    let done = std::thread::scope(|scope| {
+        scope.spawn(|| pretend(&address, &busy, &stop));
+        let watch = ["--watch-s", "3", "--steps-from", text(&steps)];
+        let output = shardwise(&[&["plan", "spike", "--live", &server, "--apply", "--json"][..], &watch].concat());
+        stop.store(true, Relaxed);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let stdout = String::from_utf8(output.stdout).expect("UTF-8");
+        serde_json::from_str::<Value>(stdout.lines().last().expect("a result")).expect("JSON")["applied"].clone()
+    });
+    // It is five times as slow, and answers: that is no harm.
+    assert_eq!((done[0]["kept"].as_bool(), done[0]["effect"]["effect"].as_str()), (Some(true), Some("seen")), "{done}");
+    assert!(done[0]["why"].as_str().expect("words").contains("1 of 3 stood by"), "{done}");
+    assert_eq!(drained(), json!([]));
 }

@@ -46,7 +46,7 @@ impl Kind {
         }
     }
 
-    fn data_type(self) -> DataType {
+    pub(crate) fn data_type(self) -> DataType {
         match self {
             Self::Time => DataType::Datetime(TimeUnit::Nanoseconds, Some(TimeZone::UTC)),
             Self::I64 => DataType::Int64,
@@ -164,6 +164,8 @@ pub struct ColumnSpec {
     pub kind: Kind,
     /// Whether it may be null.
     pub nullable: bool,
+    /// Whether it came later than its table: files without it are read as if it were null in all rows.
+    pub added: bool,
     /// What its values may be.
     pub rule: Rule,
     /// What it is, in one sentence.
@@ -357,13 +359,27 @@ pub(crate) fn schema_of(specs: &[ColumnSpec]) -> Schema {
     specs.iter().map(|spec| Field::new(PlSmallStr::from_static(spec.name), spec.kind.data_type())).collect()
 }
 
-/// Checks that a file has the columns with their types; returns its rows and its size in memory, about.
-pub(crate) fn check_file(path: &Path, specs: &[ColumnSpec]) -> Result<(u64, u64), DatasetError> {
+/// A file whose columns were checked.
+pub(crate) struct CheckedFile {
+    pub(crate) rows: u64,
+    /// Size in memory, about.
+    pub(crate) bytes: u64,
+    /// Columns that came later, and that it does not have.
+    pub(crate) lacks: Vec<&'static str>,
+}
+
+/// Checks that a file has the columns with their types.
+pub(crate) fn check_file(path: &Path, specs: &[ColumnSpec]) -> Result<CheckedFile, DatasetError> {
     let file = std::fs::File::open(path).map_err(DatasetError::io("open", path))?;
     let mut reader = ParquetReader::new(file);
     let schema = reader.schema().map_err(DatasetError::unreadable(path))?;
+    let mut lacks = Vec::new();
     for spec in specs {
         let Some(field) = schema.get(spec.name) else {
+            if spec.added {
+                lacks.push(spec.name);
+                continue;
+            }
             return Err(DatasetError::MissingColumn {
                 path: path.to_owned(),
                 column: spec.name.to_owned(),
@@ -381,7 +397,7 @@ pub(crate) fn check_file(path: &Path, specs: &[ColumnSpec]) -> Result<(u64, u64)
     }
     let metadata = reader.get_metadata().map_err(DatasetError::unreadable(path))?;
     let bytes = metadata.row_groups.iter().map(|group| group.total_byte_size() as u64).sum();
-    Ok((metadata.num_rows as u64, bytes))
+    Ok(CheckedFile { rows: metadata.num_rows as u64, bytes, lacks })
 }
 
 fn arrow_name(found: &ArrowDataType) -> String {

@@ -9,8 +9,8 @@ use shardwise_features::{
     DecisionContext, ImageError, RouterImage, RouterState, ServiceObservations, ServiceTable, Ticket,
 };
 use shardwise_types::{
-    DecisionRecord, DirectiveRecord, FleetSnapshot, HistoryRecord, MarketSnapshot, Network, OutcomeRecord,
-    PlacementRequest, Placements, Response, RouterId, ShardId, ShardSnapshot,
+    DecisionRecord, DirectiveRecord, FleetSnapshot, HistoryRecord, MarketRecord, MarketSnapshot, Network,
+    OutcomeRecord, PlacementRequest, Placements, ReportRecord, Response, RouterId, ShardId, ShardSnapshot,
 };
 
 use crate::{DatasetError, Place};
@@ -21,14 +21,48 @@ use crate::{DatasetError, Place};
 /// as [`ServiceObservations`], so that a table can be fitted on what was known at any instant.
 pub struct Replay {
     routers: BTreeMap<RouterId, RouterState>,
-    /// All routers hear every report at the same instant, so they share one view but for where they stand.
-    fleet: FleetSnapshot,
+    /// What all routers heard at the same instant: they share one view but for where they stand.
+    common: View,
+    /// The views of routers that heard something at an instant of their own.
+    own: BTreeMap<RouterId, View>,
     /// What each router was directed last.
     placements: BTreeMap<RouterId, Arc<Placements>>,
-    market: MarketSnapshot,
     table: Option<Arc<ServiceTable>>,
     open: FxHashMap<u64, OpenDecision>,
     observations: ServiceObservations,
+}
+
+/// The world as routers see it.
+#[derive(Clone)]
+struct View {
+    fleet: FleetSnapshot,
+    market: MarketSnapshot,
+}
+
+impl View {
+    fn report(&mut self, record: &ReportRecord) {
+        self.fleet.apply_report(record);
+    }
+
+    fn minute(&mut self, record: &MarketRecord) {
+        self.market = MarketSnapshot { volatility: record.volatility_bp, trend: record.trend_bp };
+    }
+
+    fn save(&self) -> ViewImage {
+        ViewImage { shards: self.fleet.shards.clone(), market: self.market }
+    }
+
+    fn restore(image: ViewImage, network: &Network) -> Self {
+        let (network, router_region) = (network.clone(), network.default_region.clone());
+        let fleet = FleetSnapshot { shards: image.shards, network, router_region, placements: Default::default() };
+        Self { fleet, market: image.market }
+    }
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct ViewImage {
+    shards: Vec<ShardSnapshot>,
+    market: MarketSnapshot,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -61,10 +95,10 @@ pub struct Answered {
 #[derive(Clone, Serialize, Deserialize)]
 pub struct ReplayImage {
     routers: Vec<(RouterId, RouterImage)>,
-    shards: Vec<ShardSnapshot>,
+    common: ViewImage,
+    own: BTreeMap<RouterId, ViewImage>,
     network: Network,
     placements: BTreeMap<RouterId, Placements>,
-    market: MarketSnapshot,
     table: Option<ServiceTable>,
     open: BTreeMap<u64, OpenDecision>,
     observations: ServiceObservations,
@@ -80,12 +114,12 @@ impl ReplayImage {
 impl Replay {
     /// Routers that have seen nothing, in a fleet of which nothing is known but the distances.
     pub fn new(network: Network) -> Self {
-        let router_region = network.default_region.clone();
+        let nothing = ViewImage { shards: Vec::new(), market: MarketSnapshot::default() };
         Self {
             routers: BTreeMap::new(),
-            fleet: FleetSnapshot { shards: Vec::new(), network, router_region, placements: Default::default() },
+            common: View::restore(nothing, &network),
+            own: BTreeMap::new(),
             placements: BTreeMap::new(),
-            market: MarketSnapshot::default(),
             table: None,
             open: FxHashMap::default(),
             observations: ServiceObservations::default(),
@@ -119,14 +153,15 @@ impl Replay {
 
     /// What the decision's router knows now: call it before [`Self::apply`] takes the decision in.
     pub fn context<'a>(&'a mut self, decision: &'a DecisionRecord) -> DecisionContext<'a> {
-        self.fleet.router_region.clone_from(&decision.router_region);
-        self.fleet.placements = self.placements.get(&decision.router).cloned().unwrap_or_default();
+        let view = self.own.get_mut(&decision.router).unwrap_or(&mut self.common);
+        view.fleet.router_region.clone_from(&decision.router_region);
+        view.fleet.placements = self.placements.get(&decision.router).cloned().unwrap_or_default();
         DecisionContext {
             request: &decision.request,
             decided_at: decision.known_at,
-            fleet: &self.fleet,
+            fleet: &view.fleet,
             router: self.routers.entry(decision.router.clone()).or_default(),
-            market: &self.market,
+            market: &view.market,
             service_table: self.table.as_deref(),
         }
     }
@@ -143,15 +178,28 @@ impl Replay {
             // It decided nothing, so no router knew of it.
             HistoryRecord::Shadow(_) => {}
             HistoryRecord::Report(report) => {
-                self.fleet.apply_report(report);
-                self.routers.values().for_each(|router| router.on_report(&report.shard, report.report.known_at));
+                self.views(report.router.as_ref()).for_each(|view| view.report(report));
+                let hear = |router: &RouterState| router.on_report(&report.shard, report.report.known_at);
+                match &report.router {
+                    Some(router) => hear(self.routers.entry(router.clone()).or_default()),
+                    None => self.routers.values().for_each(hear),
+                }
             }
-            HistoryRecord::Market(market) => {
-                self.market = MarketSnapshot { volatility: market.volatility_bp, trend: market.trend_bp };
-            }
+            HistoryRecord::Market(minute) => self.views(minute.router.as_ref()).for_each(|view| view.minute(minute)),
             HistoryRecord::Directive(directive) => self.direct(directive),
         }
         Ok(None)
+    }
+
+    /// The views of those that hear something: a router, or all.
+    fn views(&mut self, router: Option<&RouterId>) -> impl Iterator<Item = &mut View> {
+        let Self { common, own, .. } = self;
+        if let Some(router) = router {
+            own.entry(router.clone()).or_insert_with(|| common.clone());
+        }
+        let is_all = router.is_none();
+        let heard = own.iter_mut().filter(move |(name, _)| router.is_none_or(|router| router == *name));
+        heard.map(|(_, view)| view).chain(is_all.then_some(common))
     }
 
     fn direct(&mut self, directive: &DirectiveRecord) {
@@ -190,10 +238,10 @@ impl Replay {
     pub fn save(&self) -> ReplayImage {
         ReplayImage {
             routers: self.routers.iter().map(|(id, router)| (id.clone(), router.save())).collect(),
-            shards: self.fleet.shards.clone(),
-            network: self.fleet.network.clone(),
+            common: self.common.save(),
+            own: self.own.iter().map(|(router, view)| (router.clone(), view.save())).collect(),
+            network: self.common.fleet.network.clone(),
             placements: self.placements.iter().map(|(id, held)| (id.clone(), Placements::clone(held))).collect(),
-            market: self.market,
             table: self.table.as_deref().cloned(),
             open: self.open.iter().map(|(id, open)| (*id, open.clone())).collect(),
             observations: self.observations.clone(),
@@ -205,19 +253,13 @@ impl Replay {
     /// # Errors
     /// When a router's image is damaged or was saved by another version.
     pub fn restore(image: ReplayImage) -> Result<Self, ImageError> {
-        let router_region = image.network.default_region.clone();
         let router =
             |(id, router): &(RouterId, RouterImage)| RouterState::restore(router).map(|state| (id.clone(), state));
         Ok(Self {
             routers: image.routers.iter().map(router).collect::<Result<_, _>>()?,
-            fleet: FleetSnapshot {
-                shards: image.shards,
-                network: image.network,
-                router_region,
-                placements: Default::default(),
-            },
+            common: View::restore(image.common, &image.network),
+            own: image.own.into_iter().map(|(id, view)| (id, View::restore(view, &image.network))).collect(),
             placements: image.placements.into_iter().map(|(id, held)| (id, Arc::new(held))).collect(),
-            market: image.market,
             table: image.table.map(Arc::new),
             open: image.open.into_iter().collect(),
             observations: image.observations,
@@ -313,6 +355,7 @@ mod tests {
     use super::*;
     use crate::sample::{history, network};
     use shardwise_features::{DecisionFeatures, FeatureVector};
+    use std::collections::BTreeSet;
 
     /// The bits of all feature vectors from a record on.
     fn features(replay: &mut Replay, records: &[HistoryRecord]) -> Vec<u32> {
@@ -358,6 +401,59 @@ mod tests {
         };
         assert_eq!(gap_ms(false), 0.0);
         assert!(gap_ms(true) > 0.0);
+    }
+
+    #[test]
+    fn what_a_router_heard_at_a_time_of_its_own_is_its_own() {
+        let records = history("2026-01-05T12:00:00Z", 5.0, 300.0);
+        let routers: BTreeSet<RouterId> = records
+            .iter()
+            .filter_map(|record| match record {
+                HistoryRecord::Decision(decision) => Some(decision.router.clone()),
+                _ => None,
+            })
+            .collect();
+        assert!(routers.len() > 1);
+        // All hear all at one instant; said of each router apart, it is the same.
+        let apart: Vec<HistoryRecord> = records
+            .iter()
+            .flat_map(|record| -> Vec<HistoryRecord> {
+                let each = routers.iter().cloned().map(Some);
+                match record {
+                    HistoryRecord::Report(it) => {
+                        let heard = |router| ReportRecord { router, ..ReportRecord::clone(it) };
+                        each.map(|router| HistoryRecord::Report(Box::new(heard(router)))).collect()
+                    }
+                    HistoryRecord::Market(it) => {
+                        each.map(|router| HistoryRecord::Market(MarketRecord { router, ..it.clone() })).collect()
+                    }
+                    _ => vec![record.clone()],
+                }
+            })
+            .collect();
+        assert!(apart.len() > records.len());
+        let of = |records: &[HistoryRecord]| features(&mut Replay::new(network()), records);
+        let together = of(&records);
+        assert_eq!(of(&apart), together);
+        // One router hears nothing from the middle on: others see what they saw.
+        let (deaf, half) = (routers.first().unwrap(), apart.len() / 2);
+        let heard = |(at, record): &(usize, &HistoryRecord)| match record {
+            HistoryRecord::Report(it) => *at < half || it.router.as_ref() != Some(deaf),
+            _ => true,
+        };
+        let without: Vec<HistoryRecord> =
+            apart.iter().enumerate().filter(heard).map(|(_, record)| record.clone()).collect();
+        let bits = of(&without);
+        let decisions = || records.iter().filter(|it| matches!(it, HistoryRecord::Decision(_)));
+        let each = together.len() / decisions().count();
+        let differs = |wanted: &dyn Fn(&RouterId) -> bool| {
+            decisions().enumerate().any(|(n, record)| {
+                let HistoryRecord::Decision(decision) = record else { return false };
+                wanted(&decision.router) && bits[n * each..][..each] != together[n * each..][..each]
+            })
+        };
+        assert!(differs(&|router| router == deaf));
+        assert!(!differs(&|router| router != deaf));
     }
 
     #[test]

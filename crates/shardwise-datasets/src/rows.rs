@@ -14,11 +14,11 @@ use crate::values::Values;
 use crate::{ColumnSpec, DatasetError, Kind, Rule};
 
 const fn needed(name: &'static str, kind: Kind, rule: Rule, doc: &'static str) -> ColumnSpec {
-    ColumnSpec { name, kind, nullable: false, rule, doc }
+    ColumnSpec { name, kind, nullable: false, added: false, rule, doc }
 }
 
 const fn label(name: &'static str, kind: Kind, rule: Rule, doc: &'static str) -> ColumnSpec {
-    ColumnSpec { name, kind, nullable: true, rule, doc }
+    ColumnSpec { name, kind, nullable: true, added: false, rule, doc }
 }
 
 const FACTS: [ColumnSpec; 13] = [

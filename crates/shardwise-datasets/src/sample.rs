@@ -86,12 +86,19 @@ fn report(known_at: Timestamp, minute: u64, shard: usize) -> HistoryRecord {
         error_rate: 0.0,
         mean_latency_ms: 20.0 + 30.0 * fraction(n, 3),
     };
-    HistoryRecord::Report(Box::new(ReportRecord { sequence: shard as u64, shard: name.into(), shape, report }))
+    HistoryRecord::Report(Box::new(ReportRecord {
+        sequence: shard as u64,
+        router: None,
+        shard: name.into(),
+        shape,
+        report,
+    }))
 }
 
 fn market(known_at: Timestamp, minute: u64) -> HistoryRecord {
     HistoryRecord::Market(MarketRecord {
         sequence: 10,
+        router: None,
         event_at: known_at,
         known_at,
         instrument: "BTC-PERP".to_owned(),

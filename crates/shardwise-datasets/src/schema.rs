@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use shardwise_types::{
     DecidedBy, DecisionRecord, DirectiveRecord, ErrorClass, FallbackReason, FunctionId, HardwareClass, HistoryRecord,
     MarketRecord, MarketSnapshot, OutcomeRecord, PlacementRequest, Placements, Priority, ReportRecord, Residence,
-    Response, RiskLevel, ShadowRecord, ShardId, ShardReport, ShardShape, Urgency, UsdAmount,
+    Response, RiskLevel, RouterId, ShadowRecord, ShardId, ShardReport, ShardShape, Urgency, UsdAmount,
 };
 
 use crate::columns::{Cell, Names, RowReader};
@@ -26,13 +26,26 @@ macro_rules! nullable {
     (nullable) => {
         true
     };
+    (added) => {
+        true
+    };
+}
+
+/// Whether files of earlier versions are without the column, which is null there.
+macro_rules! added {
+    (added) => {
+        true
+    };
+    ($null:ident) => {
+        false
+    };
 }
 
 macro_rules! table {
     ($name:ident of $record:ty; $($column:ident $kind:ident $null:ident $rule:expr, $doc:literal, $cell:expr;)*) => {
         const $name: &[Source<$record>] = &[$(Source {
             spec: ColumnSpec {
-                name: stringify!($column), kind: Kind::$kind, nullable: nullable!($null), rule: $rule, doc: $doc,
+                name: stringify!($column), kind: Kind::$kind, nullable: nullable!($null), added: added!($null), rule: $rule, doc: $doc,
             },
             cell: $cell,
         }),*];
@@ -112,8 +125,9 @@ table! { OUTCOMES of OutcomeRecord;
 
 table! { SHARD_REPORTS of ReportRecord;
     event_at Time needed Rule::Any, "When it was measured, by the shard's clock.", |r| Cell::I64(r.report.event_at.nanos());
-    known_at Time needed Rule::Any, "When the routers learned it.", |r| Cell::I64(r.report.known_at.nanos());
+    known_at Time needed Rule::Any, "When it was learned.", |r| Cell::I64(r.report.known_at.nanos());
     sequence I64 needed Rule::Id, "Total order among rows of all tables that are known at the same instant.", |r| Cell::id(r.sequence);
+    router Text added Rule::NotEmpty, "The router that heard it at that time; null is all of them. Without this column all heard all.", |r| Cell::text_or_null(r.router.as_ref().map(RouterId::as_str));
     shard Text needed Rule::NotEmpty, "The shard.", |r| Cell::Text(r.shard.as_str());
     region Text needed Rule::NotEmpty, "Where it stands.", |r| Cell::Text(r.shape.region.as_str());
     cores F32 needed Rule::Positive, "Cores that run requests.", |r| Cell::F32(r.shape.cores);
@@ -132,8 +146,9 @@ table! { SHARD_REPORTS of ReportRecord;
 
 table! { MARKET of MarketRecord;
     event_at Time needed Rule::Any, "The end of the minute.", |r| Cell::I64(r.event_at.nanos());
-    known_at Time needed Rule::Any, "When the routers learned it.", |r| Cell::I64(r.known_at.nanos());
+    known_at Time needed Rule::Any, "When it was learned.", |r| Cell::I64(r.known_at.nanos());
     sequence I64 needed Rule::Id, "Total order among rows of all tables that are known at the same instant.", |r| Cell::id(r.sequence);
+    router Text added Rule::NotEmpty, "The router that heard it at that time; null is all of them. Without this column all heard all.", |r| Cell::text_or_null(r.router.as_ref().map(RouterId::as_str));
     instrument Text needed Rule::NotEmpty, "What is traded.", |r| Cell::Text(&r.instrument);
     price_usd F64 needed Rule::Positive, "Closing price.", |r| Cell::F64(r.price_usd);
     volume F64 needed Rule::NotNegative, "Volume in the minute, in units of the instrument.", |r| Cell::F64(r.volume);
@@ -342,6 +357,7 @@ fn read_outcome(row: &mut RowReader<'_>) -> Result<OutcomeRecord, DatasetError> 
 
 fn read_report(row: &mut RowReader<'_>) -> Result<ReportRecord, DatasetError> {
     let (event_at, known_at, sequence) = (row.time()?, row.time()?, row.id()?);
+    let router = row.opt_text()?.map(RouterId::new);
     let shard = row.text()?.into();
     let shape = ShardShape {
         region: row.text()?.into(),
@@ -362,7 +378,7 @@ fn read_report(row: &mut RowReader<'_>) -> Result<ReportRecord, DatasetError> {
         error_rate: row.f32()?,
         mean_latency_ms: row.f32()?,
     };
-    Ok(ReportRecord { sequence, shard, shape, report })
+    Ok(ReportRecord { sequence, router, shard, shape, report })
 }
 
 fn read_market(row: &mut RowReader<'_>) -> Result<MarketRecord, DatasetError> {
@@ -370,6 +386,7 @@ fn read_market(row: &mut RowReader<'_>) -> Result<MarketRecord, DatasetError> {
         event_at: row.time()?,
         known_at: row.time()?,
         sequence: row.id()?,
+        router: row.opt_text()?.map(RouterId::new),
         instrument: row.text()?.to_owned(),
         price_usd: row.f64()?,
         volume: row.f64()?,

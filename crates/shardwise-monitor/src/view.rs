@@ -412,7 +412,7 @@ impl Inner {
         report.known_at = received_at;
         let mut shape = envelope.shape.clone();
         self.limit(&envelope.shard, &mut shape);
-        ReportRecord { sequence, shard: envelope.shard.clone(), shape, report }
+        ReportRecord { sequence, router: None, shard: envelope.shard.clone(), shape, report }
     }
 
     fn counts(&self) -> FleetCounts {

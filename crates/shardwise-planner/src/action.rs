@@ -96,7 +96,7 @@ pub enum Action {
         /// What it saves.
         estimated_benefit: Estimate,
     },
-    /// Shards join those that serve a protocol or a group of functions.
+    /// Shards that stand by, drained, take work again, or new ones are started, for a protocol or a group of functions.
     JoinShards {
         /// The protocol or group.
         group: String,
@@ -133,11 +133,19 @@ impl Action {
         }
     }
 
-    /// Where functions live once it was carried out. Which shards join a group is for whoever has them, and which leave it for
-    /// whoever knows whom else they serve: that changes nothing here.
+    /// The shards that join, of those that are drained, in the order of names; fewer than it asks for when fewer stand by.
+    pub fn joining(&self, placements: &Placements) -> Vec<ShardId> {
+        match self {
+            Self::JoinShards { count, .. } => placements.drained().iter().take(*count as usize).cloned().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Where functions live once it was carried out. Shards that have to be started first change nothing here.
     #[must_use]
     pub fn carried_out_on(&self, placements: &Placements) -> Placements {
         let [mut avoided, mut warm] = [placements.avoided().clone(), placements.warm().clone()];
+        let mut drained = placements.drained().clone();
         let pair = |function: &FunctionId, shard: &ShardId| Residence::new(function.clone(), shard.clone());
         match self {
             Self::MigrateFunction { function_name, from_shard, to_shard, .. } => {
@@ -147,9 +155,13 @@ impl Action {
             Self::ReturnFunction { function_name, shard, .. } => drop(avoided.remove(&pair(function_name, shard))),
             Self::KeepWarm { function_name, shard, .. } => drop(warm.insert(pair(function_name, shard))),
             Self::LetCool { function_name, shard, .. } => drop(warm.remove(&pair(function_name, shard))),
-            Self::JoinShards { .. } | Self::DrainShards { .. } => {}
+            Self::JoinShards { .. } => {
+                let joining = self.joining(placements);
+                drained.retain(|shard| !joining.contains(shard));
+            }
+            Self::DrainShards { shards, .. } => drained.extend(shards.iter().cloned()),
         }
-        Placements::new(avoided, warm, placements.drained().clone())
+        Placements::new(avoided, warm, drained)
     }
 
     /// What it saves or brings.
@@ -199,6 +211,22 @@ mod tests {
         assert!(there.avoids(&"f".into(), &"a".into()) && !there.avoids(&"f".into(), &"b".into()));
         let back = step("b", "a").carried_out_on(&there);
         assert!(back.avoids(&"f".into(), &"b".into()) && !back.avoids(&"f".into(), &"a".into()));
+    }
+
+    #[test]
+    fn shards_that_stand_by_join_and_those_that_drain_stand_by() {
+        let estimated_benefit = Estimate::new(2.0, 2.0, 2.0, Unit::Shards);
+        let (group, reason) = ("aave".to_owned(), String::new());
+        let shards = vec!["b".into(), "a".into()];
+        let drain = Action::DrainShards { group: group.clone(), shards, reason: reason.clone(), estimated_benefit };
+        let join =
+            |count: u32| Action::JoinShards { group: group.clone(), count, reason: reason.clone(), estimated_benefit };
+        let drained = drain.carried_out_on(&Placements::default());
+        assert_eq!(drained.drained().iter().map(ShardId::as_str).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(join(1).joining(&drained), ["a".into()]);
+        assert_eq!(join(1).carried_out_on(&drained).drained().iter().collect::<Vec<_>>(), [&ShardId::new("b")]);
+        assert_eq!(join(3).carried_out_on(&drained), Placements::default(), "the third has to be started");
+        assert!(drain.joining(&drained).is_empty());
     }
 
     #[test]

@@ -44,20 +44,26 @@ pub struct EffectReport {
 /// Judges a step by what was measured of its function (of the fleet, for steps that concern whole shards) before and after.
 ///
 /// A move must lower latency or failures; what is kept warm must be cold more seldom; letting cool, letting
-/// come back and draining must not harm: they are made for what they give back.
+/// come back and draining must not harm: they are made for what they give back. Shards that join come before the load that they
+/// are for, so that before and after say nothing: they (`after`) are held against the others in the same time (`before`), and must
+/// answer without failing more often. That some are slower is no harm, for routers know it.
 pub fn judge_effect(action: &Action, before: &Observed, after: &Observed) -> EffectReport {
     let latency_ratio = ratio_of_means(&before.total_ln, &after.total_ln);
     let share = |count: fn(&Observed) -> f64| [before, after].map(|seen| count(seen) / seen.requests.max(1.0));
     let (errors, cold) = (share(|seen| seen.errors), share(|seen| seen.cold));
     let requests = [before.requests, after.requests];
     let change = |shares: [f64; 2]| change_of_share(shares, requests);
+    let is_slower = latency_ratio[1] > 1.0 && !matches!(action, Action::JoinShards { .. });
     let effect = match () {
         () if requests.iter().any(|requests| *requests < FEWEST) => Effect::Unclear,
-        () if latency_ratio[1] > 1.0 || change(errors) == Some(true) => Effect::Harm,
+        () if is_slower || change(errors) == Some(true) => Effect::Harm,
         () => match action {
             Action::MigrateFunction { .. } if latency_ratio[2] < 1.0 || change(errors) == Some(false) => Effect::Seen,
             Action::KeepWarm { .. } if change(cold) == Some(false) => Effect::Seen,
-            Action::LetCool { .. } | Action::ReturnFunction { .. } | Action::DrainShards { .. } => Effect::Seen,
+            Action::LetCool { .. }
+            | Action::ReturnFunction { .. }
+            | Action::DrainShards { .. }
+            | Action::JoinShards { .. } => Effect::Seen,
             _ => Effect::Unclear,
         },
     };
@@ -138,6 +144,26 @@ mod tests {
         assert_eq!(
             [effect(1.0, 0.05), effect(1.0, 0.3), effect(1.5, 0.05)],
             [Effect::Seen, Effect::Unclear, Effect::Harm]
+        );
+    }
+
+    #[test]
+    fn shards_that_join_must_answer_and_may_be_slower() {
+        let join = Action::JoinShards {
+            group: "aave".to_owned(),
+            count: 1,
+            reason: String::new(),
+            estimated_benefit: Estimate::new(1.0, 1.0, 1.0, Unit::Shards),
+        };
+        let failing = |requests: u32, failures: u32| {
+            let mut seen = seen(3, requests, 1.5, 0.0);
+            seen.errors = f64::from(failures);
+            seen
+        };
+        let effect = |joined: &Observed| judge_effect(&join, &failing(300, 3), joined).effect;
+        assert_eq!(
+            [effect(&failing(100, 1)), effect(&failing(100, 30)), effect(&failing(3, 0))],
+            [Effect::Seen, Effect::Harm, Effect::Unclear]
         );
     }
 

@@ -38,10 +38,13 @@ pub struct Ledger {
     away: BTreeMap<ShardId, BTreeMap<FunctionId, Away>>,
     /// Since when each function is held.
     warm: BTreeMap<ShardId, BTreeMap<FunctionId, Timestamp>>,
+    /// When shards joined or were drained last.
+    #[serde(default)]
+    shards_changed: Option<Timestamp>,
 }
 
 impl Ledger {
-    /// Notes a step that was applied. Joining and draining leave their traces in the fleet, not here.
+    /// Notes a step that was applied. Of joining and draining only the time is kept: the fleet shows who is there.
     pub fn record(&mut self, action: &Action, at: Timestamp) {
         match action {
             Action::MigrateFunction { function_name, from_shard, to_shard, .. } => {
@@ -59,7 +62,7 @@ impl Ledger {
                     held.remove(function_name);
                 }
             }
-            Action::JoinShards { .. } | Action::DrainShards { .. } => {}
+            Action::JoinShards { .. } | Action::DrainShards { .. } => self.shards_changed = Some(at),
         }
     }
 
@@ -93,6 +96,14 @@ impl Ledger {
         for pair in before.warm().difference(after.warm()) {
             self.warm.get_mut(&pair.shard).map(|held| held.remove(&pair.function));
         }
+        if after.drained() != before.drained() {
+            self.shards_changed = Some(at);
+        }
+    }
+
+    /// When shards joined or were drained last, if they ever did.
+    pub fn shards_changed(&self) -> Option<Timestamp> {
+        self.shards_changed
     }
 
     /// Takes a step back that did not help. A move stays: going back is a move as well, and the way there is barred for
@@ -113,7 +124,7 @@ impl Ledger {
             Action::LetCool { function_name, shard, .. } => {
                 self.warm.entry(shard.clone()).or_default().entry(function_name.clone()).or_insert(at);
             }
-            Action::JoinShards { .. } | Action::DrainShards { .. } => {}
+            Action::JoinShards { .. } | Action::DrainShards { .. } => self.shards_changed = Some(at),
         }
     }
 
@@ -254,6 +265,9 @@ mod tests {
         assert_eq!(away(&twice)[1], ("c".into(), Some(minute(5)), 1), "it ran there all the same, and left once more");
         ledger.forget_before(minute(3));
         assert_eq!(away(&ledger), [("a".into(), Some(minute(4)), 2)], "c left too long ago to be counted");
+        assert_eq!(ledger.shards_changed(), None);
+        ledger.placed(&Placements::default(), &Placements::new([].into(), [].into(), ["a".into()].into()), minute(5));
+        assert_eq!(ledger.shards_changed(), Some(minute(5)));
     }
 
     #[test]

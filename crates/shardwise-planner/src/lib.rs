@@ -12,6 +12,7 @@
 //!     protocol: "aave".into(),
 //!     total_load: 1.5,
 //!     current_shards: vec![ShardId::new("shard-aave-primary"), ShardId::new("shard-aave-secondary")],
+//!     shared: Default::default(),
 //!     last_change: None,
 //!     now: Timestamp::default(),
 //! };

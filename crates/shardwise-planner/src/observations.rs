@@ -65,6 +65,8 @@ impl Default for ObservationSettings {
 struct ShardState {
     last: Option<(ShardShape, ShardReport)>,
     minutes: [Minutes; 5],
+    /// All that was ever answered there.
+    total: Observed,
 }
 
 #[derive(Debug, Clone)]
@@ -221,6 +223,7 @@ impl Observations {
         }
         let state = &mut self.functions.rows[key.0 as usize].1;
         state.total.push(response);
+        self.shards.rows[key.1 as usize].1.total.push(response);
         if response.is_ok() {
             let exec = if response.cold { &mut state.cold_ms } else { &mut state.warm_ms };
             exec.push(f64::from(response.exec_ms));
@@ -343,6 +346,11 @@ impl Observations {
     /// another, is what happened in between.
     pub fn totals(&self) -> BTreeMap<FunctionId, Observed> {
         self.functions.rows.iter().map(|(id, state)| (id.clone(), state.total)).collect()
+    }
+
+    /// The same of each shard.
+    pub fn totals_of_shards(&self) -> BTreeMap<ShardId, Observed> {
+        self.shards.rows.iter().map(|(id, state)| (id.clone(), state.total)).collect()
     }
 
     /// Requests a minute of all functions that are asked for.

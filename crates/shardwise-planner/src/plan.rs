@@ -210,11 +210,15 @@ impl Planner<'_> {
     }
 
     fn protocols(&self) -> Result<ProtocolPlan, PlanError> {
+        let serving = self.serving();
         let plan = |(protocol, shards): (&Protocol, &Vec<ShardId>)| {
-            // Routers choose shards by themselves: their number changes with every plan that was carried out, not here.
-            self.observations.protocol_problem(protocol, shards, None, self.now).solve(&self.settings.protocol)
+            let others = serving.iter().filter(|(other, _)| *other != protocol).flat_map(|(_, theirs)| theirs);
+            let shared = others.filter(|shard| shards.contains(shard)).cloned().collect();
+            let last_change = self.ledger.shards_changed();
+            let problem = self.observations.protocol_problem(protocol, shards, shared, last_change, self.now);
+            problem.solve(&self.settings.protocol)
         };
-        let protocols: Result<Vec<ProtocolOptimization>, PlanError> = self.serving().iter().map(plan).collect();
+        let protocols: Result<Vec<ProtocolOptimization>, PlanError> = serving.iter().map(plan).collect();
         Ok(ProtocolPlan { protocols: protocols? })
     }
 

@@ -187,6 +187,7 @@ impl Observations {
         &self,
         protocol: &Protocol,
         current_shards: &[ShardId],
+        shared: BTreeSet<ShardId>,
         last_change: Option<Timestamp>,
         now: Timestamp,
     ) -> ProtocolProblem {
@@ -202,6 +203,7 @@ impl Observations {
             protocol: protocol.clone(),
             total_load: busy / cores,
             current_shards: current_shards.to_vec(),
+            shared,
             last_change,
             now,
         }
@@ -302,7 +304,7 @@ mod tests {
         assert!((warm.candidates[0].arrivals_per_minute - 2.0).abs() < 0.1, "{:?}", warm.candidates[0]);
         warm.solve(&WarmSettings::default()).unwrap();
 
-        let protocol = observations.protocol_problem(&"aave".into(), &["a".into(), "b".into()], None, now);
+        let protocol = observations.protocol_problem(&"aave".into(), &["a".into(), "b".into()], [].into(), None, now);
         assert!((protocol.total_load - cores / 2.0).abs() < 1e-9, "shards have two cores");
         let groups = observations.spike_groups(&SpikeSettings::default());
         assert_eq!((groups.yields.cores, groups.yields.elasticity.minutes), (4.0, 0), "aave is all there is");

@@ -1,5 +1,7 @@
 //! Protocol sharding (S9): how many shards a protocol needs, ⌈load / 0.7⌉, with hysteresis so that nothing swings.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use shardwise_types::{InvalidInput, Protocol, ShardId, Timestamp};
 
@@ -51,7 +53,9 @@ pub struct ProtocolProblem {
     pub total_load: f64,
     /// The shards that serve it, in any order.
     pub current_shards: Vec<ShardId>,
-    /// When their number last changed, if it ever did.
+    /// Those of them that serve other protocols as well: no plan for one protocol drains them.
+    pub shared: BTreeSet<ShardId>,
+    /// When shards joined or were drained last, if they ever did.
     pub last_change: Option<Timestamp>,
     /// Now.
     pub now: Timestamp,
@@ -149,10 +153,18 @@ impl ProtocolProblem {
     fn consolidate(&self, shards: &[ShardId], rest: usize, settings: &ProtocolSettings) -> ProtocolOptimization {
         let spare = settings.hysteresis * 100.0;
         let reasoning = format!("a load of {:.2} shards fits into {rest} with {spare:.0} % to spare", self.total_load);
-        let saved = (shards.len() - rest) as f64;
+        // The last ones go; what others need as well stays.
+        let own = shards.iter().rev().filter(|shard| !self.shared.contains(*shard));
+        let mut leaving: Vec<ShardId> = own.take(shards.len() - rest).cloned().collect();
+        leaving.reverse();
+        if leaving.is_empty() {
+            let reasoning = format!("{reasoning}; all serve other protocols as well, so that none is drained for it");
+            return self.plan(shards, rest, ProtocolAction::Consolidate, reasoning, vec![]);
+        }
+        let saved = leaving.len() as f64;
         let step = Action::DrainShards {
             group: self.protocol.as_str().to_owned(),
-            shards: shards[rest..].to_vec(),
+            shards: leaving,
             reason: reasoning.clone(),
             estimated_benefit: Estimate::new(saved, saved, saved, Unit::Shards),
         };
@@ -186,12 +198,14 @@ fn shards_for(load: f64, utilisation: f64) -> usize {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use shardwise_types::Placements;
 
     fn problem(total_load: f64, shards: usize) -> ProtocolProblem {
         ProtocolProblem {
             protocol: "aave".into(),
             total_load,
             current_shards: (0..shards).map(|shard| ShardId::new(&format!("shard-aave-{shard:04}"))).collect(),
+            shared: BTreeSet::new(),
             last_change: None,
             now: Timestamp::default(),
         }
@@ -245,6 +259,23 @@ mod tests {
         assert!(plan.reasoning.contains("30 minutes"), "{}", plan.reasoning);
         problem.total_load = 9.0;
         assert_eq!(problem.solve(&ProtocolSettings::default()).unwrap().action, ProtocolAction::Expand);
+    }
+
+    #[test]
+    fn shards_that_others_need_are_not_drained() {
+        let mut problem = problem(0.5, 4);
+        let drained = |problem: &ProtocolProblem| {
+            let plan = problem.solve(&ProtocolSettings::default()).unwrap();
+            assert_eq!((plan.action, plan.recommended_shards), (ProtocolAction::Consolidate, 1));
+            let step = plan.actions.into_iter().next();
+            step.map(|step| step.carried_out_on(&Placements::default()).drained().clone())
+        };
+        let all = problem.current_shards.clone();
+        assert_eq!(drained(&problem).unwrap(), all[1..].iter().cloned().collect());
+        problem.shared = [all[2].clone(), all[3].clone()].into();
+        assert_eq!(drained(&problem).unwrap(), all[..2].iter().cloned().collect(), "two serve others, and it");
+        problem.shared = all.into_iter().collect();
+        assert_eq!(drained(&problem), None);
     }
 
     #[test]

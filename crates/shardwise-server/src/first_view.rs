@@ -1,7 +1,7 @@
 //! The fleet as a router sees it when it starts.
 
 use shardwise_monitor::{FleetImage, FleetView, FleetViewConfig};
-use shardwise_types::{FleetSnapshot, HistoryRecord, InvalidInput, ReportRecord, ShardSnapshot, Timestamp};
+use shardwise_types::{FleetSnapshot, InvalidInput, ReportRecord, RouterId, ShardSnapshot, Timestamp};
 
 use crate::config::{ConfigError, ServeConfig};
 use crate::sidecar::StartError;
@@ -11,7 +11,7 @@ pub(crate) fn first_view(
     config: &ServeConfig,
     image: FleetImage,
     now: Timestamp,
-) -> Result<(FleetView, Vec<HistoryRecord>), StartError> {
+) -> Result<(FleetView, Vec<ReportRecord>), StartError> {
     let path = &config.fleet;
     let wrong = |problem: String| ConfigError::new(path.display().to_string(), problem);
     let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot read the fleet: {error}")))?;
@@ -24,19 +24,20 @@ pub(crate) fn first_view(
     let view = FleetView::restore(image, settings, fleet.network, fleet.router_region)
         .map_err(|error: InvalidInput| wrong(error.to_string()))?;
     let shards = if is_new { fleet.shards } else { Vec::new() };
-    let stand_ins = shards.into_iter().filter_map(|shard| stand_in(&view, shard, now)).collect();
+    let router = RouterId::new(&config.router);
+    let stand_ins = shards.into_iter().filter_map(|shard| stand_in(&view, &router, shard, now)).collect();
     Ok((view, stand_ins))
 }
 
 /// Until a shard reports, what the file says of it is taken for a report of now.
-fn stand_in(view: &FleetView, shard: ShardSnapshot, now: Timestamp) -> Option<HistoryRecord> {
+fn stand_in(view: &FleetView, router: &RouterId, shard: ShardSnapshot, now: Timestamp) -> Option<ReportRecord> {
     let ShardSnapshot { id, shape, report } = shard;
     let Some(mut report) = report else {
         tracing::info!(shard = id.as_str(), "the fleet file has no report of it; it is known when it reports");
         return None;
     };
     (report.event_at, report.known_at) = (now, now);
-    let record = ReportRecord { sequence: 0, shard: id, shape, report };
+    let record = ReportRecord { sequence: 0, router: Some(router.clone()), shard: id, shape, report };
     view.recover(&record);
-    Some(HistoryRecord::Report(Box::new(record)))
+    Some(record)
 }

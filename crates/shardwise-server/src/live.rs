@@ -331,7 +331,11 @@ impl Live {
     /// Has the view take in a report, and learns from it.
     pub(crate) fn take_in(&self, take: &dyn Fn() -> Ingested) -> Ingested {
         let _in_order = self.in_order();
-        let ingested = take();
+        let mut ingested = take();
+        if let Ingested::New(record) | Ingested::Late(record) = &mut ingested {
+            // When it was known is this router's own time.
+            record.router = Some(self.log.router().clone());
+        }
         if let Ingested::New(record) = &ingested {
             self.router.on_report(&record.shard, record.report.known_at);
             self.decider.hear(&record.shard, &record.report);

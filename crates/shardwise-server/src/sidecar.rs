@@ -288,7 +288,7 @@ fn make(disk: Box<dyn Disk>, config: ServeConfig) -> Result<Made, StartError> {
     let (router, image) = restored.unwrap_or_else(|| (RouterState::new(), FleetImage::default()));
     let (view, stand_ins) = first_view(&config, image, now)?;
     // What is decided on them must be found in the history.
-    stand_ins.iter().for_each(|record| journal.add(record));
+    stand_ins.into_iter().for_each(|record| journal.add(&HistoryRecord::Report(Box::new(record))));
     if recovered.has_predecessor {
         // What an earlier process was directed holds no longer; what does, the agent says again.
         journal.add(&HistoryRecord::Directive(Box::new(DirectiveRecord {

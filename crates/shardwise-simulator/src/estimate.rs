@@ -146,6 +146,10 @@ impl WorldSurvey {
             HistoryRecord::Report(report) => {
                 self.shards.insert(report.shard.clone(), report.shape.clone());
                 let at = report.report.event_at;
+                if self.reports.last.get(&report.shard) == Some(&at) {
+                    // Another router heard it as well.
+                    return;
+                }
                 self.reports.heard += 1;
                 self.reports.delays_ms += report.report.known_at.millis_since(at).max(0.0);
                 if let Some(last) = self.reports.last.insert(report.shard.clone(), at) {

@@ -95,6 +95,7 @@ pub fn records_of_bars(bars: &[MarketBar], first_end: Timestamp, delay_ms: f64, 
         let event_at = Timestamp::from_nanos(first_end.nanos() + minute as i64 * MINUTE_NS);
         MarketRecord {
             sequence: 0,
+            router: None,
             event_at,
             known_at: event_at.plus_millis(delay_ms),
             instrument: instrument.to_owned(),

@@ -51,7 +51,7 @@ impl Simulation<'_> {
 
     pub(crate) fn report_record(&self, shard: usize, report: ShardReport) -> ReportRecord {
         let spec = &self.world.shards[shard];
-        ReportRecord { sequence: 0, shard: spec.id.clone(), shape: spec.shape.clone(), report }
+        ReportRecord { sequence: 0, router: None, shard: spec.id.clone(), shape: spec.shape.clone(), report }
     }
 
     pub(crate) fn tell_report(&mut self, mut record: ReportRecord) -> Flow {

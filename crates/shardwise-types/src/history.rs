@@ -120,6 +120,9 @@ pub struct OutcomeRecord {
 pub struct ReportRecord {
     /// Total order among records that are known at the same instant.
     pub sequence: u64,
+    /// The router that heard it at that time; none is all routers of the history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router: Option<RouterId>,
     /// The shard.
     pub shard: ShardId,
     /// What does not change about it.
@@ -134,9 +137,12 @@ pub struct ReportRecord {
 pub struct MarketRecord {
     /// Total order among records that are known at the same instant.
     pub sequence: u64,
+    /// The router that heard it at that time; none is all routers of the history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router: Option<RouterId>,
     /// The end of the minute.
     pub event_at: Timestamp,
-    /// When the routers learned it.
+    /// When it was learned.
     pub known_at: Timestamp,
     /// What is traded, such as `BTC-PERP`.
     pub instrument: String,

@@ -216,6 +216,10 @@ pub(crate) enum ConfigCommand {
     Split(ConfigSplitArguments),
     /// Limit what a shard may use.
     Limits(ConfigLimitsArguments),
+    /// Have shards run empty: they get nothing while others can take it, and stand by.
+    Drain(ConfigDrainArguments),
+    /// Have drained shards take work again.
+    Undrain(ConfigDrainArguments),
     /// What was changed, by whom, and what became of it.
     History(ConfigHistoryArguments),
     /// Go back to an earlier version; that is a change as well.
@@ -257,6 +261,15 @@ pub(crate) struct ConfigLimitsArguments {
 }
 
 #[derive(Args)]
+pub(crate) struct ConfigDrainArguments {
+    /// The shard; may be given several times.
+    #[arg(long, required = true)]
+    pub(crate) shard: Vec<String>,
+    #[command(flatten)]
+    pub(crate) change: ChangeArguments,
+}
+
+#[derive(Args)]
 pub(crate) struct ConfigHistoryArguments {
     /// The sidecar that coordinates the fleet, or its admin address.
     #[arg(long, default_value = "http://127.0.0.1:7070", value_name = "URL")]
@@ -267,7 +280,7 @@ pub(crate) struct ConfigHistoryArguments {
 
 #[derive(Args)]
 pub(crate) struct ConfigRollbackArguments {
-    /// The version; 0 is without any splits and limits.
+    /// The version; 0 is without any splits, limits and placements.
     #[arg(long)]
     pub(crate) to: u64,
     #[command(flatten)]

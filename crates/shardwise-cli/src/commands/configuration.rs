@@ -1,4 +1,4 @@
-//! `shardwise config`: changes of splits and limits, asked of the router that coordinates the fleet.
+//! `shardwise config`: changes of splits, limits and drained shards, asked of the router that coordinates the fleet.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -6,9 +6,11 @@ use std::time::Duration;
 use miette::{IntoDiagnostic, miette};
 use serde_json::{Value, json};
 use shardwise_client::AccessFiles;
+use shardwise_control::Configuration;
 use shardwise_control::commands::{Changed, Changes};
+use shardwise_types::{Placements, ShardId};
 
-use crate::arguments::{ChangeArguments, ConfigCommand};
+use crate::arguments::{ChangeArguments, ConfigCommand, ConfigDrainArguments};
 use crate::output;
 
 /// A change takes ten seconds when all is well.
@@ -36,11 +38,31 @@ pub(crate) fn run(command: &ConfigCommand, json: bool) -> miette::Result<ExitCod
             let body = json!({ "shard": options.shard, "limits": limits, "change": who(&options.change) });
             change(&options.change, "limits", &body, json)
         }
+        ConfigCommand::Drain(options) => drain(options, true, json),
+        ConfigCommand::Undrain(options) => drain(options, false, json),
         ConfigCommand::Rollback(options) => {
             let body = json!({ "to": options.to, "change": who(&options.change) });
             change(&options.change, "rollback", &body, json)
         }
     }
+}
+
+/// Has shards run empty, or take work again, and leaves all other placements as they are.
+fn drain(options: &ConfigDrainArguments, empty: bool, json: bool) -> miette::Result<ExitCode> {
+    let Configuration { placements, .. } = held(&options.change.server, &options.change.access.files(), "--server")?;
+    let mut drained = placements.drained().clone();
+    for shard in &options.shard {
+        let shard = ShardId::new(shard);
+        if empty {
+            drained.insert(shard);
+        } else if !drained.remove(&shard) {
+            let names: Vec<&str> = drained.iter().map(ShardId::as_str).collect();
+            return Err(miette!("{shard} is not drained; drained are: {}", names.join(", ")));
+        }
+    }
+    let placements = Placements::new(placements.avoided().clone(), placements.warm().clone(), drained);
+    let body = json!({ "placements": placements, "change": who(&options.change) });
+    change(&options.change, "placements", &body, json)
 }
 
 fn who(change: &ChangeArguments) -> Value {
@@ -66,6 +88,16 @@ fn told(value: &impl serde::Serialize, table: &str, json: bool) -> miette::Resul
 
 fn ask(server: &str, access: &AccessFiles, what: &str, body: Option<&Value>) -> miette::Result<(bool, Value)> {
     ask_at(server, access, &format!("config/{what}"), body)
+}
+
+/// What holds in the fleet; `option` is where the user said who coordinates it.
+pub(crate) fn held(server: &str, access: &AccessFiles, option: &str) -> miette::Result<Configuration> {
+    let (_, mut answer) = ask_at(server, access, "config", None)?;
+    let help = format!("name the router that coordinates the fleet with {option}");
+    match answer["coordinator"]["current"].take() {
+        Value::Null => Err(miette!(help = help, "{server} is not the coordinator of its fleet")),
+        current => serde_json::from_value(current).into_diagnostic(),
+    }
 }
 
 /// Whether a change was withdrawn, and the router's answer at a path below `/v1`.

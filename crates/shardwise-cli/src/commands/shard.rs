@@ -4,13 +4,18 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use miette::{IntoDiagnostic, miette};
-use shardwise_server::fleet_up::{FleetEvent, FleetOptions, FleetPlan, RunOptions, run as run_fleet, this_program};
+use shardwise_server::fleet_up::{
+    FleetError, FleetEvent, FleetOptions, FleetPlan, RunOptions, run as run_fleet, this_program,
+};
 use shardwise_server::shard::{Envelope, ShardOptions, run as run_shard};
 use shardwise_types::HardwareClass;
 
 use super::files;
 use crate::arguments::{FleetUpArguments, ShardArguments};
 use crate::output;
+
+/// How often a fleet is begun again on other free ports.
+const OTHER_PORTS: u32 = 3;
 
 pub(crate) fn run(arguments: &ShardArguments) -> miette::Result<()> {
     output::log::show();
@@ -83,16 +88,26 @@ pub(crate) fn fleet_up(arguments: &FleetUpArguments, json: bool) -> miette::Resu
         })?;
         options.faults.push((shard.into(), fault.parse().into_diagnostic()?));
     }
-    let plan = FleetPlan::new(&options).into_diagnostic()?;
     let run = RunOptions { directory: &arguments.dir, restart: !arguments.no_restart };
     let mut ready = None;
-    run_fleet(&plan, &run, &this_program, output::interrupt_flag(), &mut |event| {
-        if let FleetEvent::Ready(file) = event {
-            ready = Some(file.clone());
+    let mut once = || {
+        let plan = FleetPlan::new(&options)?;
+        run_fleet(&plan, &run, &this_program, output::interrupt_flag(), &mut |event| {
+            if let FleetEvent::Ready(file) = event {
+                ready = Some(file.clone());
+            }
+            output::note(told(event, &arguments.dir));
+        })
+    };
+    let mut ended = once();
+    // Somebody may take a port between the moment that it is found free and the one that its shard listens there.
+    for _ in 0..OTHER_PORTS {
+        if !matches!(ended, Err(FleetError::Taken { .. })) || options.first_port.is_some() {
+            break;
         }
-        output::note(told(event, &arguments.dir));
-    })
-    .into_diagnostic()?;
+        ended = once();
+    }
+    ended.into_diagnostic()?;
     match ready {
         Some(file) if json => output::print_json(&file),
         _ => Ok(()),

@@ -32,6 +32,8 @@ pub(crate) struct TableDay {
     specs: Vec<ColumnSpec>,
     day: String,
     files: Vec<PathBuf>,
+    /// Of each file, the columns that came later and that it does not have.
+    lacks: Vec<Vec<&'static str>>,
     pub(crate) rows: u64,
     /// Size in memory, about.
     pub(crate) bytes: u64,
@@ -214,13 +216,14 @@ impl TableDay {
             .filter(|day| day.len() == 10 && day.parse::<Timestamp>().is_ok_and(|start| start.date_utc() == **day));
         let Some(day) = day.filter(|_| dir.is_dir()) else { return Err(DatasetError::NotADay { path: dir }) };
         let (specs, files) = (table.specs(), parquet_files(&dir)?);
-        let (mut rows, mut bytes) = (0, 0);
+        let (mut rows, mut bytes, mut lacks) = (0, 0, Vec::new());
         for file in &files {
-            let (file_rows, file_bytes) = check_file(file, &specs)?;
-            rows += file_rows;
-            bytes += file_bytes;
+            let checked = check_file(file, &specs)?;
+            rows += checked.rows;
+            bytes += checked.bytes;
+            lacks.push(checked.lacks);
         }
-        Ok(Self { table, specs, day: day.to_owned(), files, rows, bytes })
+        Ok(Self { table, specs, day: day.to_owned(), files, lacks, rows, bytes })
     }
 
     pub(crate) fn table(&self) -> Table {
@@ -230,18 +233,22 @@ impl TableDay {
     /// All rows, lazily, each with its file and its row there.
     fn scan(&self) -> PolarsResult<LazyFrame> {
         let scans: PolarsResult<Vec<LazyFrame>> =
-            (0..).zip(&self.files).map(|(n, file)| self.scan_file(n, file)).collect();
+            (0..).zip(&self.files).zip(&self.lacks).map(|((n, file), lacks)| self.scan_file(n, file, lacks)).collect();
         concat(scans?, UnionArgs { rechunk: false, ..UnionArgs::default() })
     }
 
-    fn scan_file(&self, number: u32, file: &Path) -> PolarsResult<LazyFrame> {
+    fn scan_file(&self, number: u32, file: &Path, lacks: &[&str]) -> PolarsResult<LazyFrame> {
         let args = ScanArgsParquet {
             row_index: Some(RowIndex { name: ROW_COLUMN.into(), offset: 0 }),
             glob: false,
             hive_options: HiveOptions { enabled: Some(false), ..HiveOptions::default() },
             ..ScanArgsParquet::default()
         };
-        let mut columns: Vec<Expr> = self.specs.iter().map(|spec| col(spec.name)).collect();
+        let column = |spec: &ColumnSpec| match lacks.contains(&spec.name) {
+            true => lit(NULL).cast(spec.kind.data_type()).alias(spec.name),
+            false => col(spec.name),
+        };
+        let mut columns: Vec<Expr> = self.specs.iter().map(column).collect();
         columns.push(col(ROW_COLUMN));
         columns.push(lit(number).cast(DataType::UInt32).alias(FILE_COLUMN));
         Ok(LazyFrame::scan_parquet(PlRefPath::try_from_path(file)?, args)?.select(columns))
@@ -405,6 +412,23 @@ mod tests {
             assert_eq!(opened.decisions_by_router(from, to).unwrap(), expected);
         }
         assert!(opened.decisions_by_router(Some(to), Some(from)).is_err(), "it ends before it begins");
+    }
+
+    #[test]
+    fn files_from_before_routers_were_told_apart_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("history");
+        let records = history("2026-01-05T12:00:00Z", 1.0, 200.0);
+        write(&dir, &records);
+        for table in [Table::ShardReports, Table::Market] {
+            let file = file_of(&dir, table, DAY);
+            let mut frame = read_parquet(&file, None).unwrap();
+            assert!(frame.drop_in_place("router").is_ok());
+            write_parquet(&file, &mut frame).unwrap();
+        }
+        let read: Vec<HistoryRecord> =
+            History::open(&dir).unwrap().records(None, None).unwrap().map(Result::unwrap).collect();
+        assert_same(&read, &records);
     }
 
     #[test]

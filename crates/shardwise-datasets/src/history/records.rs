@@ -254,10 +254,10 @@ fn same_key(a: &HistoryRecord, b: &HistoryRecord) -> bool {
                 (a.decision_id, a.event_at) == (b.decision_id, b.event_at)
             }
             (HistoryRecord::Report(a), HistoryRecord::Report(b)) => {
-                (&a.shard, a.report.event_at) == (&b.shard, b.report.event_at)
+                (&a.router, &a.shard, a.report.event_at) == (&b.router, &b.shard, b.report.event_at)
             }
             (HistoryRecord::Market(a), HistoryRecord::Market(b)) => {
-                (&a.instrument, a.event_at) == (&b.instrument, b.event_at)
+                (&a.router, &a.instrument, a.event_at) == (&b.router, &b.instrument, b.event_at)
             }
             (HistoryRecord::Directive(a), HistoryRecord::Directive(b)) => {
                 (&a.router, a.event_at) == (&b.router, b.event_at)

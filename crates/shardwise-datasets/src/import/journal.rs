@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use rustc_hash::FxHashSet;
-use shardwise_types::{HistoryRecord, Network, Timestamp, combine_keys};
+use shardwise_types::{HistoryRecord, Network, RouterId, Timestamp, combine_keys};
 
 use super::quarantine::{Ended, Quarantine, end};
 use super::run::ROWS_PER_LOOK;
@@ -108,7 +108,7 @@ struct Seen {
     decisions: FxHashSet<u64>,
     outcomes: FxHashSet<u64>,
     shadows: FxHashSet<u64>,
-    /// Keys of shards' names and times.
+    /// Keys of names and times, of each router apart: each has its own time of hearing.
     reports: FxHashSet<u64>,
     minutes: FxHashSet<u64>,
     /// Keys of routers' names and places in their order.
@@ -131,6 +131,7 @@ impl Seen {
         };
         let once = |is_new: bool| if is_new { Taken::New } else { Taken::Again };
         let at = |name: u64, event_at: Timestamp| combine_keys(name, event_at.nanos().cast_unsigned());
+        let heard_by = |router: Option<&RouterId>| router.map_or(0, RouterId::key);
         match record {
             HistoryRecord::Decision(decision) => once(self.decisions.insert(decision.decision_id)),
             HistoryRecord::Outcome(outcome) => of_decision(&mut self.outcomes, &self.decisions, outcome.decision_id),
@@ -141,9 +142,13 @@ impl Seen {
                     false => Taken::Orphan,
                 }
             }
-            HistoryRecord::Report(report) => once(self.reports.insert(at(report.shard.key(), report.report.event_at))),
+            HistoryRecord::Report(report) => {
+                let name = combine_keys(heard_by(report.router.as_ref()), report.shard.key());
+                once(self.reports.insert(at(name, report.report.event_at)))
+            }
             HistoryRecord::Market(minute) => {
-                once(self.minutes.insert(at(shardwise_types::key_of(&minute.instrument), minute.event_at)))
+                let name = combine_keys(heard_by(minute.router.as_ref()), shardwise_types::key_of(&minute.instrument));
+                once(self.minutes.insert(at(name, minute.event_at)))
             }
             HistoryRecord::Directive(directive) => {
                 let key = combine_keys(at(directive.router.key(), directive.known_at), directive.sequence);

@@ -46,6 +46,7 @@ fn outcome(id: u64, seconds: f64, exec_ms: f32, cold: bool, error: Option<ErrorC
 fn report(seconds: f64, shard: &str, cpu: f32) -> HistoryRecord {
     HistoryRecord::Report(Box::new(ReportRecord {
         sequence: 0,
+        router: None,
         shard: shard.into(),
         shape: ShardShape {
             region: "us-east".into(),

@@ -9,6 +9,7 @@ mod tests;
 
 use std::fs;
 use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -70,6 +71,14 @@ pub enum FleetError {
         shard: ShardId,
         /// How it ended.
         status: ExitStatus,
+    },
+    /// A shard ended before it was ready, for somebody else listens where it was to.
+    #[error("{shard} ended before it was ready: {address} is taken; name another first port, or none")]
+    Taken {
+        /// The shard.
+        shard: ShardId,
+        /// Where it was to listen.
+        address: SocketAddr,
     },
     /// A shard does not become ready.
     #[error("{shard} at {address} was not ready within {} s", READY_WITHIN.as_secs())]
@@ -229,7 +238,12 @@ impl<'a> Fleet<'a> {
             let (shard, address) = (&member.shard.id, address_of(member.shard));
             while !is_ready(&agent, &address, shard) {
                 if let Some(status) = member.ended() {
-                    return Err(FleetError::Ended { shard: shard.clone(), status });
+                    let (shard, address) = (shard.clone(), member.shard.listen);
+                    let is_taken = TcpListener::bind(address).is_err_and(|it| it.kind() == io::ErrorKind::AddrInUse);
+                    return Err(match is_taken {
+                        true => FleetError::Taken { shard, address },
+                        false => FleetError::Ended { shard, status },
+                    });
                 }
                 if stop.load(Relaxed) {
                     return Err(FleetError::Interrupted);

@@ -118,6 +118,7 @@ fn a_fleet_that_cannot_start_says_which_shard_and_leaves_none() {
     };
     let error = run(&plan, &options, &heard, &AtomicBool::new(false), &mut |_| ()).unwrap_err();
     assert!(error.to_string().contains("shard-aave-primary ended before it was ready"), "{error}");
+    assert!(matches!(error, FleetError::Taken { address, .. } if address == plan.shards[1].listen), "{error}");
     let said = fs::read_to_string(&said).unwrap();
     assert!(said.contains(&plan.shards[1].listen.to_string()) && !said.contains("panicked"), "{said}");
     assert!(read(folder.path()).is_none());

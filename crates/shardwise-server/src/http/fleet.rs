@@ -175,6 +175,7 @@ pub(super) async fn market(
     let known_at = app.live.take_market(snapshot);
     let record = HistoryRecord::Market(MarketRecord {
         sequence: app.live.ids.sequence(),
+        router: Some(app.live.log.router().clone()),
         event_at: minute.event_at.unwrap_or(known_at),
         known_at,
         instrument: minute.instrument,

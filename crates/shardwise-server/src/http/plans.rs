@@ -65,10 +65,13 @@ fn make(app: &App, kind: PlanKind, assumed_spike: Option<f64>) -> Result<Json<Va
     Ok(Json(json!({ "kind": kind, "now": now, "plan": plan, "story": story, "leftOut": observations.left_out() })))
 }
 
-/// `GET /v1/totals`: all that was answered of each function since this process began.
+/// `GET /v1/totals`: all that was answered of each function, and on each shard, since this process began.
 pub(super) async fn totals(State(app): State<Arc<App>>) -> Json<Value> {
-    let totals = app.live.seen().totals();
-    Json(json!({ "now": app.live.clock.now(), "functions": totals }))
+    let (functions, shards) = {
+        let seen = app.live.seen();
+        (seen.totals(), seen.totals_of_shards())
+    };
+    Json(json!({ "now": app.live.clock.now(), "functions": functions, "shards": shards }))
 }
 
 /// What was moved and warmed when, by the changes that held.

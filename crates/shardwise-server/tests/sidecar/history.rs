@@ -139,6 +139,7 @@ fn a_full_disk_keeps_what_waits_until_it_takes_it_again() {
     let line = |n: u64| {
         HistoryRecord::Market(shardwise_types::MarketRecord {
             sequence: n,
+            router: None,
             event_at: "2026-01-05".parse().unwrap(),
             known_at: "2026-01-05".parse().unwrap(),
             instrument: "BTC-PERP".to_owned(),

@@ -83,8 +83,12 @@ impl Window {
     }
 
     /// Takes news of the market.
+    /// Takes in a minute; one that several routers heard counts once.
     pub(super) fn heard(&mut self, minute: MarketRecord) {
-        self.market.push_back(minute);
+        let same = |known: &MarketRecord| (&known.instrument, known.event_at) == (&minute.instrument, minute.event_at);
+        if !self.market.iter().rev().take_while(|known| known.event_at >= minute.event_at).any(same) {
+            self.market.push_back(minute);
+        }
     }
 
     pub(super) fn last(&self) -> Option<&DecisionRecord> {
@@ -216,6 +220,7 @@ mod tests {
         let second = |n: usize| Timestamp::from_nanos(all[0].known_at.nanos() + n as i64 * 1_000_000_000);
         let minute = |n: usize| MarketRecord {
             sequence: n as u64,
+            router: None,
             event_at: second(n),
             known_at: second(n),
             instrument: "BTC-PERP".to_owned(),

@@ -6,15 +6,15 @@ use std::thread;
 use std::time::Duration;
 
 use miette::{IntoDiagnostic, miette};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shardwise_control::commands::Changed;
 use shardwise_control::{Configuration, Entry, Outcome};
 use shardwise_planner::{Action, Effect, EffectReport, Observed, judge_effect};
-use shardwise_types::{FunctionId, Timestamp};
+use shardwise_types::{FunctionId, ShardId, Timestamp};
 
 use crate::arguments::PlanArguments;
-use crate::commands::configuration::ask_at;
+use crate::commands::configuration::{ask_at, held};
 use crate::commands::files;
 use crate::output::{self, Stage};
 
@@ -106,25 +106,27 @@ impl Fleet<'_> {
 
     fn step(&self, action: Action) -> miette::Result<Step> {
         let mut step = Step { action, kept: false, why: String::new(), versions: Vec::new(), effect: None };
-        let by_hand = match &step.action {
-            Action::JoinShards { .. } => Some("start them (`shardwise shard`): they join by their reports"),
-            Action::DrainShards { .. } => Some("they may serve others, too: that is for whoever runs them to say"),
-            _ => None,
-        };
-        if let Some(why) = by_hand {
-            step.why = why.to_owned();
-            return Ok(step);
-        }
         let stage = Stage::start(step.name());
         let Configuration { version: before_it, placements, .. } = self.holds()?;
         let next = step.action.carried_out_on(&placements);
+        let joining = step.action.joining(&placements);
+        if matches!(step.action, Action::JoinShards { .. }) && joining.is_empty() {
+            step.why =
+                "no shard stands by, drained; start some (`shardwise shard`): they join by their reports".to_owned();
+            stage.done(step.why.clone());
+            return Ok(step);
+        }
         if next == placements {
             step.why = "it holds already".to_owned();
             step.kept = true;
             stage.done(step.why.clone());
             return Ok(step);
         }
-        let before = self.watched(self.options.watch_s, &step.action)?;
+        // Shards that join are held against the others of the same time.
+        let before = match joining.is_empty() {
+            true => self.watched(self.options.watch_s, &step.action)?,
+            false => Observed::default(),
+        };
         let body = json!({ "placements": next, "change": self.who(&step) });
         let (withdrawn, entry) = self.ask("config/placements", Some(&body))?;
         let Changed(entry): Changed = serde_json::from_value(entry).into_diagnostic()?;
@@ -135,7 +137,12 @@ impl Fleet<'_> {
         }
         step.versions.push(entry.change.version);
         wait_until(entry.change.effective_at)?;
-        self.judge(&mut step, &before)?;
+        self.judge(&mut step, before, &joining)?;
+        if let Action::JoinShards { count, .. } = step.action
+            && (joining.len() as u64) < u64::from(count)
+        {
+            step.why += &format!("; {} of {count} stood by, start the others (`shardwise shard`)", joining.len());
+        }
         if !step.kept {
             self.take_back(&mut step, before_it, &entry)?;
         }
@@ -144,18 +151,25 @@ impl Fleet<'_> {
     }
 
     /// Watches until there is something to say, or there has been time enough.
-    fn judge(&self, step: &mut Step, before: &Observed) -> miette::Result<()> {
+    fn judge(&self, step: &mut Step, before: Observed, joining: &[ShardId]) -> miette::Result<()> {
         let start = self.totals()?;
         let mut watched_s = 0.0;
         loop {
             sleep(self.options.watch_s)?;
             watched_s += self.options.watch_s;
-            let after = of_action(&step.action, &self.totals()?).without(&of_action(&step.action, &start));
-            let report = judge_effect(&step.action, before, &after);
+            let now = self.totals()?;
+            let (before, after) = match joining {
+                [] => (before, now.of(&step.action).without(&start.of(&step.action))),
+                _ => {
+                    let [[joined, others], [joined_before, others_before]] = [&now, &start].map(|it| it.apart(joining));
+                    (others.without(&others_before), joined.without(&joined_before))
+                }
+            };
+            let report = judge_effect(&step.action, &before, &after);
             let is_over = watched_s >= PATIENCE * self.options.watch_s;
             if report.effect != Effect::Unclear || is_over {
                 step.kept = report.effect == Effect::Seen;
-                step.why = in_words(&report, watched_s);
+                step.why = in_words(&report, watched_s, if joining.is_empty() { "before" } else { "elsewhere" });
                 step.effect = Some(report);
                 return Ok(());
             }
@@ -183,21 +197,15 @@ impl Fleet<'_> {
     fn watched(&self, seconds: f64, action: &Action) -> miette::Result<Observed> {
         let start = self.totals()?;
         sleep(seconds)?;
-        Ok(of_action(action, &self.totals()?).without(&of_action(action, &start)))
+        Ok(self.totals()?.of(action).without(&start.of(action)))
     }
 
-    fn totals(&self) -> miette::Result<BTreeMap<FunctionId, Observed>> {
-        let (_, mut answer) = self.ask("totals", None)?;
-        serde_json::from_value(answer["functions"].take()).into_diagnostic()
+    fn totals(&self) -> miette::Result<Totals> {
+        serde_json::from_value(self.ask("totals", None)?.1).into_diagnostic()
     }
 
     fn holds(&self) -> miette::Result<Configuration> {
-        let (_, mut answer) = self.ask("config", None)?;
-        let help = "name the router that coordinates the fleet with --live";
-        match answer["coordinator"]["current"].take() {
-            Value::Null => Err(miette!(help = help, "{} is not the coordinator of its fleet", self.server)),
-            current => serde_json::from_value(current).into_diagnostic(),
-        }
+        held(self.server, &self.options.access.files(), "--live")
     }
 
     fn who(&self, step: &Step) -> Value {
@@ -209,22 +217,44 @@ fn author() -> String {
     std::env::var("USER").unwrap_or_else(|_| "shardwise plan".to_owned())
 }
 
-/// All of a step's function; of a step that concerns whole shards, all there is.
-fn of_action(action: &Action, totals: &BTreeMap<FunctionId, Observed>) -> Observed {
-    match action {
-        Action::MigrateFunction { function_name, .. }
-        | Action::ReturnFunction { function_name, .. }
-        | Action::KeepWarm { function_name, .. }
-        | Action::LetCool { function_name, .. } => totals.get(function_name).copied().unwrap_or_default(),
-        Action::JoinShards { .. } | Action::DrainShards { .. } => {
-            let mut all = Observed::default();
-            totals.values().for_each(|function| all.merge(function));
-            all
+/// All that a router was answered.
+#[derive(Deserialize)]
+struct Totals {
+    functions: BTreeMap<FunctionId, Observed>,
+    shards: BTreeMap<ShardId, Observed>,
+}
+
+impl Totals {
+    /// Of a step's function; of a step that concerns whole shards, all there is.
+    fn of(&self, action: &Action) -> Observed {
+        match action {
+            Action::MigrateFunction { function_name, .. }
+            | Action::ReturnFunction { function_name, .. }
+            | Action::KeepWarm { function_name, .. }
+            | Action::LetCool { function_name, .. } => self.functions.get(function_name).copied().unwrap_or_default(),
+            Action::JoinShards { .. } | Action::DrainShards { .. } => sum(self.functions.values()),
         }
+    }
+
+    /// On some shards, and on all others.
+    fn apart(&self, shards: &[ShardId]) -> [Observed; 2] {
+        let of = |wanted: bool| {
+            let wanted = self.shards.iter().filter(move |(shard, _)| shards.contains(shard) == wanted);
+            sum(wanted.map(|(_, seen)| seen))
+        };
+        [of(true), of(false)]
     }
 }
 
-fn in_words(report: &EffectReport, watched_s: f64) -> String {
+fn sum<'a>(all: impl Iterator<Item = &'a Observed>) -> Observed {
+    all.fold(Observed::default(), |mut sum, seen| {
+        sum.merge(seen);
+        sum
+    })
+}
+
+/// `than` is what it is held against: before, or elsewhere.
+fn in_words(report: &EffectReport, watched_s: f64, than: &str) -> String {
     let [ratio, low, high] = report.latency_ratio;
     let [before, after] = report.requests;
     let said = match report.effect {
@@ -233,8 +263,10 @@ fn in_words(report: &EffectReport, watched_s: f64) -> String {
         Effect::Unclear => "its effect does not appear",
     };
     format!(
-        "{said}: latency {ratio:.2} [{low:.2}, {high:.2}] times that of before, cold {:.1} % instead of {:.1} %, \
-         {after:.0} requests in {watched_s:.0} s, {before:.0} before",
+        "{said}: latency {ratio:.2} [{low:.2}, {high:.2}] times that {than}, failures {:.1} % instead of {:.1} %, cold {:.1} % \
+         instead of {:.1} %, {after:.0} requests in {watched_s:.0} s, {before:.0} {than}",
+        100.0 * report.errors[1],
+        100.0 * report.errors[0],
         100.0 * report.cold[1],
         100.0 * report.cold[0]
     )
