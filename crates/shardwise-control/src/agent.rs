@@ -193,7 +193,11 @@ impl Agent {
     }
 
     fn check(&self, change: &Change, around: &dyn Surroundings) -> Result<(), String> {
-        change.what.check(|shard| around.knows(shard)).map_err(|wrong| wrong.to_string())?;
+        // What holds is carried on by changes of other things, also of shards that have gone since.
+        let is_carried_on = |shard: &ShardId| {
+            matches!(change.what, What::Placements { .. }) && self.state.applied.placements.names(shard)
+        };
+        change.what.check(|shard| around.knows(shard) || is_carried_on(shard)).map_err(|wrong| wrong.to_string())?;
         let Some(own) = self.member.as_shard() else { return Ok(()) };
         let wanted = match &change.what {
             What::Limits { shard, limits } if shard == own => Some(limits),

@@ -1,4 +1,4 @@
-//! What `shardwise config split|limits|history|rollback` do, without the command line: options in, results out that are
+//! What `shardwise config split|limits|drain|undrain|history|rollback` do, without the command line: options in, results out that are
 //! JSON for programs and a table for people.
 
 use std::collections::BTreeMap;
@@ -23,6 +23,8 @@ pub struct ChangeOptions {
     /// Members that need not agree, `shard/NAME` or `router/NAME`: dead ones, which would have every change withdrawn.
     /// They catch up when they come back, and say until then that they are not certain.
     pub without: Vec<String>,
+    /// The version that the change was made from; it is refused when another one holds by now. None is whichever holds.
+    pub from_version: Option<u64>,
 }
 
 /// Options of `config split`.
@@ -111,8 +113,10 @@ pub async fn placements(
     options: &PlacementsOptions,
 ) -> Result<Changed, ControlError> {
     let what = What::Placements { placements: options.placements.clone() };
-    // They may speak of shards that need not agree.
-    what.check(|shard| fleet.iter().any(|member| member.as_shard() == Some(shard))).map_err(Refusal::from)?;
+    // They may speak of shards that need not agree, and go on speaking of those that have gone since.
+    let held = plane.status().current.placements;
+    let is_of_fleet = |shard: &ShardId| fleet.iter().any(|member| member.as_shard() == Some(shard));
+    what.check(|shard| is_of_fleet(shard) || held.names(shard)).map_err(Refusal::from)?;
     change(plane, fleet, &options.change, what).await
 }
 
@@ -126,8 +130,7 @@ pub async fn rollback(
     options: &RollbackOptions,
 ) -> Result<Changed, ControlError> {
     let members = left(fleet, &options.change.without)?;
-    let ChangeOptions { author, why, .. } = options.change.clone();
-    plane.rollback(options.to, author, why, &members).await.map(Changed)
+    plane.rollback(options.to, &options.change, &members).await.map(Changed)
 }
 
 /// Lists the newest changes of the history in a folder; it may be in use.
@@ -148,7 +151,8 @@ async fn change(
     what: What,
 ) -> Result<Changed, ControlError> {
     let members = left(fleet, &options.without)?;
-    let proposal = Proposal { author: options.author.clone(), why: options.why.clone(), what };
+    let ChangeOptions { author, why, from_version, .. } = options.clone();
+    let proposal = Proposal { author, why, what, from_version };
     plane.change(proposal, &members).await.map(Changed)
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::clock::{Clock, until};
+use crate::commands::ChangeOptions;
 use crate::transport::{Handler, Serving, Transport, TransportError};
 use crate::{
     Answer, Ask, COORDINATOR, Command, Configuration, Coordinator, Entry, FileError, Heard, History, Inconsistent,
@@ -142,15 +143,11 @@ impl ControlPlane {
     ///
     /// # Errors
     /// As of [`Self::change`], and when that version was never committed.
-    pub async fn rollback(
-        &self,
-        to: u64,
-        author: String,
-        why: String,
-        members: &[Member],
-    ) -> Result<Entry, ControlError> {
+    pub async fn rollback(&self, to: u64, change: &ChangeOptions, members: &[Member]) -> Result<Entry, ControlError> {
         let configuration = self.inner.lock().history.configuration(to).ok_or(ControlError::NoSuchVersion(to))?;
-        self.change(Proposal { author, why, what: crate::What::Rollback { configuration } }, members).await
+        let ChangeOptions { author, why, from_version, .. } = change.clone();
+        let what = crate::What::Rollback { configuration };
+        self.change(Proposal { author, why, what, from_version }, members).await
     }
 
     /// All changes, oldest first.
@@ -171,7 +168,9 @@ impl ControlPlane {
     }
 
     fn finished(&self, version: u64) -> Option<Entry> {
-        let entry = self.history().into_iter().find(|entry| entry.change.version == version)?;
+        let core = self.inner.lock();
+        let entry = entries(core.history.records().iter().filter(|record| record.version() == version)).pop()?;
+        drop(core);
         let has_come = entry.change.effective_at <= (self.inner.parts.clock)();
         entry.is_finished(has_come).then_some(entry)
     }

@@ -57,6 +57,8 @@ pub struct Proposal {
     pub why: String,
     /// What.
     pub what: What,
+    /// The version that it was made from: it is refused when another one holds by now. None is whichever holds.
+    pub from_version: Option<u64>,
 }
 
 /// Why a change was not even proposed.
@@ -74,6 +76,14 @@ pub enum Refusal {
         state: &'static str,
         /// When that will be over.
         until: Timestamp,
+    },
+    /// It was made from what holds no longer.
+    #[error("version {holds} holds by now, and the change was made from {from}; look again, and make it from that")]
+    Moved {
+        /// What it was made from.
+        from: u64,
+        /// What holds.
+        holds: u64,
     },
 }
 
@@ -179,6 +189,10 @@ impl Coordinator {
         let is_member = |shard: &ShardId| members.iter().any(|member| member.as_shard() == Some(shard));
         proposal.what.check(|shard| speaks_of_all || is_member(shard))?;
         let mut outputs = self.make_room(now)?;
+        let holds = self.current.version;
+        if let Some(from) = proposal.from_version.filter(|from| *from != holds) {
+            return Err(Refusal::Moved { from, holds });
+        }
         let change = Change {
             version: self.highest + 1,
             from_version: self.current.version,

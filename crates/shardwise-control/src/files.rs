@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::history::{configurations, summarise};
+use crate::history::{self, summarise};
 use crate::{AgentState, Configuration, Record};
 
 /// The name of the history in its folder.
@@ -86,7 +86,7 @@ impl History {
 
     /// The configuration of a committed version; 0 is the empty one.
     pub fn configuration(&self, version: u64) -> Option<Configuration> {
-        configurations(&self.records).expect("they were checked when they were read or added").remove(&version)
+        history::configuration(&self.records, version)
     }
 
     /// Adds records: all or none of them, and when this returns they survive a power cut.

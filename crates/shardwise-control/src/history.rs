@@ -109,15 +109,14 @@ pub(crate) fn summarise(records: &[Record]) -> Result<Summary, Inconsistent> {
     Ok(summary)
 }
 
-/// The configuration of every committed version, the empty one of version 0 included.
-pub(crate) fn configurations(records: &[Record]) -> Result<BTreeMap<u64, Configuration>, Inconsistent> {
-    let mut summary = Summary::default();
-    let mut all = BTreeMap::from([(0, Configuration::default())]);
-    for (record, number) in records.iter().zip(1..) {
-        summary.add(record).map_err(|problem| Inconsistent { number, problem })?;
-        all.entry(summary.newest.version).or_insert_with(|| summary.newest.clone());
+/// The configuration of a committed version, the empty one of version 0 included; none of one that never was, or of a history
+/// that contradicts itself before it.
+pub(crate) fn configuration(records: &[Record], version: u64) -> Option<Configuration> {
+    let (mut summary, mut records) = (Summary::default(), records.iter());
+    while summary.newest.version != version {
+        summary.add(records.next()?).ok()?;
     }
-    Ok(all)
+    Some(summary.newest)
 }
 
 impl Summary {
@@ -214,7 +213,7 @@ impl Entry {
 }
 
 /// The changes of a history, oldest first.
-pub fn entries(records: &[Record]) -> Vec<Entry> {
+pub fn entries<'a>(records: impl IntoIterator<Item = &'a Record>) -> Vec<Entry> {
     let mut entries: BTreeMap<u64, Entry> = BTreeMap::new();
     for record in records {
         let version = record.version();

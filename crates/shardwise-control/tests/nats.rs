@@ -76,7 +76,7 @@ fn proposal(shard: &Member) -> Proposal {
     let shard = shard.as_shard().expect("a shard").clone();
     let split = TrafficSplit::of([(shard, 1.0)]).expect("it is right");
     let what = What::Split { function: FunctionId::new("f"), split };
-    Proposal { author: "ann".to_owned(), why: "a test".to_owned(), what }
+    Proposal { author: "ann".to_owned(), why: "a test".to_owned(), what, from_version: None }
 }
 
 async fn eventually(what: &str, holds: impl Fn() -> bool) {

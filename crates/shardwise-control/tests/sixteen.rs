@@ -151,7 +151,7 @@ async fn start_plane(folder: &Path, transport: &InProcess, noted: &Arc<Noted>) -
 }
 
 fn by_ann() -> ChangeOptions {
-    ChangeOptions { author: "ann".to_owned(), why: "a canary".to_owned(), without: Vec::new() }
+    ChangeOptions { author: "ann".to_owned(), why: "a canary".to_owned(), without: Vec::new(), from_version: None }
 }
 
 /// What a sick shard does with commands.

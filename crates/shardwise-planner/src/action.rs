@@ -133,6 +133,17 @@ impl Action {
         }
     }
 
+    /// The function that it concerns; none when it concerns whole shards.
+    pub fn function(&self) -> Option<&FunctionId> {
+        match self {
+            Self::MigrateFunction { function_name, .. }
+            | Self::ReturnFunction { function_name, .. }
+            | Self::KeepWarm { function_name, .. }
+            | Self::LetCool { function_name, .. } => Some(function_name),
+            Self::JoinShards { .. } | Self::DrainShards { .. } => None,
+        }
+    }
+
     /// The shards that join, of those that are drained, in the order of names; fewer than it asks for when fewer stand by.
     pub fn joining(&self, placements: &Placements) -> Vec<ShardId> {
         match self {

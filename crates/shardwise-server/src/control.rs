@@ -21,8 +21,8 @@ use crate::config::ServeConfig;
 use crate::live::Live;
 use crate::sidecar::StartError;
 
-/// Largest answer that is read.
-const LARGEST: u64 = 1 << 20;
+/// Largest answer that is read: a large fleet's placements, twice.
+const LARGEST: u64 = 64 << 20;
 /// The path under which endpoints answer.
 pub(crate) const PATH: &str = "/v1/control/";
 
@@ -85,8 +85,14 @@ fn post(request: RequestBuilder<WithBody>, to: &str, body: &[u8], within: Durati
         return Err(broken(to, &format!("it answers {}", response.status())));
     }
     let mut answer = Vec::new();
-    let reader = response.into_body().into_reader().take(LARGEST).read_to_end(&mut answer);
-    reader.map(|_| answer).map_err(|error| broken(to, &error))
+    let reader = response.into_body().into_reader().take(LARGEST + 1).read_to_end(&mut answer);
+    match reader {
+        Ok(_) if answer.len() as u64 > LARGEST => {
+            Err(broken(to, &format!("it answers with more than {LARGEST} bytes")))
+        }
+        Ok(_) => Ok(answer),
+        Err(error) => Err(broken(to, &error)),
+    }
 }
 
 fn broken(to: &str, problem: &dyn std::fmt::Display) -> TransportError {

@@ -17,7 +17,7 @@ use shardwise_monitor::{BusError, FleetImage};
 use shardwise_planner::{ObservationSettings, Observations};
 use shardwise_policies::{Runtime, Strategies, by_name};
 use shardwise_types::{DirectiveRecord, HistoryRecord, MarketSnapshot, Placements, RouterId, key_of};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::accepted::Accepted;
@@ -342,6 +342,7 @@ fn make(disk: Box<dyn Disk>, config: ServeConfig) -> Result<Made, StartError> {
     let (keep, records) = keeper::channel();
     let app = Arc::new(App {
         pressure: Pressure::new(config.limits.shed_above_ms),
+        planning: Semaphore::new(1),
         token: token.transpose()?,
         models: ModelLog::default(),
         control: OnceLock::new(),

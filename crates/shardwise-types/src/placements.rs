@@ -103,6 +103,27 @@ impl Placements {
         !self.warm.is_empty() && self.has(combine_keys(combine_keys(function.key(), shard.key()), WARM))
     }
 
+    /// Whether anything is said of a shard.
+    pub fn names(&self, shard: &ShardId) -> bool {
+        self.drained.contains(shard) || self.avoided.iter().chain(&self.warm).any(|pair| pair.shard == *shard)
+    }
+
+    /// These placements without what came between two others: what was added is gone, what was taken away is back, and what
+    /// else has changed since stays.
+    #[must_use]
+    pub fn without_change(&self, before: &Self, after: &Self) -> Self {
+        fn taken_back<T: Ord + Clone>(
+            of: impl Fn(&Placements) -> &BTreeSet<T>,
+            [now, before, after]: [&Placements; 3],
+        ) -> BTreeSet<T> {
+            let (now, before, after) = (of(now), of(before), of(after));
+            let kept = now.iter().filter(|it| before.contains(it) || !after.contains(it));
+            kept.chain(before.difference(after)).cloned().collect()
+        }
+        let all = [self, before, after];
+        Self::new(taken_back(|it| &it.avoided, all), taken_back(|it| &it.warm, all), taken_back(|it| &it.drained, all))
+    }
+
     /// Pairs to avoid.
     pub fn avoided(&self) -> &BTreeSet<Residence> {
         &self.avoided
@@ -133,6 +154,19 @@ mod tests {
         assert!(placements.avoids_any() && !placements.is_empty() && Placements::default().is_empty());
         let warm = |function: &str, shard: &str| placements.keeps_warm(&function.into(), &shard.into());
         assert_eq!([warm("f", "b"), warm("f", "a"), warm("g", "b")], [true, false, false]);
+    }
+
+    #[test]
+    fn a_change_is_taken_back_and_what_others_changed_stays() {
+        let of = |avoided: &[&str], drained: &[&str]| {
+            let avoided = avoided.iter().map(|shard| Residence::new("f", *shard)).collect();
+            Placements::new(avoided, BTreeSet::new(), drained.iter().map(|shard| ShardId::new(shard)).collect())
+        };
+        let (before, after) = (of(&["a"], &["c"]), of(&["b"], &["c", "d"]));
+        let now = of(&["b", "x"], &["d", "e"]);
+        assert_eq!(now.without_change(&before, &after), of(&["a", "x"], &["e"]), "c was taken back by somebody else");
+        assert_eq!(after.without_change(&before, &after), before);
+        assert!(now.names(&"x".into()) && now.names(&"e".into()) && !now.names(&"a".into()));
     }
 
     #[test]

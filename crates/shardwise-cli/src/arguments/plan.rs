@@ -60,11 +60,12 @@ pub(crate) struct PlanArguments {
     /// Write a page with a picture of before and after.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
-    /// Carry the steps out, one at a time; each is watched, and taken back when its effect does not appear.
+    /// Carry the steps out, one at a time; each is watched, and taken back when its effect does not appear. What is to be kept
+    /// warm is one step, so is what may cool: each function by itself is asked for too seldom to be judged.
     #[arg(long)]
     pub(crate) apply: bool,
     /// Carry out the steps of a plan that was written with --json, instead of a new one.
-    #[arg(long, value_name = "FILE", requires = "apply")]
+    #[arg(long, value_name = "FILE", requires = "apply", conflicts_with = "html")]
     pub(crate) steps_from: Option<PathBuf>,
     /// How long a step is watched, and what was before it, in seconds.
     #[arg(long, default_value_t = 60.0, requires = "apply")]

@@ -15,6 +15,8 @@ use crate::output;
 
 /// A change takes ten seconds when all is well.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Totals of some hundred thousand functions, in bytes.
+const LARGEST_ANSWER: u64 = 256 << 20;
 /// The exit code of a change that was withdrawn: it holds nowhere.
 const WITHDRAWN: u8 = 3;
 
@@ -49,7 +51,8 @@ pub(crate) fn run(command: &ConfigCommand, json: bool) -> miette::Result<ExitCod
 
 /// Has shards run empty, or take work again, and leaves all other placements as they are.
 fn drain(options: &ConfigDrainArguments, empty: bool, json: bool) -> miette::Result<ExitCode> {
-    let Configuration { placements, .. } = held(&options.change.server, &options.change.access.files(), "--server")?;
+    let Configuration { version, placements, .. } =
+        held(&options.change.server, &options.change.access.files(), "--server")?;
     let mut drained = placements.drained().clone();
     for shard in &options.shard {
         let shard = ShardId::new(shard);
@@ -61,7 +64,9 @@ fn drain(options: &ConfigDrainArguments, empty: bool, json: bool) -> miette::Res
         }
     }
     let placements = Placements::new(placements.avoided().clone(), placements.warm().clone(), drained);
-    let body = json!({ "placements": placements, "change": who(&options.change) });
+    let mut who = who(&options.change);
+    who["fromVersion"] = json!(version);
+    let body = json!({ "placements": placements, "change": who });
     change(&options.change, "placements", &body, json)
 }
 
@@ -87,12 +92,12 @@ fn told(value: &impl serde::Serialize, table: &str, json: bool) -> miette::Resul
 }
 
 fn ask(server: &str, access: &AccessFiles, what: &str, body: Option<&Value>) -> miette::Result<(bool, Value)> {
-    ask_at(server, access, &format!("config/{what}"), body)
+    ask_at(server, access, "--server", &format!("config/{what}"), body)
 }
 
 /// What holds in the fleet; `option` is where the user said who coordinates it.
 pub(crate) fn held(server: &str, access: &AccessFiles, option: &str) -> miette::Result<Configuration> {
-    let (_, mut answer) = ask_at(server, access, "config", None)?;
+    let (_, mut answer) = ask_at(server, access, option, "config", None)?;
     let help = format!("name the router that coordinates the fleet with {option}");
     match answer["coordinator"]["current"].take() {
         Value::Null => Err(miette!(help = help, "{server} is not the coordinator of its fleet")),
@@ -100,10 +105,11 @@ pub(crate) fn held(server: &str, access: &AccessFiles, option: &str) -> miette::
     }
 }
 
-/// Whether a change was withdrawn, and the router's answer at a path below `/v1`.
+/// Whether a change was withdrawn, and the router's answer at a path below `/v1`; `option` is where the user named it.
 pub(crate) fn ask_at(
     server: &str,
     access: &AccessFiles,
+    option: &str,
     path: &str,
     body: Option<&Value>,
 ) -> miette::Result<(bool, Value)> {
@@ -111,15 +117,14 @@ pub(crate) fn ask_at(
     let config = ureq::Agent::config_builder().proxy(None).http_status_as_error(false);
     let access = access.open().into_diagnostic()?;
     let agent = access.agent(config.timeout_global(Some(PATIENCE)).build());
-    let unreachable = |error: ureq::Error| {
-        miette!(help = "name the sidecar that coordinates the fleet with --server", "{url} does not answer: {error}")
-    };
+    let help = format!("name a router that runs with {option}");
+    let unreachable = |error: ureq::Error| miette!(help = help, "{url} does not answer: {error}");
     let mut response = match body {
         Some(body) => access.sign(agent.post(&url)).content_type("application/json").send(body.to_string()),
         None => access.sign(agent.get(&url)).call(),
     }
-    .map_err(unreachable)?;
-    let text = response.body_mut().read_to_string().map_err(unreachable)?;
+    .map_err(&unreachable)?;
+    let text = response.body_mut().with_config().limit(LARGEST_ANSWER).read_to_string().map_err(unreachable)?;
     let value: Value = serde_json::from_str(&text).map_err(|_| miette!("{url} does not answer with JSON"))?;
     match (response.status().as_u16(), value["reason"].as_str()) {
         (200, _) => Ok((false, value)),

@@ -16,7 +16,7 @@ use shardwise_planner::{
 };
 use shardwise_policies::Runtime;
 use shardwise_simulator::WorldSpec;
-use shardwise_types::{FunctionId, HistoryRecord, Placements, ShardId, Timestamp};
+use shardwise_types::{DirectiveRecord, FunctionId, Placements, ShardId, Timestamp};
 
 use super::configuration::ask_at;
 use super::files;
@@ -43,6 +43,7 @@ pub(crate) fn run(command: &PlanCommand, json: bool) -> miette::Result<()> {
         return Err(miette!(help = help, "only a plan for a running fleet can be carried out"));
     }
     let made = match (&options.history, &options.live) {
+        (None, Some(server)) if let Some(path) = &options.steps_from => written(server, path)?,
         (Some(history), _) => of_history(kind, options, factor, history)?,
         (None, Some(server)) => of_router(kind, options, factor, server)?,
         (None, None) => return Err(miette!("name a history with --history, or a router with --live")),
@@ -75,10 +76,11 @@ fn of_history(kind: PlanKind, options: &PlanArguments, factor: Option<f64>, dir:
     let given: Option<Ledger> = options.ledger.as_deref().map(files::read_json).transpose()?;
     let table = options.models.as_deref().map(|models| service_table(models, &options.name)).transpose()?;
     let history = History::open(dir).into_diagnostic()?;
-    let settings = match &options.settings {
-        Some(path) => files::read_json(path)?,
-        None => usual_settings(&history)?,
-    };
+    let mut settings = serde_json::to_value(usual_settings(&history)?).into_diagnostic()?;
+    if let Some(path) = &options.settings {
+        lay_over(&mut settings, files::read_json(path)?);
+    }
+    let settings: PlannerSettings = serde_json::from_value(settings).into_diagnostic()?;
     let observing = ObservationSettings::default();
     let last_day = history.days().last().map(|day| day.parse::<Timestamp>()).transpose().into_diagnostic()?;
     // What is older is let go again.
@@ -86,15 +88,8 @@ fn of_history(kind: PlanKind, options: &PlanArguments, factor: Option<f64>, dir:
     let mut observations = Observations::new(observing).into_diagnostic()?;
     let mut stage = Stage::start("reading the history".to_owned());
     let mut count = 0_u64;
-    let (mut told, mut held) = (Ledger::default(), Placements::default());
     for record in history.records(from, None).into_diagnostic()? {
-        let record = record.into_diagnostic()?;
-        observations.observe(&record).into_diagnostic()?;
-        if let HistoryRecord::Directive(directive) = record {
-            // All routers are directed alike: the first one tells it, and the others say nothing new.
-            told.placed(&held, &directive.placements, directive.known_at);
-            held = directive.placements;
-        }
+        observations.observe(&record.into_diagnostic()?).into_diagnostic()?;
         count += 1;
         if count.is_multiple_of(100_000) {
             output::stop_if_interrupted()?;
@@ -104,7 +99,10 @@ fn of_history(kind: PlanKind, options: &PlanArguments, factor: Option<f64>, dir:
     stage.done(format!("{} records", grouped(count)));
     let help = "bring a history with decisions, or widen it";
     let now = observations.now().ok_or_else(|| miette!(help = help, "{} holds no record", dir.display()))?;
-    let ledger = given.unwrap_or(told);
+    let ledger = match given {
+        Some(ledger) => ledger,
+        None => told(&history.directives().into_diagnostic()?),
+    };
     let teach = |function: &FunctionId, shard: &ShardId| table.as_ref()?.pair_effect(function, shard);
     let planner = Planner {
         observations: &observations,
@@ -131,6 +129,30 @@ fn of_history(kind: PlanKind, options: &PlanArguments, factor: Option<f64>, dir:
     Ok(Made { now, plan: serde_json::to_value(&plan).into_diagnostic()?, story, facts })
 }
 
+/// Past moves, as routers were directed; what was directed long ago may hold still.
+fn told(directives: &[DirectiveRecord]) -> Ledger {
+    let (mut ledger, mut held) = (Ledger::default(), &Placements::default());
+    // A router that begins anew says that nothing holds until it hears what does; others go on following it.
+    for directive in directives.iter().filter(|it| it.sequence > 0 || !it.placements.is_empty()) {
+        // All routers are directed alike: the first one tells it, and the others say nothing new.
+        ledger.placed(held, &directive.placements, directive.known_at);
+        held = &directive.placements;
+    }
+    ledger
+}
+
+/// Values of a file over others, field by field.
+fn lay_over(usual: &mut Value, file: Value) {
+    match (usual, file) {
+        (Value::Object(usual), Value::Object(file)) => {
+            for (name, value) in file {
+                lay_over(usual.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (usual, file) => *usual = file,
+    }
+}
+
 /// What the model in use was taught of functions and shards.
 fn service_table(models: &Path, name: &str) -> miette::Result<Arc<ServiceTable>> {
     let bundle = Registry::open(models, name).into_diagnostic()?.load(CHAMPION).into_diagnostic()?;
@@ -149,11 +171,26 @@ fn usual_settings(history: &History) -> miette::Result<PlannerSettings> {
 
 fn of_router(kind: PlanKind, options: &PlanArguments, factor: Option<f64>, server: &str) -> miette::Result<Made> {
     let query = factor.map_or_else(String::new, |factor| format!("?factor={factor}"));
-    let (_, mut answer) = ask_at(server, &options.access.files(), &format!("plans/{}{query}", kind.as_str()), None)?;
+    let (_, mut answer) =
+        ask_at(server, &options.access.files(), "--live", &format!("plans/{}{query}", kind.as_str()), None)?;
     let story: PlanStory = serde_json::from_value(answer["story"].take()).into_diagnostic()?;
     let now: Timestamp = serde_json::from_value(answer["now"].take()).into_diagnostic()?;
     let facts = vec![Fact::new("router", server.to_owned()), Fact::new("now", now.to_string())];
     Ok(Made { now, plan: answer["plan"].take(), story, facts })
+}
+
+/// A plan that was made before.
+fn written(server: &str, path: &Path) -> miette::Result<Made> {
+    let mut plan: Value = files::read_json(path)?;
+    // As a router answers, or as `--json` prints it.
+    if plan["plan"].is_object() {
+        plan = plan["plan"].take();
+    }
+    let now = output::wall_clock();
+    let picture = BeforeAfter { what: String::new(), limit: None, rows: Vec::new() };
+    let sentence = format!("The steps of {}.", path.display());
+    let story = PlanStory { sentence, notes: Vec::new(), steps: Vec::new(), picture };
+    Ok(Made { now, plan, story, facts: vec![Fact::new("router", server.to_owned())] })
 }
 
 fn question(kind: PlanKind) -> &'static str {
@@ -215,4 +252,40 @@ fn picture(picture: &BeforeAfter) -> Vec<String> {
         format!("{name:<names$}  {:<BAR$} {was} → {is}", bar(*after))
     };
     std::iter::once(format!("{} (bars: with the plan)", picture.what)).chain(picture.rows.iter().map(row)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shardwise_types::Residence;
+
+    fn directive(sequence: u64, minute: i64, avoided: &[&str]) -> DirectiveRecord {
+        let at = Timestamp::from_nanos(minute * 60_000_000_000);
+        let avoided = avoided.iter().map(|shard| Residence::new("f", *shard)).collect();
+        let placements = Placements::new(avoided, [].into(), [].into());
+        DirectiveRecord { sequence, event_at: at, known_at: at, router: "r".into(), placements }
+    }
+
+    #[test]
+    fn a_router_that_begins_anew_brings_nobody_back() {
+        let steady = [directive(5, 1, &["a"]), directive(9, 30, &["a", "b"])];
+        let [first, second] = steady.clone();
+        let restarted = [first, directive(0, 10, &[]), directive(2, 11, &["a"]), second];
+        assert_eq!(told(&restarted), told(&steady));
+        assert_eq!(told(&steady).away().map(|(_, _, away)| away.times).collect::<Vec<_>>(), [1, 1]);
+        // What an operator takes back is not forgotten for that.
+        let back = [directive(5, 1, &["a"]), directive(7, 2, &[])];
+        assert!(told(&back).away().all(|(_, _, away)| away.since.is_none()));
+    }
+
+    #[test]
+    fn a_file_of_settings_changes_what_it_names() {
+        let mut usual =
+            json!({ "warm": { "timeToLiveMinutes": 0.5, "pressure": 0.8 }, "balance": { "headroom": 0.1 } });
+        lay_over(&mut usual, json!({ "balance": { "headroom": 0.2 }, "unknown": 1 }));
+        let expected = json!({
+            "warm": { "timeToLiveMinutes": 0.5, "pressure": 0.8 }, "balance": { "headroom": 0.2 }, "unknown": 1,
+        });
+        assert_eq!(usual, expected);
+    }
 }

@@ -13,7 +13,7 @@ fn members() -> [Member; 3] {
 fn proposal() -> Proposal {
     let split = TrafficSplit::of([(ShardId::new("a"), 1.0)]).expect("it is right");
     let what = What::Split { function: FunctionId::new("f"), split };
-    Proposal { author: "ann".to_owned(), why: "a test".to_owned(), what }
+    Proposal { author: "ann".to_owned(), why: "a test".to_owned(), what, from_version: None }
 }
 
 fn fresh() -> Coordinator {
@@ -188,11 +188,13 @@ fn ask() -> Ask {
 
 #[test]
 fn what_nobody_could_want_is_refused_before_anybody_is_asked() {
+    let stale = Proposal { from_version: Some(7), ..proposal() };
     let nameless = Proposal { author: " ".to_owned(), ..proposal() };
     let groundless = Proposal { why: String::new(), ..proposal() };
     for (proposal, members, part) in [
         (nameless, members().to_vec(), "author"),
         (groundless, members().to_vec(), "why"),
+        (stale, members().to_vec(), "version 0 holds by now, and the change was made from 7"),
         (proposal(), Vec::new(), "there is no shard or router"),
         (proposal(), members()[1..].to_vec(), "'a' is not a shard of this fleet"),
     ] {

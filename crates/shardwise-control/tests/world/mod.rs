@@ -240,7 +240,7 @@ impl World {
             let shard = members.iter().find_map(Member::as_shard).expect("several shards").clone();
             let split = TrafficSplit::of([(shard, 1.0)]).expect("it is right");
             let what = What::Split { function: FunctionId::new("f"), split };
-            let proposal = Proposal { author: "ann".to_owned(), why: "a test".to_owned(), what };
+            let proposal = Proposal { author: "ann".to_owned(), why: "a test".to_owned(), what, from_version: None };
             let Some(coordinator) = &mut self.coordinator else { continue };
             // Another change may be open; then this one is not made.
             if let Ok((_, outputs)) = coordinator.propose(now, proposal, &members) {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use polars::prelude::*;
-use shardwise_types::{Network, RouterId, Timestamp};
+use shardwise_types::{DirectiveRecord, HistoryRecord, Network, RouterId, Timestamp};
 
 use crate::columns::{CheckedFrame, Origin, check_file};
 use crate::files::{names_in, parquet_files, read};
@@ -142,6 +142,24 @@ impl History {
     pub fn records(&self, from: Option<Timestamp>, to: Option<Timestamp>) -> Result<Records<'_>, DatasetError> {
         check_range(from, to)?;
         Ok(Records::new(self, from, to))
+    }
+
+    /// What routers were directed, in order, from the beginning.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or a value that is not allowed.
+    pub fn directives(&self) -> Result<Vec<DirectiveRecord>, DatasetError> {
+        let mut directives = Vec::new();
+        for day in self.tables.values().filter(|day| day.table == Table::Directives && day.rows > 0) {
+            let start = day_start(&day.day);
+            let frame = day.slice(start, start.plus_millis(86_400_000.0))?;
+            for row in 0..frame.rows {
+                if let HistoryRecord::Directive(directive) = day.table.read(&mut frame.row(row))? {
+                    directives.push(*directive);
+                }
+            }
+        }
+        Ok(directives)
     }
 
     pub(crate) fn table_day(&self, table: Table, day: &str) -> Option<&Arc<TableDay>> {
@@ -369,7 +387,6 @@ mod tests {
     use crate::columns::Cell;
     use crate::files::{read_parquet, write_parquet};
     use crate::sample::{assert_same, edit, file_of, history, write};
-    use shardwise_types::HistoryRecord;
 
     const DAY: &str = "2026-01-05";
 
@@ -429,6 +446,20 @@ mod tests {
         let read: Vec<HistoryRecord> =
             History::open(&dir).unwrap().records(None, None).unwrap().map(Result::unwrap).collect();
         assert_same(&read, &records);
+    }
+
+    #[test]
+    fn what_was_directed_is_read_by_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("history");
+        let records = history("2026-01-05T23:58:00Z", 4.0, 200.0);
+        write(&dir, &records);
+        let directed: Vec<HistoryRecord> =
+            records.into_iter().filter(|record| matches!(record, HistoryRecord::Directive(_))).collect();
+        let read = History::open(&dir).unwrap().directives().unwrap();
+        let read: Vec<HistoryRecord> = read.into_iter().map(|it| HistoryRecord::Directive(Box::new(it))).collect();
+        assert!(!read.is_empty());
+        assert_same(&read, &directed);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Changing traffic splits and limits, and what others ask of the coordinator and of agents here.
+//! Changing traffic splits, limits and placements, and what others ask of the coordinator and of agents here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,11 +30,14 @@ struct Who {
     why: String,
     #[serde(default)]
     without: Vec<String>,
+    /// What the change was made from, so that it does not undo what others have changed since.
+    #[serde(default)]
+    from_version: Option<u64>,
 }
 
 impl From<Who> for ChangeOptions {
-    fn from(Who { author, why, without }: Who) -> Self {
-        Self { author, why, without }
+    fn from(Who { author, why, without, from_version }: Who) -> Self {
+        Self { author, why, without, from_version }
     }
 }
 
@@ -58,7 +61,7 @@ struct Limits {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Furniture {
+struct PlacementsChange {
     /// All of it: what is not named is as if nothing had been said.
     placements: Placements,
     change: Who,
@@ -142,7 +145,7 @@ pub(super) async fn placements(
     body: Body,
 ) -> Result<Json<Value>, Problem> {
     let bytes = body::read(&headers, body, &app.config.limits).await?;
-    let Furniture { placements, change } = body::parse(&bytes)?;
+    let PlacementsChange { placements, change } = body::parse(&bytes)?;
     let plane = plane(&app)?;
     let options = PlacementsOptions { placements, change: change.into() };
     told(commands::placements(plane, &members(&app), &options).await)

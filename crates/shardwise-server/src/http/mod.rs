@@ -22,7 +22,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::clock::instant;
 use crate::config::ServeConfig;
@@ -47,6 +47,8 @@ pub(crate) struct App {
     pub(crate) keep: Keep,
     pub(crate) keeping: Arc<Keeping>,
     pub(crate) pressure: Pressure,
+    /// Whose turn it is to plan.
+    pub(crate) planning: Semaphore,
     pub(crate) token: Option<Token>,
     pub(crate) models: ModelLog,
     /// What operators change while it runs; none before that has started.

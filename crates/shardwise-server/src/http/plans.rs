@@ -34,8 +34,11 @@ pub(super) async fn plan(
         let kinds = PlanKind::ALL.map(PlanKind::as_str).join(", ");
         Problem::new(StatusCode::NOT_FOUND, "not_found", format!("there is no plan '{name}'; there are {kinds}"))
     })?;
-    // Forecasts of a large fleet take seconds.
-    let made = tokio::task::spawn_blocking(move || make(&app, kind, factor)).await;
+    // Forecasts of a large fleet take seconds, and each works on a copy of what was seen: one at a time.
+    let permit = app.planning.acquire().await.map_err(|error| Problem::unavailable("planner", error.to_string()))?;
+    let of = Arc::clone(&app);
+    let made = tokio::task::spawn_blocking(move || make(&of, kind, factor)).await;
+    drop(permit);
     made.map_err(|error| Problem::unavailable("planner", error.to_string()))?
 }
 

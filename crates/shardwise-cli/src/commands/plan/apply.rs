@@ -1,7 +1,7 @@
 //! Carrying a plan out: one step at a time, by agreement of all, each held against what was before it, and taken back when
 //! what it was made for does not appear.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::Duration;
 
@@ -11,11 +11,10 @@ use serde_json::{Value, json};
 use shardwise_control::commands::Changed;
 use shardwise_control::{Configuration, Entry, Outcome};
 use shardwise_planner::{Action, Effect, EffectReport, Observed, judge_effect};
-use shardwise_types::{FunctionId, ShardId, Timestamp};
+use shardwise_types::{FunctionId, Placements, ShardId, Timestamp};
 
 use crate::arguments::PlanArguments;
 use crate::commands::configuration::{ask_at, held};
-use crate::commands::files;
 use crate::output::{self, Stage};
 
 /// Between two looks at how long is left, in seconds.
@@ -27,8 +26,8 @@ const PATIENCE: f64 = 3.0;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Step {
-    /// The step.
-    action: Action,
+    /// What it consists of: one action, or several of a kind.
+    actions: Vec<Action>,
     /// Whether it holds now.
     kept: bool,
     /// Why.
@@ -41,7 +40,7 @@ pub(super) struct Step {
 
 impl Step {
     fn name(&self) -> String {
-        match &self.action {
+        let named = match &self.actions[0] {
             Action::MigrateFunction { function_name, from_shard, to_shard, .. } => {
                 format!("migrate {function_name}: {from_shard} → {to_shard}")
             }
@@ -50,6 +49,18 @@ impl Step {
             Action::LetCool { function_name, shard, .. } => format!("let {function_name} cool on {shard}"),
             Action::JoinShards { group, count, .. } => format!("{count} more shards for {group}"),
             Action::DrainShards { group, .. } => format!("drain shards of {group}"),
+        };
+        match self.actions.len() {
+            1 => named,
+            all => format!("{named}, and {} more of the kind", all - 1),
+        }
+    }
+
+    /// Why, for the audit.
+    fn reasons(&self) -> String {
+        match self.actions.len() {
+            1 => self.actions[0].reason().to_owned(),
+            all => format!("{}, and {} more of the kind", self.actions[0].reason(), all - 1),
         }
     }
 
@@ -74,15 +85,32 @@ pub(super) fn apply(server: &str, options: &PlanArguments, plan: &Value) -> miet
     if !(options.watch_s >= 1.0 && options.watch_s <= 3_600.0) {
         return Err(miette!("--watch-s {} is out of range; it must lie between 1 and 3600", options.watch_s));
     }
-    let saved: Option<Value> = options.steps_from.as_deref().map(files::read_json).transpose()?;
-    let actions = actions_of(saved.as_ref().unwrap_or(plan))?;
     let fleet = Fleet { server, options };
     let mut done = Vec::new();
-    for action in actions.into_iter().take(options.most_steps) {
-        done.push(fleet.step(action)?);
+    for actions in together(actions_of(plan)?).into_iter().take(options.most_steps) {
+        done.push(fleet.step(actions)?);
         output::stop_if_interrupted()?;
     }
     Ok(done)
+}
+
+/// Actions that are one step. What is to be warm is asked for so seldom that each function by itself could never be judged: all
+/// of a plan are one step, so is what may cool.
+fn together(actions: Vec<Action>) -> Vec<Vec<Action>> {
+    let mut steps: Vec<Vec<Action>> = Vec::new();
+    for action in actions {
+        let is_alike = |step: &&mut Vec<Action>| {
+            matches!(
+                (&step[0], &action),
+                (Action::KeepWarm { .. }, Action::KeepWarm { .. }) | (Action::LetCool { .. }, Action::LetCool { .. })
+            )
+        };
+        match steps.iter_mut().find(is_alike) {
+            Some(step) => step.push(action),
+            None => steps.push(vec![action]),
+        }
+    }
+    steps
 }
 
 /// The steps of a plan of any kind, as `--json` prints it.
@@ -95,59 +123,74 @@ fn actions_of(plan: &Value) -> miette::Result<Vec<Action>> {
     };
     match plan.get("protocols").and_then(Value::as_array) {
         Some(protocols) => Ok(protocols.iter().map(of).collect::<miette::Result<Vec<_>>>()?.concat()),
+        // A plan for a spike has no actions when there is none.
+        None if plan.get("actions").is_none() && plan.get("elasticities").is_none() => {
+            let help = "name what `shardwise plan … --json` or a router's /v1/plans/KIND said";
+            Err(miette!(help = help, "that is no plan: it has neither `actions` nor `protocols`"))
+        }
         None => of(plan),
     }
 }
 
 impl Fleet<'_> {
     fn ask(&self, path: &str, body: Option<&Value>) -> miette::Result<(bool, Value)> {
-        ask_at(self.server, &self.options.access.files(), path, body)
+        ask_at(self.server, &self.options.access.files(), "--live", path, body)
     }
 
-    fn step(&self, action: Action) -> miette::Result<Step> {
-        let mut step = Step { action, kept: false, why: String::new(), versions: Vec::new(), effect: None };
+    fn step(&self, actions: Vec<Action>) -> miette::Result<Step> {
+        let mut step = Step { actions, kept: false, why: String::new(), versions: Vec::new(), effect: None };
         let stage = Stage::start(step.name());
-        let Configuration { version: before_it, placements, .. } = self.holds()?;
-        let next = step.action.carried_out_on(&placements);
-        let joining = step.action.joining(&placements);
-        if matches!(step.action, Action::JoinShards { .. }) && joining.is_empty() {
-            step.why =
-                "no shard stands by, drained; start some (`shardwise shard`): they join by their reports".to_owned();
+        if let Some(why) = self.needless(&step, &self.holds()?.placements) {
+            (step.kept, step.why) = why;
             stage.done(step.why.clone());
             return Ok(step);
         }
-        if next == placements {
-            step.why = "it holds already".to_owned();
-            step.kept = true;
-            stage.done(step.why.clone());
-            return Ok(step);
-        }
-        // Shards that join are held against the others of the same time.
-        let before = match joining.is_empty() {
-            true => self.watched(self.options.watch_s, &step.action)?,
-            false => Observed::default(),
+        let before = match &step.actions[0] {
+            // They are held against the others of the same time.
+            Action::JoinShards { .. } => Observed::default(),
+            // As cold as it was all the time, for within minutes it is hardly asked for.
+            Action::KeepWarm { .. } => self.totals()?.of(&step.actions),
+            _ => self.watched(self.options.watch_s, &step.actions)?,
         };
-        let body = json!({ "placements": next, "change": self.who(&step) });
-        let (withdrawn, entry) = self.ask("config/placements", Some(&body))?;
-        let Changed(entry): Changed = serde_json::from_value(entry).into_diagnostic()?;
-        if withdrawn || entry.outcome != Outcome::Committed {
-            step.why = format!("withdrawn, nothing has changed: {}", entry.reasons.join("; "));
-            stage.done(step.why.clone());
-            return Ok(step);
-        }
+        // What others have changed meanwhile stays.
+        let Configuration { version: from, placements: before_it, .. } = self.holds()?;
+        let after_it = step.actions.iter().fold(before_it.clone(), |held, action| action.carried_out_on(&held));
+        let joining = step.actions[0].joining(&before_it);
+        let why = format!("plan: {}", step.reasons());
+        let entry = match self.change(&after_it, from, why)? {
+            Ok(entry) => entry,
+            Err(reasons) => {
+                step.why = format!("withdrawn, nothing has changed: {reasons}");
+                stage.done(step.why.clone());
+                return Ok(step);
+            }
+        };
         step.versions.push(entry.change.version);
-        wait_until(entry.change.effective_at)?;
-        self.judge(&mut step, before, &joining)?;
-        if let Action::JoinShards { count, .. } = step.action
+        let judged = wait_until(entry.change.effective_at).and_then(|()| self.judge(&mut step, before, &joining));
+        if let Err(error) = &judged {
+            step.why = format!("it could not be judged: {error}");
+        }
+        if let Action::JoinShards { count, .. } = step.actions[0]
             && (joining.len() as u64) < u64::from(count)
         {
             step.why += &format!("; {} of {count} stood by, start the others (`shardwise shard`)", joining.len());
         }
         if !step.kept {
-            self.take_back(&mut step, before_it, &entry)?;
+            self.take_back(&mut step, &before_it, &after_it)?;
         }
         stage.done(format!("{}; {}", if step.kept { "kept" } else { "taken back" }, step.why));
-        Ok(step)
+        judged.map(|()| step)
+    }
+
+    /// Why there is nothing to do, if so, and whether that is as the step wants it.
+    fn needless(&self, step: &Step, held: &Placements) -> Option<(bool, String)> {
+        let is_alone = matches!(step.actions[0], Action::JoinShards { .. }) && step.actions[0].joining(held).is_empty();
+        if is_alone {
+            let why = "no shard stands by, drained; start some (`shardwise shard`): they join by their reports";
+            return Some((false, why.to_owned()));
+        }
+        let after = step.actions.iter().fold(held.clone(), |held, action| action.carried_out_on(&held));
+        (after == *held).then(|| (true, "it holds already".to_owned()))
     }
 
     /// Watches until there is something to say, or there has been time enough.
@@ -159,16 +202,18 @@ impl Fleet<'_> {
             watched_s += self.options.watch_s;
             let now = self.totals()?;
             let (before, after) = match joining {
-                [] => (before, now.of(&step.action).without(&start.of(&step.action))),
+                [] => (before, now.of(&step.actions).without(&start.of(&step.actions))),
                 _ => {
                     let [[joined, others], [joined_before, others_before]] = [&now, &start].map(|it| it.apart(joining));
                     (others.without(&others_before), joined.without(&joined_before))
                 }
             };
-            let report = judge_effect(&step.action, &before, &after);
+            let report = judge_effect(&step.actions[0], &before, &after);
             let is_over = watched_s >= PATIENCE * self.options.watch_s;
             if report.effect != Effect::Unclear || is_over {
-                step.kept = report.effect == Effect::Seen;
+                // Where nobody asked any more, nobody was harmed.
+                let gives_back = matches!(step.actions[0], Action::LetCool { .. } | Action::ReturnFunction { .. });
+                step.kept = report.effect == Effect::Seen || (report.effect == Effect::Unclear && gives_back);
                 step.why = in_words(&report, watched_s, if joining.is_empty() { "before" } else { "elsewhere" });
                 step.effect = Some(report);
                 return Ok(());
@@ -176,28 +221,45 @@ impl Fleet<'_> {
         }
     }
 
-    fn take_back(&self, step: &mut Step, to: u64, entry: &Entry) -> miette::Result<()> {
-        let why = format!("taking back version {}: {}", entry.change.version, step.why);
-        let change = json!({ "author": author(), "why": why, "without": self.options.without });
-        let (withdrawn, entry) = self.ask("config/rollback", Some(&json!({ "to": to, "change": change })))?;
-        let Changed(entry): Changed = serde_json::from_value(entry).into_diagnostic()?;
-        if withdrawn {
-            let help = format!("try `shardwise config rollback --to {to} --why …`");
-            return Err(miette!(
-                help = help,
-                "a step did not help and could not be taken back: {}",
-                entry.reasons.join("; ")
-            ));
+    /// Takes back what the step has changed, and nothing that others have.
+    fn take_back(&self, step: &mut Step, before_it: &Placements, after_it: &Placements) -> miette::Result<()> {
+        let Configuration { version: from, placements, .. } = self.holds()?;
+        let next = placements.without_change(before_it, after_it);
+        if next == placements {
+            return Ok(());
         }
-        step.versions.push(entry.change.version);
-        wait_until(entry.change.effective_at)
+        let why = format!("taking back version {}: {}", step.versions[0], step.why);
+        match self.change(&next, from, why)? {
+            Ok(entry) => {
+                step.versions.push(entry.change.version);
+                // It is taken back, whoever does not wait for it.
+                _ = wait_until(entry.change.effective_at);
+                Ok(())
+            }
+            Err(reasons) => {
+                let help = format!("look at `shardwise config history`, and undo version {}", step.versions[0]);
+                Err(miette!(help = help, "a step did not help and could not be taken back: {reasons}"))
+            }
+        }
+    }
+
+    /// Has other placements hold; or says why the change was withdrawn.
+    fn change(&self, next: &Placements, from: u64, why: String) -> miette::Result<Result<Entry, String>> {
+        let change = json!({
+            "author": author(), "why": why, "without": self.options.without, "fromVersion": from,
+        });
+        let body = json!({ "placements": next, "change": change });
+        let (withdrawn, entry) = self.ask("config/placements", Some(&body))?;
+        let Changed(entry): Changed = serde_json::from_value(entry).into_diagnostic()?;
+        let holds = !withdrawn && entry.outcome == Outcome::Committed;
+        Ok(if holds { Ok(entry) } else { Err(entry.reasons.join("; ")) })
     }
 
     /// What the function of a step, or the fleet, goes through in so many seconds.
-    fn watched(&self, seconds: f64, action: &Action) -> miette::Result<Observed> {
+    fn watched(&self, seconds: f64, actions: &[Action]) -> miette::Result<Observed> {
         let start = self.totals()?;
         sleep(seconds)?;
-        Ok(self.totals()?.of(action).without(&start.of(action)))
+        Ok(self.totals()?.of(actions).without(&start.of(actions)))
     }
 
     fn totals(&self) -> miette::Result<Totals> {
@@ -206,10 +268,6 @@ impl Fleet<'_> {
 
     fn holds(&self) -> miette::Result<Configuration> {
         held(self.server, &self.options.access.files(), "--live")
-    }
-
-    fn who(&self, step: &Step) -> Value {
-        json!({ "author": author(), "why": format!("plan: {}", step.action.reason()), "without": self.options.without })
     }
 }
 
@@ -225,14 +283,12 @@ struct Totals {
 }
 
 impl Totals {
-    /// Of a step's function; of a step that concerns whole shards, all there is.
-    fn of(&self, action: &Action) -> Observed {
-        match action {
-            Action::MigrateFunction { function_name, .. }
-            | Action::ReturnFunction { function_name, .. }
-            | Action::KeepWarm { function_name, .. }
-            | Action::LetCool { function_name, .. } => self.functions.get(function_name).copied().unwrap_or_default(),
-            Action::JoinShards { .. } | Action::DrainShards { .. } => sum(self.functions.values()),
+    /// Of a step's functions; of a step that concerns whole shards, all there is.
+    fn of(&self, actions: &[Action]) -> Observed {
+        let functions: Option<BTreeSet<&FunctionId>> = actions.iter().map(Action::function).collect();
+        match functions {
+            Some(functions) => sum(functions.into_iter().filter_map(|function| self.functions.get(function))),
+            None => sum(self.functions.values()),
         }
     }
 
@@ -285,4 +341,36 @@ fn sleep(seconds: f64) -> miette::Result<()> {
         left -= LOOK_S;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_warm_is_one_step_and_moves_are_each_one() {
+        let benefit = json!({ "value": 1.0, "low": 0.0, "high": 2.0, "unit": "latency_ms" });
+        let of_shard = |kind: &str, function: &str| json!({ "type": kind, "functionName": function, "shard": "a", "reason": "", "estimatedBenefit": benefit });
+        let migrate = json!({
+            "type": "migrate_function", "functionName": "f", "fromShard": "a", "toShard": "b", "reason": "",
+            "estimatedBenefit": benefit,
+        });
+        let actions = [
+            of_shard("keep_warm", "f"),
+            migrate.clone(),
+            of_shard("let_cool", "g"),
+            of_shard("keep_warm", "h"),
+            migrate,
+        ];
+        let steps = together(actions_of(&json!({ "actions": actions })).unwrap());
+        assert_eq!(steps.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1, 1, 1]);
+    }
+
+    #[test]
+    fn a_file_that_is_no_plan_is_refused() {
+        let error = actions_of(&json!({ "plan": { "actions": [] } })).unwrap_err();
+        assert!(error.to_string().contains("neither `actions` nor `protocols`"), "{error}");
+        assert!(actions_of(&json!({ "elasticities": {} })).unwrap().is_empty(), "there is no spike");
+        assert!(actions_of(&json!({ "protocols": [{ "protocol": "aave" }, { "actions": [] }] })).unwrap().is_empty());
+    }
 }
