@@ -17,6 +17,7 @@ use shardwise_monitor::{BusError, FleetImage};
 use shardwise_planner::{ObservationSettings, Observations};
 use shardwise_policies::{Runtime, Strategies, by_name};
 use shardwise_types::{DirectiveRecord, HistoryRecord, MarketSnapshot, Placements, RouterId, key_of};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
@@ -176,12 +177,13 @@ async fn run(
     let finish_within = Duration::from_millis(config.limits.drain_ms);
     let keeper = Keeper::start(Arc::clone(&app.live), journal, records, Arc::clone(&app.keeping), finish_within)
         .map_err(system("the thread of the journal cannot be started"))?;
+    let is_over = Arc::new(AtomicBool::new(false));
+    app.pressure
+        .watch(Handle::current(), Arc::clone(&is_over))
+        .map_err(system("the thread that measures how long work waits cannot be started"))?;
     let (end, ended) = watch::channel(false);
-    let beside = [
-        tokio::spawn(app.pressure.clone().watch()),
-        tokio::spawn(http::publish(Arc::clone(&app))),
-        tokio::spawn(attend(Arc::clone(&app), memory.clone())),
-    ];
+    let beside =
+        [tokio::spawn(http::publish(Arc::clone(&app))), tokio::spawn(attend(Arc::clone(&app), memory.clone()))];
     let following = reach_out(&app, &ended).await?;
     let router = if admin.is_some() { http::requests(&app) } else { http::everything(&app) };
     let mut servers = vec![tokio::spawn(http::serve(listen, tls.clone(), router, Arc::clone(&app), ended.clone()))];
@@ -210,6 +212,7 @@ async fn run(
     {
         tracing::error!(%error, "the follower of reports ended before its time");
     }
+    is_over.store(true, Relaxed);
     beside.into_iter().for_each(|task| task.abort());
     drop(watchers);
     let summary = finish(&app, keeper, &memory).await;

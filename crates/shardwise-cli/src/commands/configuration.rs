@@ -118,7 +118,7 @@ pub(crate) fn ask_at(
     let access = access.open().into_diagnostic()?;
     let agent = access.agent(config.timeout_global(Some(PATIENCE)).build());
     let help = format!("name a router that runs with {option}");
-    let unreachable = |error: ureq::Error| miette!(help = help, "{url} does not answer: {error}");
+    let unreachable = |error: ureq::Error| miette!(help = help.clone(), "{url} does not answer: {error}");
     let mut response = match body {
         Some(body) => access.sign(agent.post(&url)).content_type("application/json").send(body.to_string()),
         None => access.sign(agent.get(&url)).call(),

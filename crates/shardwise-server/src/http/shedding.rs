@@ -1,28 +1,29 @@
 //! Turning work away in time: how long work waits for a thread is measured, and while it is too long new work is refused.
 
 use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::Poll;
+use std::thread;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::runtime::Handle;
 
 use crate::clock::instant;
 
-/// Time between two measurements; what a timer can do.
+/// Time between two measurements.
 const EVERY: Duration = Duration::from_millis(1);
-/// A sleep is over up to so much late without any load: timers count whole milliseconds.
-const TIMER_SLACK: Duration = Duration::from_micros(1_500);
 /// How long measurements are gathered of which the least counts, and how many there must be: one long wait is a hiccup of the
 /// machine, a queue is there all the time.
 const WINDOW: Duration = Duration::from_millis(10);
 const FEWEST: u32 = 3;
 /// Measurements that are under way at once.
-const MOST_UNDER_WAY: usize = 64;
+const MOST_UNDER_WAY: u32 = 64;
 
-/// How long work waits for a thread: until the runtime looks at sockets and timers, and then behind all that was ready before.
-/// Taken is the least of some measurements, as CoDel does (Nichols and Jacobson 2012): only a standing queue is to be shortened.
+/// How long work waits for a thread. Taken is the least of some measurements, as CoDel does (Nichols and Jacobson 2012): only a
+/// standing queue is to be shortened.
 #[derive(Clone)]
 pub(crate) struct Pressure {
     waits_us: Arc<AtomicU64>,
@@ -34,20 +35,35 @@ impl Pressure {
         Self { waits_us: Arc::new(AtomicU64::new(0)), limit_us: (limit_ms * 1e3) as u64 }
     }
 
-    /// Measures for ever. Measurements overlap: one takes as long as the queue that it measures.
-    pub(crate) async fn watch(self) {
-        let (mut since, mut measured, mut least_us) = (instant(), 0, u64::MAX);
-        let mut under_way = JoinSet::new();
-        loop {
-            let asleep_at = instant();
-            tokio::time::sleep(EVERY).await;
-            let late = asleep_at.elapsed().saturating_sub(EVERY + TIMER_SLACK);
-            if under_way.len() < MOST_UNDER_WAY {
-                under_way.spawn(async move { late + time_to_the_end().await });
+    /// Measures until `is_over`. It asks from outside of the runtime: whoever comes from there waits at the end of the queue that
+    /// all threads share, and then of the queue of one of them, behind all that is ready. Tasks, timers and sockets wake their
+    /// tasks into the queue of a thread alone, and what does not fit there stands in the other one.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub(crate) fn watch(&self, runtime: Handle, is_over: Arc<AtomicBool>) -> io::Result<()> {
+        let it = self.clone();
+        let watch = move || it.measure(&runtime, &is_over);
+        thread::Builder::new().name("pressure".to_owned()).spawn(watch).map(drop)
+    }
+
+    fn measure(&self, runtime: &Handle, is_over: &AtomicBool) {
+        let (sender, waits): (Sender<Duration>, Receiver<Duration>) = channel();
+        let (mut since, mut measured, mut least_us, mut under_way) = (instant(), 0, u64::MAX, 0);
+        while !is_over.load(Relaxed) {
+            thread::sleep(EVERY);
+            if under_way < MOST_UNDER_WAY {
+                let (asked_at, sender) = (instant(), sender.clone());
+                runtime.spawn(async move {
+                    go_to_the_end().await;
+                    // Nobody hears it when the thread has ended.
+                    _ = sender.send(asked_at.elapsed());
+                });
+                under_way += 1;
             }
-            while let Some(waited) = under_way.try_join_next() {
-                let us = waited.map_or(u64::MAX, |waited| u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
-                (measured, least_us) = (measured + 1, least_us.min(us));
+            for waited in waits.try_iter() {
+                let us = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+                (measured, least_us, under_way) = (measured + 1, least_us.min(us), under_way - 1);
                 // Whoever was in time ends the refusals at once.
                 if us <= self.limit_us {
                     self.waits_us.fetch_min(us, Relaxed);
@@ -69,13 +85,6 @@ impl Pressure {
     pub(crate) fn seconds(&self) -> f64 {
         self.waits_us.load(Relaxed) as f64 / 1e6
     }
-}
-
-/// What somebody waits behind all that is ready.
-async fn time_to_the_end() -> Duration {
-    let ready_at = instant();
-    go_to_the_end().await;
-    ready_at.elapsed()
 }
 
 /// Lets everything run that is ready: whoever wakes itself while it runs goes to the end of the thread's queue. A timer, and tokio's
@@ -111,5 +120,33 @@ mod tests {
             has_run.load(Relaxed)
         }));
         assert_eq!(counted.unwrap(), 100);
+    }
+
+    /// Whether a router with so much work on its only thread would turn away more.
+    fn is_too_high(work: Duration) -> bool {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let (pressure, is_over) = (Pressure::new(20.0), Arc::new(AtomicBool::new(false)));
+        pressure.watch(runtime.handle().clone(), Arc::clone(&is_over)).unwrap();
+        // As connections that always have a request ready.
+        for _ in 0..50 {
+            runtime.spawn(async move {
+                loop {
+                    thread::sleep(work);
+                    go_to_the_end().await;
+                }
+            });
+        }
+        let found = (0..200).any(|_| {
+            thread::sleep(Duration::from_millis(10));
+            pressure.is_too_high()
+        });
+        is_over.store(true, Relaxed);
+        runtime.shutdown_background();
+        found
+    }
+
+    #[test]
+    fn a_queue_that_is_always_there_is_seen() {
+        assert!(is_too_high(Duration::from_millis(2)), "each of fifty takes 2 ms, so that one waits for 100");
     }
 }
