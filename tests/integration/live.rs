@@ -187,8 +187,20 @@ fn what_several_routers_heard_and_did_is_played_back_to_the_same_bits() {
         });
     }
     let target = format!("one=http://{},two=http://{}", addresses[0], addresses[1]);
-    let options = ["--rate", "60", "--duration", "6", "--block", "2", "--settle", "0.5"];
-    run_json(&[&["loadtest", "--scenario", "market_volatility", "--target", &target][..], &options].concat());
+    let options = ["--rate", "60", "--duration", "10", "--block", "2", "--settle", "0.5"];
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            run_json(&[&["loadtest", "--scenario", "market_volatility", "--target", &target][..], &options].concat())
+        });
+        // A limit comes to hold in the first router between two reports, ten seconds from now.
+        let shard = ask(&addresses[0], "/v1/fleet").expect("a fleet")["shards"][0].clone();
+        let cores = (shard["shape"]["cores"].as_f64().expect("cores") - 0.25).to_string();
+        let memory = shard["shape"]["memoryMb"].as_f64().expect("memory").to_string();
+        let server = format!("http://{}", addresses[0]);
+        let limits = ["--max-cpu-cores", &cores, "--max-memory-mb", &memory, "--server", &server, "--why", "a test"];
+        let limited = [&["config", "limits", "--shard", shard["id"].as_str().expect("a name")][..], &limits].concat();
+        assert_eq!(run_json(&limited)["outcome"], "committed");
+    });
     for router in routers {
         router.signal("TERM");
         assert_eq!(router.result()["dropped"], 0);

@@ -203,7 +203,13 @@ impl Replay {
     }
 
     fn direct(&mut self, directive: &DirectiveRecord) {
-        let DirectiveRecord { known_at, router, placements, .. } = directive;
+        let DirectiveRecord { known_at, router, placements, gone, resized, .. } = directive;
+        if !(gone.is_empty() && resized.is_empty()) {
+            for view in self.views(Some(router)) {
+                view.fleet.shards.retain(|shard| !gone.contains(&shard.id));
+                resized.apply(&mut view.fleet);
+            }
+        }
         let before = self.placements.insert(router.clone(), Arc::new(placements.clone())).unwrap_or_default();
         self.routers.entry(router.clone()).or_default().on_placements(&before, placements, *known_at);
     }
@@ -355,6 +361,7 @@ mod tests {
     use super::*;
     use crate::sample::{history, network};
     use shardwise_features::{DecisionFeatures, FeatureVector};
+    use shardwise_types::Resized;
     use std::collections::BTreeSet;
 
     /// The bits of all feature vectors from a record on.
@@ -454,6 +461,38 @@ mod tests {
         };
         assert!(differs(&|router| router == deaf));
         assert!(!differs(&|router| router != deaf));
+    }
+
+    #[test]
+    fn what_a_router_gave_up_is_gone_and_what_was_limited_is_smaller_until_they_report() {
+        let records = history("2026-01-05T12:00:00Z", 3.0, 300.0);
+        let first = records.iter().position(|record| matches!(record, HistoryRecord::Decision(_))).unwrap();
+        let HistoryRecord::Decision(decision) = &records[first] else { unreachable!("it was just found") };
+        let mut replay = Replay::new(network());
+        records[..first].iter().for_each(|record| _ = replay.apply(record).unwrap());
+        let before = replay.context(decision).fleet.clone();
+        let [gone, limited] = [0, 1].map(|at| before.shards[at].id.clone());
+        let directive = DirectiveRecord {
+            sequence: 0,
+            event_at: decision.known_at,
+            known_at: decision.known_at,
+            router: decision.router.clone(),
+            placements: Placements::default(),
+            gone: vec![gone.clone()],
+            resized: Resized { shards: vec![limited.clone()], cores: vec![0.5], memory_mb: vec![64.0] },
+        };
+        replay.apply(&HistoryRecord::Directive(Box::new(directive))).unwrap();
+        let seen = |replay: &mut Replay, decision: &DecisionRecord| {
+            let fleet = replay.context(decision).fleet;
+            (fleet.position(&gone).is_some(), fleet.position(&limited).map(|at| fleet.shards[at].shape.cores))
+        };
+        let usual = Some(before.shards[1].shape.cores);
+        assert_eq!(seen(&mut replay, decision), (false, Some(0.5)));
+        let of_other = DecisionRecord { router: "another".into(), ..DecisionRecord::clone(decision) };
+        assert_eq!(seen(&mut replay, &of_other), (true, usual), "others know nothing of it");
+        let reports = records[..first].iter().filter(|record| matches!(record, HistoryRecord::Report(_)));
+        reports.for_each(|report| _ = replay.apply(report).unwrap());
+        assert_eq!(seen(&mut replay, decision), (true, usual));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use shardwise_features::{DecisionContext, DecisionFeatures, FeatureVector, Route
 use shardwise_types::{
     DecidedBy, DecisionRecord, DirectiveRecord, ErrorClass, FallbackReason, FleetSnapshot, HardwareClass,
     HistoryRecord, MarketRecord, MarketSnapshot, Network, OutcomeRecord, PlacementRequest, Placements, ReportRecord,
-    Residence, Response, RouterId, ShadowRecord, ShardReport, ShardShape, Timestamp, UsdAmount, combine_keys,
+    Residence, Resized, Response, RouterId, ShadowRecord, ShardReport, ShardShape, Timestamp, UsdAmount, combine_keys,
 };
 
 use crate::columns::{Cell, TableBuffer};
@@ -126,6 +126,12 @@ fn directive(known_at: Timestamp, minute: u64, router: usize) -> Option<HistoryR
             known_at,
             router: ROUTERS[router].0.into(),
             placements,
+            // Decisions may go to any of the three.
+            gone: if minute % 9 == 4 { vec!["shard-gone".into()] } else { vec![] },
+            resized: match minute % 9 {
+                7 => Resized { shards: vec![SHARDS[0].0.into()], cores: vec![1.5], memory_mb: vec![2_048.0] },
+                _ => Resized::default(),
+            },
         }))
     })
 }
@@ -264,6 +270,7 @@ fn log_features(records: &mut [HistoryRecord]) {
             HistoryRecord::Shadow(_) => {}
             HistoryRecord::Directive(directive) => {
                 let (router, fleet) = routers.get_mut(&directive.router).unwrap();
+                directive.resized.apply(fleet);
                 router.on_placements(&fleet.placements, &directive.placements, directive.known_at);
                 fleet.placements = Arc::new(directive.placements.clone());
             }

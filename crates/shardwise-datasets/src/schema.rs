@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use shardwise_types::{
     DecidedBy, DecisionRecord, DirectiveRecord, ErrorClass, FallbackReason, FunctionId, HardwareClass, HistoryRecord,
     MarketRecord, MarketSnapshot, OutcomeRecord, PlacementRequest, Placements, Priority, ReportRecord, Residence,
-    Response, RiskLevel, RouterId, ShadowRecord, ShardId, ShardReport, ShardShape, Urgency, UsdAmount,
+    Resized, Response, RiskLevel, RouterId, ShadowRecord, ShardId, ShardReport, ShardShape, Urgency, UsdAmount,
 };
 
 use crate::columns::{Cell, Names, RowReader};
@@ -166,6 +166,10 @@ table! { DIRECTIVES of DirectiveRecord;
     warm_functions TextList needed Rule::Any, "Functions that are kept loaded, one for each of the shards that follow.", |r| Cell::Names(Names::Functions(r.placements.warm()));
     warm_shards TextList needed Rule::Any, "The shards that keep them.", |r| Cell::Names(Names::Shards(r.placements.warm()));
     drained_shards TextList needed Rule::Any, "Shards that get nothing while others can take it.", |r| Cell::Names(Names::Set(r.placements.drained()));
+    gone_shards TextList added Rule::Any, "Shards that the router gave up at that time, because nobody had heard of them for long.", |r| Cell::Names(Names::List(&r.gone));
+    resized_shards TextList added Rule::Any, "Shards that are taken to have another size from that time on, until they report again: limits that came to hold, or do no longer.", |r| Cell::Names(Names::List(&r.resized.shards));
+    resized_cores F32List added Rule::Any, "Cores that run requests, of each of them.", |r| Cell::Floats(&r.resized.cores);
+    resized_memory_mb F32List added Rule::Any, "Memory of each of them.", |r| Cell::Floats(&r.resized.memory_mb);
 }
 
 /// A table of the history, in the order in which rows of equal (`known_at`, `sequence`) are taken.
@@ -400,7 +404,14 @@ fn read_directive(row: &mut RowReader<'_>) -> Result<DirectiveRecord, DatasetErr
     let avoided = read_pairs(row)?;
     let warm = read_pairs(row)?;
     let drained = row.names()?.into_iter().collect();
-    Ok(DirectiveRecord { sequence, event_at, known_at, router, placements: Placements::new(avoided, warm, drained) })
+    let (gone, shards) = (row.names()?, row.names()?);
+    let (cores, memory_mb) = (row.floats()?, row.floats()?);
+    if [cores.len(), memory_mb.len()] != [shards.len(); 2] {
+        let rule = format!("one for each of the {} resized_shards, in resized_cores and here", shards.len());
+        return Err(row.bad_last(format!("{} and {} numbers", cores.len(), memory_mb.len()), rule));
+    }
+    let (placements, resized) = (Placements::new(avoided, warm, drained), Resized { shards, cores, memory_mb });
+    Ok(DirectiveRecord { sequence, event_at, known_at, router, placements, gone, resized })
 }
 
 /// Pairs of functions and shards, of two lists of one length.

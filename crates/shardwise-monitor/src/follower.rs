@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use serde::Serialize;
-use shardwise_types::{ReportRecord, Timestamp};
+use shardwise_types::{ReportRecord, ShardId, Timestamp};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
@@ -40,6 +40,11 @@ pub trait ReportSink: Send + Sync {
     /// Calls `take`, which has the view take in an envelope; for those that must know of it before anything else happens.
     fn take_in(&self, take: &dyn Fn() -> Ingested) -> Ingested {
         take()
+    }
+
+    /// Calls `tick`, which has the view let shards go that were not heard for long; in the same way.
+    fn let_go(&self, tick: &dyn Fn() -> Vec<ShardId>) -> Vec<ShardId> {
+        tick()
     }
 }
 
@@ -168,7 +173,7 @@ impl Follower {
 
     /// Has the view age, and says when the bus falls silent or is heard again.
     fn tick(&self, is_silent: &mut bool) {
-        for shard in self.view.tick((self.clock)()) {
+        for shard in self.sink.let_go(&|| self.view.tick((self.clock)())) {
             tracing::warn!(%shard, "not heard for long: removed from the fleet");
         }
         let was_silent = std::mem::replace(is_silent, self.view.is_silent());

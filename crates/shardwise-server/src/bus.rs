@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use shardwise_monitor::{BusError, Follower, FollowerConfig, Ingested, NatsBus, NatsConfig, ReportSink, SinkError};
-use shardwise_types::ReportRecord;
+use shardwise_types::{ReportRecord, ShardId};
 use tokio::sync::watch;
 
 use crate::keeper::{Keep, Line};
@@ -26,6 +26,10 @@ impl ReportSink for Journaled {
 
     fn take_in(&self, take: &dyn Fn() -> Ingested) -> Ingested {
         self.live.take_in(take)
+    }
+
+    fn let_go(&self, tick: &dyn Fn() -> Vec<ShardId>) -> Vec<ShardId> {
+        self.live.let_go(tick)
     }
 }
 

@@ -145,8 +145,9 @@ impl Enforcer for Router {
             cores: limits.max_cpu_cores as f32,
             memory_mb: limits.max_memory_mb as f32,
         };
-        self.view.limit(holds.limits.iter().map(|(shard, limits)| (shard.clone(), capacity(limits))).collect());
+        // It goes with the process.
         if let Some(live) = self.live.upgrade() {
+            live.limit(holds.limits.iter().map(|(shard, limits)| (shard.clone(), capacity(limits))).collect());
             live.take_placements(&Arc::new(holds.placements.clone()));
         }
     }

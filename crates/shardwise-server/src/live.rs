@@ -1,5 +1,6 @@
 //! One router at work: decides, remembers what waits for its outcome, logs, and learns from what comes back.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -8,13 +9,13 @@ use serde::{Deserialize, Serialize};
 use shardwise_control::{AgentHost, Pick};
 use shardwise_features::{DecisionContext, RouterState};
 use shardwise_inference::{DecisionLog, LoggedDecision, LoggedOutcome, Shadow};
-use shardwise_monitor::{FleetView, Ingested};
+use shardwise_monitor::{Capacity, FleetView, Ingested};
 use shardwise_planner::Observations;
 use shardwise_policies::{Decision, Observed, Rules, eligible};
 use shardwise_types::{
     DecidedBy, DirectiveRecord, ErrorClass, FallbackReason, InvalidInput, MarketSnapshot, NoEligibleShard,
-    OutcomeRecord, PlacementRequest, Placements, Response, ShardId, ShardPrediction, Timestamp, combine_keys, key_of,
-    unit_of,
+    OutcomeRecord, PlacementRequest, Placements, Resized, Response, ShardId, ShardPrediction, Timestamp, combine_keys,
+    key_of, unit_of,
 };
 
 use crate::accepted::Accepted;
@@ -353,15 +354,44 @@ impl Live {
         let known_at = self.clock.now();
         self.router.on_placements(&before, placements, known_at);
         self.view.place(placements);
+        self.tell(known_at, Vec::new(), Resized::default());
+    }
+
+    /// Lets shards go that were not heard for long: `tick` has the view do so, and says which.
+    pub(crate) fn let_go(&self, tick: &dyn Fn() -> Vec<ShardId>) -> Vec<ShardId> {
+        let _in_order = self.in_order();
+        let known_at = self.clock.now();
+        let gone = tick();
+        if !gone.is_empty() {
+            self.tell(known_at, gone.clone(), Resized::default());
+        }
+        gone
+    }
+
+    /// Takes shards to have no more than this from now on.
+    pub(crate) fn limit(&self, limits: BTreeMap<ShardId, Capacity>) {
+        let _in_order = self.in_order();
+        let (known_at, before) = (self.clock.now(), self.view.snapshot());
+        self.view.limit(limits);
+        let resized = Resized::between(&before, &self.view.snapshot());
+        if !resized.is_empty() {
+            self.tell(known_at, Vec::new(), resized);
+        }
+    }
+
+    /// Has the journal say what changed the view of the fleet that no report tells; called in the order of all that happens.
+    fn tell(&self, known_at: Timestamp, gone: Vec<ShardId>, resized: Resized) {
         let is_taken = self.directives.add(DirectiveRecord {
             sequence: self.ids.sequence(),
             event_at: known_at,
             known_at,
             router: self.log.router().clone(),
-            placements: Placements::clone(placements),
+            placements: Placements::clone(&self.view.snapshot().placements),
+            gone,
+            resized,
         });
         if !is_taken {
-            tracing::warn!("the journal takes no more changes of placements; it will not say what this router follows");
+            tracing::warn!("the journal takes no more directives; it will not say what this router follows");
         }
     }
 

@@ -16,7 +16,7 @@ use shardwise_models::RegistryError;
 use shardwise_monitor::{BusError, FleetImage};
 use shardwise_planner::{ObservationSettings, Observations};
 use shardwise_policies::{Runtime, Strategies, by_name};
-use shardwise_types::{DirectiveRecord, HistoryRecord, MarketSnapshot, Placements, RouterId, key_of};
+use shardwise_types::{DirectiveRecord, HistoryRecord, MarketSnapshot, Placements, Resized, RouterId, key_of};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -300,6 +300,8 @@ fn make(disk: Box<dyn Disk>, config: ServeConfig) -> Result<Made, StartError> {
             known_at: now,
             router: RouterId::new(&config.router),
             placements: Placements::default(),
+            gone: Vec::new(),
+            resized: Resized::default(),
         })));
     }
     let (decider, placer) = decider(&config)?;
@@ -408,7 +410,7 @@ async fn attend(app: Arc<App>, memory: PathBuf) {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let live = &app.live;
         live.tick(app.config.outcome_wait_ms);
-        for shard in live.view.tick(live.clock.now()) {
+        for shard in live.let_go(&|| live.view.tick(live.clock.now())) {
             tracing::warn!(shard = shard.as_str(), "was not heard for long and is removed");
         }
         if second.is_multiple_of(TURN_EVERY_S) {

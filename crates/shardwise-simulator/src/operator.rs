@@ -127,6 +127,8 @@ impl Simulation<'_> {
                 known_at: now,
                 router: router.id.clone(),
                 placements: placements.clone(),
+                gone: Vec::new(),
+                resized: Default::default(),
             };
             self.record(HistoryRecord::Directive(Box::new(record)))?;
         }

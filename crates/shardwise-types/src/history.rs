@@ -6,8 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DecidedBy, FallbackReason, PlacementRequest, Placements, Region, Response, RouterId, ShardId, ShardReport,
-    ShardShape, Timestamp,
+    DecidedBy, FallbackReason, FleetSnapshot, PlacementRequest, Placements, Region, Response, RouterId, ShardId,
+    ShardReport, ShardShape, Timestamp,
 };
 
 /// A decision, known the moment it is made.
@@ -156,7 +156,8 @@ pub struct MarketRecord {
     pub trend_bp: Option<f32>,
 }
 
-/// What holds of functions and shards from now on, by a planner or an operator, as it reached a router.
+/// What holds of functions and shards from now on, by a planner or an operator, as it reached a router; and what else changes its view
+/// of the fleet that no report tells.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DirectiveRecord {
@@ -170,6 +171,54 @@ pub struct DirectiveRecord {
     pub router: RouterId,
     /// All that holds; what held before does no longer.
     pub placements: Placements,
+    /// Shards that the router gave up at that time, because nobody had heard of them for long; they are back when they report.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<ShardId>,
+    /// What shards are taken to have from that time on, until they report again: limits that came to hold, or do no longer.
+    #[serde(default, skip_serializing_if = "Resized::is_empty")]
+    pub resized: Resized,
+}
+
+/// Shards and what they are taken to have; lists of one length.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resized {
+    /// Which.
+    pub shards: Vec<ShardId>,
+    /// Cores that run requests, of each.
+    pub cores: Vec<f32>,
+    /// Memory in MB, of each.
+    pub memory_mb: Vec<f32>,
+}
+
+impl Resized {
+    /// Whether no shard is resized.
+    pub fn is_empty(&self) -> bool {
+        self.shards.is_empty()
+    }
+
+    /// The shards whose size is another one in a fleet than it was before.
+    pub fn between(before: &FleetSnapshot, after: &FleetSnapshot) -> Self {
+        let mut resized = Self::default();
+        for shard in &after.shards {
+            let Some(known) = before.position(&shard.id).map(|at| &before.shards[at].shape) else { continue };
+            if (known.cores, known.memory_mb) != (shard.shape.cores, shard.shape.memory_mb) {
+                resized.shards.push(shard.id.clone());
+                resized.cores.push(shard.shape.cores);
+                resized.memory_mb.push(shard.shape.memory_mb);
+            }
+        }
+        resized
+    }
+
+    /// Has shards of a fleet be of these sizes.
+    pub fn apply(&self, fleet: &mut FleetSnapshot) {
+        for ((id, cores), memory_mb) in self.shards.iter().zip(&self.cores).zip(&self.memory_mb) {
+            if let Some(at) = fleet.position(id) {
+                (fleet.shards[at].shape.cores, fleet.shards[at].shape.memory_mb) = (*cores, *memory_mb);
+            }
+        }
+    }
 }
 
 /// A record of any of the six tables.

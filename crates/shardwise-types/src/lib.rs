@@ -29,7 +29,7 @@ pub use decision::{
 };
 pub use fleet::{FleetSnapshot, HardwareClass, MarketSnapshot, Network, ShardReport, ShardShape, ShardSnapshot};
 pub use history::{
-    DecisionRecord, DirectiveRecord, HistoryRecord, MarketRecord, OutcomeRecord, ReportRecord, ShadowRecord,
+    DecisionRecord, DirectiveRecord, HistoryRecord, MarketRecord, OutcomeRecord, ReportRecord, Resized, ShadowRecord,
 };
 pub use names::{
     EventType, Exchange, FunctionId, Protocol, Region, RouterId, ShardId, TradingPair, combine_keys, key_of, unit_of,

@@ -2,6 +2,7 @@
 
 mod apply;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use shardwise_planner::{
 };
 use shardwise_policies::Runtime;
 use shardwise_simulator::WorldSpec;
-use shardwise_types::{DirectiveRecord, FunctionId, Placements, ShardId, Timestamp};
+use shardwise_types::{DirectiveRecord, FunctionId, Placements, RouterId, ShardId, Timestamp};
 
 use super::configuration::ask_at;
 use super::files;
@@ -131,12 +132,16 @@ fn of_history(kind: PlanKind, options: &PlanArguments, factor: Option<f64>, dir:
 
 /// Past moves, as routers were directed; what was directed long ago may hold still.
 fn told(directives: &[DirectiveRecord]) -> Ledger {
-    let (mut ledger, mut held) = (Ledger::default(), &Placements::default());
+    let (mut ledger, mut held, nothing) = (Ledger::default(), None, Placements::default());
+    let mut last: BTreeMap<&RouterId, &Placements> = BTreeMap::new();
     // A router that begins anew says that nothing holds until it hears what does; others go on following it.
     for directive in directives.iter().filter(|it| it.sequence > 0 || !it.placements.is_empty()) {
-        // All routers are directed alike: the first one tells it, and the others say nothing new.
-        ledger.placed(held, &directive.placements, directive.known_at);
-        held = &directive.placements;
+        // What else changed a router's view says nothing new of placements.
+        if last.insert(&directive.router, &directive.placements).unwrap_or(&nothing) != &directive.placements {
+            // All routers are directed alike: the first one tells it, and the others say the same.
+            ledger.placed(held.unwrap_or(&nothing), &directive.placements, directive.known_at);
+            held = Some(&directive.placements);
+        }
     }
     ledger
 }
@@ -263,7 +268,15 @@ mod tests {
         let at = Timestamp::from_nanos(minute * 60_000_000_000);
         let avoided = avoided.iter().map(|shard| Residence::new("f", *shard)).collect();
         let placements = Placements::new(avoided, [].into(), [].into());
-        DirectiveRecord { sequence, event_at: at, known_at: at, router: "r".into(), placements }
+        DirectiveRecord {
+            sequence,
+            event_at: at,
+            known_at: at,
+            router: "r".into(),
+            placements,
+            gone: vec![],
+            resized: Default::default(),
+        }
     }
 
     #[test]
@@ -273,6 +286,9 @@ mod tests {
         let restarted = [first, directive(0, 10, &[]), directive(2, 11, &["a"]), second];
         assert_eq!(told(&restarted), told(&steady));
         assert_eq!(told(&steady).away().map(|(_, _, away)| away.times).collect::<Vec<_>>(), [1, 1]);
+        let [first, second] = steady.clone();
+        let gave_up = DirectiveRecord { router: "other".into(), gone: vec!["x".into()], ..directive(4, 12, &[]) };
+        assert_eq!(told(&[first, gave_up, second]), told(&steady), "another router gave a shard up, and that is all");
         // What an operator takes back is not forgotten for that.
         let back = [directive(5, 1, &["a"]), directive(7, 2, &[])];
         assert!(told(&back).away().all(|(_, _, away)| away.since.is_none()));

@@ -23,6 +23,32 @@ fn outcome(decision_id: &str, n: u64) -> Outcome {
 }
 
 #[test]
+fn what_changes_the_view_without_a_report_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = ServeConfig {
+        fleet: Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/sample-fleet.json"),
+        data: folder.path().join("data"),
+        ..ServeConfig::default()
+    };
+    let Made { app, .. } = make(Box::new(SystemDisk), config).unwrap();
+    let live = &app.live;
+    let shard = live.view.snapshot().shards[0].clone();
+    let half = shardwise_monitor::Capacity { cores: shard.shape.cores / 2.0, memory_mb: shard.shape.memory_mb };
+    live.limit([(shard.id.clone(), half)].into());
+    let told = live.directives.take().unwrap();
+    assert_eq!((told.resized.shards, told.resized.cores), (vec![shard.id.clone()], vec![half.cores]));
+    live.limit([(shard.id.clone(), half)].into());
+    assert!(live.directives.take().is_none(), "nothing has changed");
+    live.limit(Default::default());
+    assert_eq!(live.directives.take().unwrap().resized.cores, [shard.shape.cores]);
+    assert_eq!(live.let_go(&Vec::new), []);
+    assert!(live.directives.take().is_none());
+    live.let_go(&|| vec![shard.id.clone()]);
+    let told = live.directives.take().unwrap();
+    assert_eq!((told.gone, told.router.as_str()), (vec![shard.id], app.config.router.as_str()));
+}
+
+#[test]
 fn a_day_without_registry_and_reports_has_no_decision_that_failed() {
     let folder = tempfile::tempdir().unwrap();
     let config = ServeConfig {

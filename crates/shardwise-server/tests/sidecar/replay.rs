@@ -38,7 +38,9 @@ impl Played {
             }
             HistoryRecord::Decision(decision) => return Some(self.decide(decision)),
             HistoryRecord::Directive(directive) => {
-                let DirectiveRecord { known_at, placements, .. } = &**directive;
+                let DirectiveRecord { known_at, placements, gone, resized, .. } = &**directive;
+                self.fleet.shards.retain(|shard| !gone.contains(&shard.id));
+                resized.apply(&mut self.fleet);
                 self.router.on_placements(&self.fleet.placements, placements, *known_at);
                 self.fleet.placements = Arc::new(placements.clone());
             }
