@@ -388,4 +388,4 @@ impl Observations {
 mod tests;
 
 #[cfg(test)]
-pub(crate) use tests::small_history;
+pub(crate) use tests::{history_of, report_of, small_history};

@@ -14,6 +14,7 @@ use shardwise_types::{FunctionId, InvalidInput, ShardId};
 
 pub(crate) use demand::Demand;
 
+use crate::action::NINE_IN_TEN;
 use crate::{Action, Estimate, Ledger, PlanError, Unit};
 
 /// What memory and cores are worth, and how stable a plan is.
@@ -268,7 +269,7 @@ impl WarmProblem<'_> {
 
 /// Counts of avoided cold starts scatter like a Poisson distribution, wider by the dispersion.
 fn interval(candidate: &WarmCandidate, worth: &Worth) -> Estimate {
-    let spread = 1.645 * (worth.avoided * candidate.dispersion.max(1.0)).sqrt();
+    let spread = NINE_IN_TEN * (worth.avoided * candidate.dispersion.max(1.0)).sqrt();
     let at = |avoided: f64| worth.net_ms + (avoided - worth.avoided) * candidate.load_ms;
     let low = at((worth.avoided - spread).max(0.0));
     Estimate::new(worth.net_ms, low, at(worth.avoided + spread), Unit::LatencyMs)

@@ -98,7 +98,7 @@ fn outcomes_belong_to_the_function_and_shard_of_their_decision() {
     let cells = observations.cells();
     assert_eq!(cells.len(), 2);
     assert_eq!((cells[0].shard.as_str(), cells[0].seen.requests, cells[0].seen.errors), ("a", 1.0, 0.0));
-    assert_eq!(cells[0].seen.per_busy_second(), Some(100.0));
+    assert_eq!(cells[0].seen.busy_ms, 10.0);
     assert_eq!(cells[1].seen.error_rate(), Some(1.0));
     assert_eq!(cells[1].seen.exec_ms.count, 0.0, "failures say nothing of how long success takes");
     assert_eq!(observations.left_out().unknown_decision, 1);
@@ -170,6 +170,39 @@ impl WithSequence for HistoryRecord {
         }
         self
     }
+}
+
+/// What a shard says of itself.
+pub(crate) fn report_of(shard: &str, at: Timestamp, healthy: bool) -> HistoryRecord {
+    let mut record = report(at.millis_since(Timestamp::default()) / 1e3, shard, 0.3).with_sequence(u64::MAX);
+    if let HistoryRecord::Report(record) = &mut record {
+        record.report.healthy = healthy;
+    }
+    record
+}
+
+/// Seventy minutes in which every shard reports and answers one request of one function, which takes so many ms, a minute; none
+/// where that is 0. `cpu` is the share of its cores in use.
+pub(crate) fn history_of(
+    shards: &[&str],
+    exec_ms: impl Fn(&str, u32) -> f32,
+    cpu: impl Fn(&str, u32) -> f32,
+) -> Observations {
+    let mut records = vec![];
+    for minute in 0..70_u32 {
+        let seconds = f64::from(minute) * 60.0;
+        for (at, shard) in shards.iter().enumerate() {
+            let id = u64::from(minute) * shards.len() as u64 + at as u64;
+            records.push(report(seconds, shard, cpu(shard, minute)).with_sequence(id));
+            let exec_ms = exec_ms(shard, minute);
+            if exec_ms > 0.0 {
+                records.push(decision(id, seconds, "f", shard));
+                records.push(outcome(id, seconds + 1.0, exec_ms, false, None));
+            }
+        }
+    }
+    records.sort_by_key(HistoryRecord::order);
+    seen(&records)
 }
 
 /// Seventy minutes of one function on two shards, a request a minute on each; b takes five times as long, and every tenth
