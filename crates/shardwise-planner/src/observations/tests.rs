@@ -138,6 +138,7 @@ fn records_out_of_order_are_refused_and_not_counted() {
     let error = observations.observe(&report(0.0, "a", 0.9)).unwrap_err();
     assert!(matches!(error, PlanError::OutOfOrder { .. }) && error.to_string().contains("sort"), "{error}");
     assert_eq!(observations.shards()[0].last.unwrap().1.cpu, 0.2);
+    assert_eq!(observations.left_out(), LeftOut { too_late: 1, ..LeftOut::default() });
 }
 
 #[test]
@@ -157,6 +158,69 @@ fn memory_is_bounded_and_what_has_no_room_is_counted() {
     }
     assert_eq!((observations.shards().len(), observations.functions().len()), (1, 1));
     assert_eq!((observations.left_out().no_room, observations.left_out().given_up), (3, 1));
+}
+
+#[test]
+fn decisions_are_given_up_for_those_that_wait_and_not_for_those_that_have_their_outcome() {
+    let settings = ObservationSettings { most_pending: 2, ..ObservationSettings::default() };
+    let mut observations = Observations::new(settings).unwrap();
+    observations.observe(&decision(0, 0.0, "f", "a")).unwrap();
+    for id in 1..5_000 {
+        observations.observe(&decision(id, 0.0, "f", "a")).unwrap();
+        observations.observe(&outcome(id, 0.0, 5.0, false, None)).unwrap();
+    }
+    assert!(observations.pending_order.len() <= 4 + SETTLED, "{}", observations.pending_order.len());
+    observations.observe(&outcome(0, 1.0, 5.0, false, None)).unwrap();
+    assert_eq!(observations.left_out(), LeftOut::default(), "never more than two waited");
+    assert_eq!(observations.cells()[0].seen.requests, 5_000.0);
+}
+
+#[test]
+fn who_is_silent_for_long_makes_way_for_new_names() {
+    let settings =
+        ObservationSettings { keep_minutes: 60, most_shards: 2, most_functions: 2, ..ObservationSettings::default() };
+    let mut observations = Observations::new(settings).unwrap();
+    let minute = |minute: u32| f64::from(minute) * 60.0;
+    let mut told = |records: &[HistoryRecord]| {
+        records.iter().for_each(|record| observations.observe(record).unwrap());
+        let shards: Vec<String> = observations.shards().iter().map(|shard| shard.id.to_string()).collect();
+        let functions: Vec<String> = observations.functions().iter().map(|view| view.id.to_string()).collect();
+        (shards.join(" "), functions.join(" "), observations.left_out())
+    };
+    let none = LeftOut::default();
+    let first = told(&[
+        decision(1, 0.0, "f", "a-1"),
+        decision(2, 0.0, "g", "b-1"),
+        outcome(2, 1.0, 5.0, false, None),
+        decision(3, minute(30), "f", "a-1"),
+    ]);
+    assert_eq!(first, ("a-1 b-1".into(), "f g".into(), none));
+    let crowded = told(&[report(minute(60), "c-1", 0.1)]);
+    assert_eq!(crowded, ("a-1 b-1".into(), "f g".into(), LeftOut { no_room: 1, ..none }), "all were heard of");
+    let gone = told(&[report(minute(61), "c-1", 0.1), decision(4, minute(61), "h", "c-1")]);
+    assert_eq!(gone, ("a-1 c-1".into(), "f h".into(), LeftOut { no_room: 1, ..none }), "b-1 and g were silent");
+    // What still waits belongs to those who left.
+    let late = told(&[
+        decision(5, minute(200), "i", "d-1"),
+        outcome(1, minute(200), 5.0, false, None),
+        outcome(5, minute(200), 5.0, false, None),
+    ]);
+    assert_eq!(late, ("c-1 d-1".into(), "h i".into(), LeftOut { no_room: 1, unknown_decision: 1, ..none }));
+    let cells: Vec<String> =
+        observations.cells().iter().map(|cell| format!("{} {}", cell.function, cell.shard)).collect();
+    assert_eq!(cells, ["i d-1"]);
+    assert_eq!(observations.totals()[&FunctionId::new("i")].requests, 1.0);
+}
+
+#[test]
+fn windows_that_cannot_be_kept_to_are_refused() {
+    for (window_minutes, keep_minutes, says) in
+        [(11, 2_880, "multiple of 6"), (0, 2_880, "multiple of 6"), (60, 59, "keepMinutes")]
+    {
+        let settings = ObservationSettings { window_minutes, keep_minutes, ..ObservationSettings::default() };
+        let error = Observations::new(settings).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
 }
 
 trait WithSequence {
@@ -182,7 +246,7 @@ pub(crate) fn report_of(shard: &str, at: Timestamp, healthy: bool) -> HistoryRec
 }
 
 /// Seventy minutes in which every shard reports and answers one request of one function, which takes so many ms, a minute; none
-/// where that is 0. `cpu` is the share of its cores in use.
+/// where that is below 0. `cpu` is the share of its cores in use.
 pub(crate) fn history_of(
     shards: &[&str],
     exec_ms: impl Fn(&str, u32) -> f32,
@@ -195,7 +259,7 @@ pub(crate) fn history_of(
             let id = u64::from(minute) * shards.len() as u64 + at as u64;
             records.push(report(seconds, shard, cpu(shard, minute)).with_sequence(id));
             let exec_ms = exec_ms(shard, minute);
-            if exec_ms > 0.0 {
+            if exec_ms >= 0.0 {
                 records.push(decision(id, seconds, "f", shard));
                 records.push(outcome(id, seconds + 1.0, exec_ms, false, None));
             }

@@ -79,14 +79,14 @@ fn many_shards_that_share_a_protocol_evenly_all_serve_it() {
 
 #[test]
 fn a_protocol_that_keeps_no_core_busy_is_served_by_whoever_answers_it() {
-    let observations = history_of(&["a", "b"], |_, _| f32::MIN_POSITIVE, |_, _| 0.3);
+    let observations = history_of(&["a", "b"], |_, _| 0.0, |_, _| 0.3);
     assert_eq!(protocol(&observations, &Ledger::default()).current_shards, 2);
 }
 
 #[test]
 fn shards_that_joined_for_a_protocol_are_not_asked_for_twice() {
-    // 1.4 of two cores are busy on a, of which at 70 % a half is right.
-    let busy = |shard: &str, _| if shard == "a" { 120_000.0 } else { 0.0 };
+    // Both cores of a are busy: one shard's worth, for which two are needed at 70 %.
+    let busy = |shard: &str, _| if shard == "a" { 120_000.0 } else { -1.0 };
     let observations = history_of(&["a", "b", "c"], busy, |_, _| 0.3);
     let mut ledger = Ledger::default();
     ledger.record(&drain(&["b", "c"]), observations.window_start());
