@@ -17,6 +17,9 @@ pub enum Unit {
     Shards,
 }
 
+/// Of the normal distribution: nine in ten lie within so many deviations.
+pub(crate) const NINE_IN_TEN: f64 = 1.645;
+
 /// An estimate with an interval that holds nine times in ten; `low` ≤ `value` ≤ `high`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

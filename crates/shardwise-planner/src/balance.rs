@@ -10,7 +10,7 @@
 //! | never fights | no shard both gives and takes; no function on a shard moves twice |
 //! | room | no shard that takes is pushed above its threshold less the headroom, by the upper end of its forecast |
 //! | pays | each move alone is worth more than its price, all others as they are |
-//! | cooldown | no function comes to a shard that it left, no relieved shard takes, no shard that took gives |
+//! | cooldown | no function comes to a shard that it left, no relieved shard takes, no shard that took gives; none takes while it is not known who took |
 //! | caps | no more moves per function and altogether in the hour, past ones counted |
 //! | idempotent | solved again right after it was carried out, there is nothing to do |
 
@@ -19,7 +19,7 @@ mod problem;
 mod search;
 mod state;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 use shardwise_types::{ShardId, Timestamp};
@@ -33,7 +33,7 @@ use crate::{Action, Estimate, Metric, PlanError, SwitchedOff, Unit};
 /// A series that the balancer leaves alone, because no forecast of it is worth acting on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Silent {
+pub struct SwitchedOffSeries {
     /// The shard.
     pub shard_id: ShardId,
     /// What of it.
@@ -52,14 +52,17 @@ pub struct LoadBalancingPlan {
     pub bottlenecks: Vec<Bottleneck>,
     /// The moves, the most useful first.
     pub actions: Vec<Action>,
-    /// Core-minutes of overload avoided, less the price of the moves.
+    /// Core-minutes of overload avoided, less the price of the moves; with its interval, where the specification has a number.
     pub estimated_benefit: Estimate,
     /// Proven: no set of moves that keeps to the rules is worth more than `estimated_benefit / (1 - proven_gap)`; in [0, 1].
     pub proven_gap: f64,
     /// When to carry it out.
     pub execution_time: Timestamp,
     /// Series that are left alone.
-    pub switched_off: Vec<Silent>,
+    pub switched_off: Vec<SwitchedOffSeries>,
+    /// Whether no shard takes anything because something moved a moment ago, nobody knows where, see
+    /// [`BalanceSettings::settle_minutes`].
+    pub settling: bool,
 }
 
 impl BalanceProblem<'_> {
@@ -82,7 +85,8 @@ impl BalanceProblem<'_> {
         Ok(LoadBalancingPlan {
             estimated_benefit: Estimate::sum(Unit::CoreMinutes, actions.iter().map(Action::estimated_benefit)),
             proven_gap: found.gap,
-            switched_off: silent(&predictions),
+            switched_off: switched_off(&predictions),
+            settling: self.is_settling(settings),
             predictions,
             bottlenecks,
             actions,
@@ -171,7 +175,7 @@ fn meaning(kind: BottleneckKind) -> &'static str {
     }
 }
 
-fn silent(shards: &[ShardOutlook]) -> Vec<Silent> {
+fn switched_off(shards: &[ShardOutlook]) -> Vec<SwitchedOffSeries> {
     let of = |shard: &ShardOutlook| {
         let all = [
             (Metric::Cpu, shard.cpu),
@@ -182,7 +186,7 @@ fn silent(shards: &[ShardOutlook]) -> Vec<Silent> {
         let id = shard.id.clone();
         all.into_iter().filter_map(move |(metric, expected)| {
             let why = expected?.switched_off?;
-            Some(Silent { shard_id: id.clone(), metric, why })
+            Some(SwitchedOffSeries { shard_id: id.clone(), metric, why })
         })
     };
     shards.iter().flat_map(of).collect()
@@ -222,15 +226,6 @@ fn add(expected: &mut Option<Expected>, share: f64) {
         (expected.value, expected.low, expected.high) =
             (moved(expected.value), moved(expected.low), moved(expected.high));
     }
-}
-
-/// Shards that gave and shards that took in a plan; they never overlap.
-pub fn givers_and_takers(actions: &[Action]) -> (BTreeSet<&ShardId>, BTreeSet<&ShardId>) {
-    let moves = actions.iter().filter_map(|action| match action {
-        Action::MigrateFunction { from_shard, to_shard, .. } => Some((from_shard, to_shard)),
-        _ => None,
-    });
-    moves.unzip()
 }
 
 #[cfg(test)]

@@ -31,8 +31,9 @@ pub enum Effect {
 pub struct EffectReport {
     /// The verdict.
     pub effect: Effect,
-    /// Geometric mean of the latency after over before, and the interval that holds it nine times in ten; 1 is no change.
-    pub latency_ratio: [f64; 3],
+    /// Geometric mean of the latency after over before, and the interval that holds it nine times in ten; 1 is no change. None
+    /// of fewer than two successes before or after.
+    pub latency_ratio: Option<[f64; 3]>,
     /// Share that failed, before and after.
     pub errors: [f64; 2],
     /// Share that had to load first, before and after.
@@ -53,12 +54,14 @@ pub fn judge_effect(action: &Action, before: &Observed, after: &Observed) -> Eff
     let (errors, cold) = (share(|seen| seen.errors), share(|seen| seen.cold));
     let requests = [before.requests, after.requests];
     let change = |shares: [f64; 2]| change_of_share(shares, requests);
-    let is_slower = latency_ratio[1] > 1.0 && !matches!(action, Action::JoinShards { .. });
+    let is_slower = latency_ratio.is_some_and(|[_, low, _]| low > 1.0);
+    let is_faster = latency_ratio.is_some_and(|[_, _, high]| high < 1.0);
+    let may_be_slower = matches!(action, Action::JoinShards { .. });
     let effect = match () {
         () if requests.iter().any(|requests| *requests < FEWEST) => Effect::Unclear,
-        () if is_slower || change(errors) == Some(true) => Effect::Harm,
+        () if (is_slower && !may_be_slower) || change(errors) == Some(true) => Effect::Harm,
         () => match action {
-            Action::MigrateFunction { .. } if latency_ratio[2] < 1.0 || change(errors) == Some(false) => Effect::Seen,
+            Action::MigrateFunction { .. } if is_faster || change(errors) == Some(false) => Effect::Seen,
             Action::KeepWarm { .. } if change(cold) == Some(false) => Effect::Seen,
             Action::LetCool { .. }
             | Action::ReturnFunction { .. }
@@ -75,13 +78,11 @@ fn quantile() -> f64 {
 }
 
 /// exp of the difference of two means of logarithms, with its interval (normal, unequal variances).
-fn ratio_of_means(before: &Moments, after: &Moments) -> [f64; 3] {
-    let (Some(of_before), Some(of_after)) = (before.variance(), after.variance()) else {
-        return [1.0, 0.0, f64::INFINITY];
-    };
+fn ratio_of_means(before: &Moments, after: &Moments) -> Option<[f64; 3]> {
+    let (of_before, of_after) = (before.variance()?, after.variance()?);
     let difference = after.mean - before.mean;
     let half = quantile() * (of_before / before.count + of_after / after.count).sqrt();
-    [difference, difference - half, difference + half].map(f64::exp)
+    Some([difference, difference - half, difference + half].map(f64::exp))
 }
 
 /// Whether a share rose (`true`) or fell (`false`) beyond chance.
@@ -172,6 +173,19 @@ mod tests {
         let report = judge_effect(&migrate(), &seen(1, 300, 1.0, 0.1), &seen(2, 10, 0.1, 0.1));
         assert_eq!(report.effect, Effect::Unclear);
         assert_eq!(judge_effect(&migrate(), &Observed::default(), &Observed::default()).effect, Effect::Unclear);
+    }
+
+    #[test]
+    fn a_report_without_successes_survives_json() {
+        let mut failed = Observed { requests: 50.0, errors: 50.0, ..Observed::default() };
+        for seen in [failed, seen(1, 300, 1.0, 0.1)] {
+            let report = judge_effect(&migrate(), &seen, &failed);
+            assert_eq!(report.latency_ratio, None);
+            let json = serde_json::to_string(&report).unwrap();
+            assert_eq!(serde_json::from_str::<EffectReport>(&json).unwrap(), report);
+        }
+        failed.errors = 0.0;
+        assert_eq!(judge_effect(&migrate(), &failed, &failed).effect, Effect::Unclear);
     }
 
     #[test]

@@ -29,7 +29,9 @@ pub struct Away {
     pub times: u32,
 }
 
-/// Past moves, who stays away from what, and what is kept warm. Whoever applies a step records it here, and takes it back when it is rolled back.
+/// Past moves, who stays away from what, what is kept warm, and which shards stand by. Whoever applies a step records it here;
+/// whoever only knows what holds and what held says so ([`Self::placed`]), which is also how a step is taken back. It is as
+/// long as what it is made from.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ledger {
@@ -41,10 +43,17 @@ pub struct Ledger {
     /// When shards joined or were drained last.
     #[serde(default)]
     shards_changed: Option<Timestamp>,
+    /// Shards that are drained: they may go on reporting, and take nothing.
+    #[serde(default)]
+    drained: BTreeSet<ShardId>,
+    /// Since when shards that were drained take work again.
+    #[serde(default)]
+    joined: BTreeMap<ShardId, Timestamp>,
 }
 
 impl Ledger {
-    /// Notes a step that was applied. Of joining and draining only the time is kept: the fleet shows who is there.
+    /// Notes a step that was applied. Of the shards that are to join those do that stand by, in the order in which
+    /// [`Action::joining`] takes them; new ones show by their reports.
     pub fn record(&mut self, action: &Action, at: Timestamp) {
         match action {
             Action::MigrateFunction { function_name, from_shard, to_shard, .. } => {
@@ -54,16 +63,37 @@ impl Ledger {
                 self.come_back(function_name, to_shard);
             }
             Action::ReturnFunction { function_name, shard, .. } => self.come_back(function_name, shard),
-            Action::KeepWarm { function_name, shard, .. } => {
-                self.warm.entry(shard.clone()).or_default().entry(function_name.clone()).or_insert(at);
+            Action::KeepWarm { function_name, shard, .. } => self.hold(function_name, shard, at),
+            Action::LetCool { function_name, shard, .. } => self.let_go(function_name, shard),
+            Action::JoinShards { count, .. } => {
+                let joining: Vec<ShardId> = self.drained.iter().take(*count as usize).cloned().collect();
+                joining.into_iter().for_each(|shard| self.join(shard, at));
+                self.shards_changed = Some(at);
             }
-            Action::LetCool { function_name, shard, .. } => {
-                if let Some(held) = self.warm.get_mut(shard) {
-                    held.remove(function_name);
-                }
-            }
-            Action::JoinShards { .. } | Action::DrainShards { .. } => self.shards_changed = Some(at),
+            Action::DrainShards { shards, .. } => shards.iter().for_each(|shard| self.drain(shard.clone(), at)),
         }
+    }
+
+    fn hold(&mut self, function: &FunctionId, shard: &ShardId, at: Timestamp) {
+        self.warm.entry(shard.clone()).or_default().entry(function.clone()).or_insert(at);
+    }
+
+    fn let_go(&mut self, function: &FunctionId, shard: &ShardId) {
+        if let Some(held) = self.warm.get_mut(shard) {
+            held.remove(function);
+        }
+    }
+
+    fn join(&mut self, shard: ShardId, at: Timestamp) {
+        self.drained.remove(&shard);
+        self.joined.insert(shard, at);
+        self.shards_changed = Some(at);
+    }
+
+    fn drain(&mut self, shard: ShardId, at: Timestamp) {
+        self.joined.remove(&shard);
+        self.drained.insert(shard);
+        self.shards_changed = Some(at);
     }
 
     fn leave(&mut self, function: &FunctionId, shard: &ShardId, at: Timestamp) {
@@ -80,7 +110,7 @@ impl Ledger {
     }
 
     /// Notes that placements changed: for those who know only what holds and what held, as the history of a fleet's
-    /// configuration tells it.
+    /// configuration tells it. Where a function went is not known then.
     pub fn placed(&mut self, before: &Placements, after: &Placements, at: Timestamp) {
         for pair in after.avoided().difference(before.avoided()) {
             let step = Move { at, from_shard: pair.shard.clone(), to_shard: None };
@@ -90,15 +120,10 @@ impl Ledger {
         for pair in before.avoided().difference(after.avoided()) {
             self.come_back(&pair.function, &pair.shard);
         }
-        for pair in after.warm().difference(before.warm()) {
-            self.warm.entry(pair.shard.clone()).or_default().entry(pair.function.clone()).or_insert(at);
-        }
-        for pair in before.warm().difference(after.warm()) {
-            self.warm.get_mut(&pair.shard).map(|held| held.remove(&pair.function));
-        }
-        if after.drained() != before.drained() {
-            self.shards_changed = Some(at);
-        }
+        after.warm().difference(before.warm()).for_each(|pair| self.hold(&pair.function, &pair.shard, at));
+        before.warm().difference(after.warm()).for_each(|pair| self.let_go(&pair.function, &pair.shard));
+        after.drained().difference(before.drained()).for_each(|shard| self.drain(shard.clone(), at));
+        before.drained().difference(after.drained()).for_each(|shard| self.join(shard.clone(), at));
     }
 
     /// When shards joined or were drained last, if they ever did.
@@ -106,36 +131,19 @@ impl Ledger {
         self.shards_changed
     }
 
-    /// Takes a step back that did not help. A move stays: going back is a move as well, and the way there is barred for
-    /// the cooldown.
-    pub fn roll_back(&mut self, action: &Action, at: Timestamp) {
-        match action {
-            Action::MigrateFunction { function_name, from_shard, to_shard, .. } => {
-                let back = Move { at, from_shard: to_shard.clone(), to_shard: Some(from_shard.clone()) };
-                self.moves.entry(function_name.clone()).or_default().push(back);
-                self.come_back(function_name, from_shard);
-            }
-            Action::ReturnFunction { function_name, shard, .. } => self.leave(function_name, shard, at),
-            Action::KeepWarm { function_name, shard, .. } => {
-                if let Some(held) = self.warm.get_mut(shard) {
-                    held.remove(function_name);
-                }
-            }
-            Action::LetCool { function_name, shard, .. } => {
-                self.warm.entry(shard.clone()).or_default().entry(function_name.clone()).or_insert(at);
-            }
-            Action::JoinShards { .. } | Action::DrainShards { .. } => self.shards_changed = Some(at),
-        }
+    /// Whether a shard is drained.
+    pub fn is_drained(&self, shard: &ShardId) -> bool {
+        self.drained.contains(shard)
+    }
+
+    /// Shards that were drained and take work again, at `since` or later, by name.
+    pub fn joined_since(&self, since: Timestamp) -> impl Iterator<Item = &ShardId> {
+        self.joined.iter().filter(move |(_, at)| **at >= since).map(|(shard, _)| shard)
     }
 
     /// Whether the function left the shard at `since` or later.
     pub fn left_since(&self, function: &FunctionId, shard: &ShardId, since: Timestamp) -> bool {
         self.of(function).iter().any(|step| step.at >= since && step.from_shard == *shard)
-    }
-
-    /// Whether the function came to the shard at `since` or later.
-    pub fn came_since(&self, function: &FunctionId, shard: &ShardId, since: Timestamp) -> bool {
-        self.of(function).iter().any(|step| step.at >= since && step.to_shard.as_ref() == Some(shard))
     }
 
     /// How often the function moved at `since` or later.
@@ -152,6 +160,11 @@ impl Ledger {
     pub fn touched_since(&self, since: Timestamp) -> (BTreeSet<&ShardId>, BTreeSet<&ShardId>) {
         let recent = || self.moves.values().flatten().filter(move |step| step.at >= since);
         (recent().map(|step| &step.from_shard).collect(), recent().filter_map(|step| step.to_shard.as_ref()).collect())
+    }
+
+    /// Whether anything moved at `since` or later of which is not known where it went: any shard may have taken it.
+    pub fn went_anywhere_since(&self, since: Timestamp) -> bool {
+        self.moves.values().flatten().any(|step| step.at >= since && step.to_shard.is_none())
     }
 
     /// The moves of a function, oldest first.
@@ -178,24 +191,6 @@ impl Ledger {
     pub fn warm_on(&self, shard: &ShardId) -> impl Iterator<Item = (&FunctionId, Timestamp)> {
         self.warm.get(shard).into_iter().flatten().map(|(function, since)| (function, *since))
     }
-
-    /// Lets go of moves before an instant, so that a ledger does not grow for years; nothing in force may be older.
-    pub fn forget_before(&mut self, instant: Timestamp) {
-        for moves in self.moves.values_mut() {
-            moves.retain(|step| step.at >= instant);
-        }
-        self.moves.retain(|_, moves| !moves.is_empty());
-        let moves = &self.moves;
-        let left_of_late = |function: &FunctionId, shard: &ShardId| {
-            moves.get(function).is_some_and(|moves| moves.iter().any(|step| step.from_shard == *shard))
-        };
-        for (shard, left) in &mut self.away {
-            left.retain(|function, away| {
-                away.since.is_some_and(|since| since >= instant) || left_of_late(function, shard)
-            });
-        }
-        self.away.retain(|_, left| !left.is_empty());
-    }
 }
 
 #[cfg(test)]
@@ -219,24 +214,51 @@ mod tests {
     }
 
     #[test]
-    fn what_left_is_known_until_it_is_forgotten() {
+    fn what_left_is_known() {
         let mut ledger = Ledger::default();
         ledger.record(&migrate("a", "b"), minute(5));
         assert!(ledger.left_since(&"f".into(), &"a".into(), minute(5)));
-        assert!(ledger.came_since(&"f".into(), &"b".into(), minute(5)));
+        assert_eq!(ledger.touched_since(minute(5)), ([&"a".into()].into(), [&"b".into()].into()));
         assert!(!ledger.left_since(&"f".into(), &"a".into(), minute(6)), "the cooldown is over");
         assert!(!ledger.left_since(&"f".into(), &"b".into(), minute(0)));
-        ledger.forget_before(minute(6));
-        assert_eq!(ledger, Ledger::default());
+        assert!(!ledger.went_anywhere_since(minute(0)), "where it went is known");
     }
 
     #[test]
-    fn a_move_that_was_rolled_back_is_not_tried_again_soon() {
+    fn a_move_that_was_taken_back_is_not_tried_again_soon() {
+        let avoids_a = migrate("a", "b").carried_out_on(&Placements::default());
         let mut ledger = Ledger::default();
-        ledger.record(&migrate("a", "b"), minute(5));
-        ledger.roll_back(&migrate("a", "b"), minute(6));
-        assert!(ledger.left_since(&"f".into(), &"b".into(), minute(5)), "b is barred now");
-        assert_eq!(ledger.moves_since(&"f".into(), minute(0)), 2);
+        ledger.placed(&Placements::default(), &avoids_a, minute(5));
+        ledger.placed(&avoids_a, &Placements::default(), minute(6));
+        assert!(ledger.left_since(&"f".into(), &"a".into(), minute(5)), "it counts as having left");
+        assert!(ledger.went_anywhere_since(minute(5)) && !ledger.went_anywhere_since(minute(6)));
+        assert!(ledger.away().all(|(_, _, away)| away.since.is_none()), "and it is there");
+    }
+
+    #[test]
+    fn shards_that_are_drained_are_known_and_when_they_took_work_again() {
+        let benefit = Estimate::new(1.0, 1.0, 1.0, Unit::Shards);
+        let (group, reason) = ("aave".to_owned(), String::new());
+        let shards = vec!["b".into(), "a".into()];
+        let drain =
+            Action::DrainShards { group: group.clone(), shards, reason: reason.clone(), estimated_benefit: benefit };
+        let join = Action::JoinShards { group, count: 1, reason, estimated_benefit: benefit };
+        let joined = |ledger: &Ledger, since: i64| ledger.joined_since(minute(since)).cloned().collect::<Vec<_>>();
+        let mut recorded = Ledger::default();
+        recorded.record(&drain, minute(1));
+        assert!(recorded.is_drained(&"a".into()) && recorded.is_drained(&"b".into()));
+        recorded.record(&join, minute(2));
+        assert!(!recorded.is_drained(&"a".into()) && recorded.is_drained(&"b".into()));
+        assert_eq!((joined(&recorded, 2), joined(&recorded, 3)), (vec!["a".into()], vec![]));
+        // Placements that were changed by the same steps tell the same.
+        let mut placed = Ledger::default();
+        let none = Placements::default();
+        let drained = drain.carried_out_on(&none);
+        placed.placed(&none, &drained, minute(1));
+        placed.placed(&drained, &join.carried_out_on(&drained), minute(2));
+        assert_eq!(placed, recorded);
+        recorded.record(&drain, minute(3));
+        assert_eq!((joined(&recorded, 0), recorded.shards_changed()), (vec![], Some(minute(3))));
     }
 
     #[test]
@@ -263,8 +285,6 @@ mod tests {
         let mut twice = ledger.clone();
         twice.record(&again, minute(5));
         assert_eq!(away(&twice)[1], ("c".into(), Some(minute(5)), 1), "it ran there all the same, and left once more");
-        ledger.forget_before(minute(3));
-        assert_eq!(away(&ledger), [("a".into(), Some(minute(4)), 2)], "c left too long ago to be counted");
         assert_eq!(ledger.shards_changed(), None);
         ledger.placed(&Placements::default(), &Placements::new([].into(), [].into(), ["a".into()].into()), minute(5));
         assert_eq!(ledger.shards_changed(), Some(minute(5)));
@@ -278,10 +298,16 @@ mod tests {
             reason: String::new(),
             estimated_benefit: Estimate::new(1.0, 1.0, 1.0, Unit::LatencyMs),
         };
+        let let_cool = Action::LetCool {
+            function_name: "f".into(),
+            shard: "b".into(),
+            reason: String::new(),
+            estimated_benefit: Estimate::new(1.0, 1.0, 1.0, Unit::LatencyMs),
+        };
         let mut ledger = Ledger::default();
         ledger.record(&warm("a"), minute(0));
         ledger.record(&warm("b"), minute(0));
-        ledger.roll_back(&warm("b"), minute(1));
+        ledger.record(&let_cool, minute(1));
         let read: Ledger = serde_json::from_str(&serde_json::to_string(&ledger).unwrap()).unwrap();
         assert_eq!(read, ledger);
         assert!(read.is_warm(&"f".into(), &"a".into()) && !read.is_warm(&"f".into(), &"b".into()));

@@ -13,6 +13,7 @@
 //!     total_load: 1.5,
 //!     current_shards: vec![ShardId::new("shard-aave-primary"), ShardId::new("shard-aave-secondary")],
 //!     shared: Default::default(),
+//!     joined: Default::default(),
 //!     last_change: None,
 //!     now: Timestamp::default(),
 //! };
@@ -39,7 +40,7 @@ mod warm;
 pub use action::{Action, Estimate, Unit};
 pub use balance::{
     BalanceProblem, BalanceSettings, Bottleneck, BottleneckKind, Expected, LoadBalancingPlan, Part, ShardOutlook,
-    Silent, after_moves, givers_and_takers,
+    SwitchedOffSeries, after_moves,
 };
 pub use effect::{Effect, EffectReport, judge_effect};
 pub use forecast::{

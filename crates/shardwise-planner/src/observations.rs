@@ -4,6 +4,7 @@
 
 mod cells;
 mod series;
+mod table;
 mod views;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -19,6 +20,7 @@ use crate::PlanError;
 pub use cells::{Cell, Moments, Observed};
 pub use series::Series;
 use series::{MINUTE_NS, Minutes, SparseCounts, minute_of};
+use table::{Table, When};
 use views::zeros;
 pub use views::{FunctionView, LeftOut, Metric, ShardView};
 
@@ -26,6 +28,8 @@ pub use views::{FunctionView, LeftOut, Metric, ShardView};
 const BUCKETS: i64 = 6;
 /// How much later than others a record may come, in ms.
 const LATEST_MS: f64 = 60_000.0;
+/// Decisions that have their outcome and are still in the order of those that wait, beyond as many as may wait.
+const SETTLED: usize = 1024;
 /// Cold and warm executions before their difference says what a load costs.
 const FEWEST_FOR_COLD_COST: f64 = 3.0;
 
@@ -34,9 +38,10 @@ const FEWEST_FOR_COLD_COST: f64 = 3.0;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct ObservationSettings {
-    /// Minutes of shards, functions and market; what repeats weekly needs a week and more.
+    /// Minutes of shards, functions and market, no fewer than those of the window; what repeats weekly needs a week and
+    /// more. When there are too many of them, shards and functions that were silent for so long make way.
     pub keep_minutes: usize,
-    /// Minutes of function × shard statistics, at least 6.
+    /// Minutes of function × shard statistics, a multiple of 6, for the window slides by a sixth of itself.
     pub window_minutes: u32,
     /// Shards at most; further ones are not counted.
     pub most_shards: usize,
@@ -82,38 +87,6 @@ struct FunctionState {
     total: Observed,
 }
 
-/// Names and what is kept of each, in the order in which they came.
-#[derive(Debug, Clone)]
-struct Table<K, V> {
-    places: FxHashMap<K, u32>,
-    rows: Vec<(K, V)>,
-}
-
-impl<K, V> Default for Table<K, V> {
-    fn default() -> Self {
-        Self { places: FxHashMap::default(), rows: Vec::new() }
-    }
-}
-
-impl<K: Clone + Eq + std::hash::Hash + Ord, V> Table<K, V> {
-    /// The place of a name, made when it is new; none when the table is full.
-    fn place(&mut self, key: &K, most: usize, new: impl FnOnce() -> V) -> Option<u32> {
-        if let Some(place) = self.places.get(key) {
-            return Some(*place);
-        }
-        let place = u32::try_from(self.rows.len()).ok().filter(|_| self.rows.len() < most)?;
-        self.places.insert(key.clone(), place);
-        self.rows.push((key.clone(), new()));
-        Some(place)
-    }
-
-    fn sorted(&self) -> Vec<&(K, V)> {
-        let mut rows: Vec<_> = self.rows.iter().collect();
-        rows.sort_by(|a, b| a.0.cmp(&b.0));
-        rows
-    }
-}
-
 /// What was seen so far.
 #[derive(Debug, Clone)]
 pub struct Observations {
@@ -121,11 +94,14 @@ pub struct Observations {
     shards: Table<ShardId, ShardState>,
     functions: Table<FunctionId, FunctionState>,
     window: cells::Window,
-    pending: FxHashMap<u64, cells::Key>,
-    pending_order: VecDeque<u64>,
+    /// Decisions without an outcome, and the records that brought them.
+    pending: FxHashMap<u64, (cells::Key, u64)>,
+    /// The same, oldest first, with some that have their outcome.
+    pending_order: VecDeque<(u64, u64)>,
     volatility: Minutes,
     first: Option<Timestamp>,
     last: Option<Timestamp>,
+    records: u64,
     left_out: LeftOut,
 }
 
@@ -133,10 +109,12 @@ impl Observations {
     /// Nothing seen yet.
     ///
     /// # Errors
-    /// A window of less than 6 minutes, or nothing to keep.
+    /// A window that is no multiple of 6 minutes, or less to keep than the window.
     pub fn new(settings: ObservationSettings) -> Result<Self, PlanError> {
-        if i64::from(settings.window_minutes) < BUCKETS {
-            return Err(InvalidInput::new("windowMinutes", "must be 6 or more").into());
+        let minutes = i64::from(settings.window_minutes);
+        if minutes < BUCKETS || minutes % BUCKETS != 0 {
+            let problem = format!("{minutes} must be a multiple of {BUCKETS}, and not 0");
+            return Err(InvalidInput::new("windowMinutes", problem).into());
         }
         if settings.keep_minutes < settings.window_minutes as usize {
             return Err(InvalidInput::new("keepMinutes", "must be no less than windowMinutes").into());
@@ -151,6 +129,7 @@ impl Observations {
             volatility: Minutes::default(),
             first: None,
             last: None,
+            records: 0,
             left_out: LeftOut::default(),
         })
     }
@@ -163,10 +142,12 @@ impl Observations {
     pub fn observe(&mut self, record: &HistoryRecord) -> Result<(), PlanError> {
         let (known_at, _) = record.order();
         if let Some(last) = self.last.filter(|last| last.millis_since(known_at) > LATEST_MS) {
+            self.left_out.too_late += 1;
             return Err(PlanError::OutOfOrder { record: known_at, last });
         }
         self.last = self.last.max(Some(known_at));
         self.first.get_or_insert(known_at);
+        self.records += 1;
         self.window.forget_before(self.bucket(known_at) - BUCKETS + 1);
         match record {
             HistoryRecord::Decision(record) => self.decision(record),
@@ -178,10 +159,15 @@ impl Observations {
         Ok(())
     }
 
+    fn when(&self) -> When {
+        let keep = i64::try_from(self.settings.keep_minutes).unwrap_or(i64::MAX);
+        When { minute: self.until(), keep, serial: self.records }
+    }
+
     fn decision(&mut self, record: &DecisionRecord) {
-        let (settings, request) = (&self.settings, &record.request);
-        let shard = self.shards.place(&record.shard, settings.most_shards, ShardState::default);
-        let function = self.functions.place(&request.function, settings.most_functions, || FunctionState {
+        let (settings, request, when) = (&self.settings, &record.request, self.when());
+        let shard = self.shards.place(&record.shard, settings.most_shards, when, ShardState::default);
+        let function = self.functions.place(&request.function, settings.most_functions, when, || FunctionState {
             protocol: request.protocol.clone(),
             residency: None,
             max_amount_usd: 0.0,
@@ -197,23 +183,36 @@ impl Observations {
         };
         let minute = minute_of(record.known_at);
         let keep = settings.keep_minutes;
-        self.shards.rows[shard as usize].1.minutes[Metric::Arrivals as usize].add(minute, 1.0, keep);
-        let state = &mut self.functions.rows[function as usize].1;
+        self.shards.heard(shard, when.minute).minutes[Metric::Arrivals as usize].add(minute, 1.0, keep);
+        let state = self.functions.heard(function, when.minute);
         state.protocol.clone_from(&request.protocol);
         state.residency.clone_from(&request.residency);
         state.max_amount_usd = state.max_amount_usd.max(request.amount_usd.map_or(0.0, UsdAmount::usd));
         state.memory_mb.push(f64::from(request.memory_mb));
         state.arrivals.add(minute, keep);
-        self.pending.insert(record.decision_id, (function, shard));
-        self.pending_order.push_back(record.decision_id);
-        while self.pending_order.len() > settings.most_pending {
-            let oldest = self.pending_order.pop_front();
-            self.left_out.given_up += u64::from(oldest.is_some_and(|id| self.pending.remove(&id).is_some()));
+        self.pending.insert(record.decision_id, ((function, shard), when.serial));
+        self.pending_order.push_back((record.decision_id, when.serial));
+        let waits = |pending: &FxHashMap<u64, (cells::Key, u64)>, (id, serial): &(u64, u64)| {
+            pending.get(id).is_some_and(|(_, of)| of == serial)
+        };
+        while self.pending.len() > settings.most_pending {
+            let Some(oldest) = self.pending_order.pop_front() else { break };
+            if waits(&self.pending, &oldest) {
+                self.pending.remove(&oldest.0);
+                self.left_out.given_up += 1;
+            }
+        }
+        // Those that have their outcome go all at once, when they are the larger part.
+        if self.pending_order.len() > settings.most_pending.saturating_mul(2).saturating_add(SETTLED) {
+            self.pending_order.retain(|decision| waits(&self.pending, decision));
         }
     }
 
     fn outcome(&mut self, record: &OutcomeRecord) {
-        let Some(key) = self.pending.remove(&record.decision_id) else {
+        let decided = self.pending.remove(&record.decision_id);
+        let is_there =
+            |key: cells::Key, serial| self.functions.is_since(key.0, serial) && self.shards.is_since(key.1, serial);
+        let Some((key, _)) = decided.filter(|(key, serial)| is_there(*key, *serial)) else {
             self.left_out.unknown_decision += 1;
             return;
         };
@@ -221,9 +220,10 @@ impl Observations {
         if response.error == Some(ErrorClass::Cancelled) {
             return;
         }
-        let state = &mut self.functions.rows[key.0 as usize].1;
+        let minute = self.until();
+        self.shards.heard(key.1, minute).total.push(response);
+        let state = self.functions.heard(key.0, minute);
         state.total.push(response);
-        self.shards.rows[key.1 as usize].1.total.push(response);
         if response.is_ok() {
             let exec = if response.cold { &mut state.cold_ms } else { &mut state.warm_ms };
             exec.push(f64::from(response.exec_ms));
@@ -233,12 +233,12 @@ impl Observations {
     }
 
     fn report(&mut self, record: &ReportRecord) {
-        let settings = &self.settings;
-        let Some(shard) = self.shards.place(&record.shard, settings.most_shards, ShardState::default) else {
+        let (settings, when) = (&self.settings, self.when());
+        let Some(shard) = self.shards.place(&record.shard, settings.most_shards, when, ShardState::default) else {
             self.left_out.no_room += 1;
             return;
         };
-        let (report, state) = (&record.report, &mut self.shards.rows[shard as usize].1);
+        let (report, state) = (&record.report, self.shards.heard(shard, when.minute));
         let minute = minute_of(report.known_at);
         let queue_per_core = report.queue_len as f32 / record.shape.cores.max(f32::MIN_POSITIVE);
         for (metric, value) in [
@@ -261,7 +261,7 @@ impl Observations {
     }
 
     fn bucket(&self, instant: Timestamp) -> i64 {
-        minute_of(instant).div_euclid((i64::from(self.settings.window_minutes) / BUCKETS).max(1))
+        minute_of(instant).div_euclid(i64::from(self.settings.window_minutes) / BUCKETS)
     }
 
     /// When the last record was known; none before the first.
@@ -286,7 +286,7 @@ impl Observations {
 
     /// Beginning of the window of function × shard statistics.
     pub fn window_start(&self) -> Timestamp {
-        let minutes = (i64::from(self.settings.window_minutes) / BUCKETS).max(1);
+        let minutes = i64::from(self.settings.window_minutes) / BUCKETS;
         let bucket = self.now().map_or(0, |now| self.bucket(now)) - BUCKETS + 1;
         Timestamp::from_nanos(bucket.saturating_mul(minutes * MINUTE_NS)).max(self.first.unwrap_or_default())
     }
@@ -333,8 +333,8 @@ impl Observations {
             .merged()
             .into_iter()
             .map(|((function, shard), seen)| Cell {
-                function: self.functions.rows[function as usize].0.clone(),
-                shard: self.shards.rows[shard as usize].0.clone(),
+                function: self.functions.get(function).0.clone(),
+                shard: self.shards.get(shard).0.clone(),
                 seen,
             })
             .collect();
@@ -345,18 +345,18 @@ impl Observations {
     /// All that was ever answered of each function, on all shards together; what was so at one time, taken from what is so at
     /// another, is what happened in between.
     pub fn totals(&self) -> BTreeMap<FunctionId, Observed> {
-        self.functions.rows.iter().map(|(id, state)| (id.clone(), state.total)).collect()
+        self.functions.iter().map(|(id, state)| (id.clone(), state.total)).collect()
     }
 
     /// The same of each shard.
     pub fn totals_of_shards(&self) -> BTreeMap<ShardId, Observed> {
-        self.shards.rows.iter().map(|(id, state)| (id.clone(), state.total)).collect()
+        self.shards.iter().map(|(id, state)| (id.clone(), state.total)).collect()
     }
 
     /// Requests a minute of all functions that are asked for.
     pub fn arrivals(&self, wanted: impl Fn(&FunctionId, &Protocol) -> bool) -> Series {
         let mut series = zeros(self.since(), self.until());
-        for (_, state) in self.functions.rows.iter().filter(|(id, state)| wanted(id, &state.protocol)) {
+        for (_, state) in self.functions.iter().filter(|(id, state)| wanted(id, &state.protocol)) {
             state.arrivals.add_to(self.since(), &mut series.values);
         }
         series
@@ -368,7 +368,7 @@ impl Observations {
         let mut busy: Vec<(cells::Key, f64)> = merged
             .into_iter()
             .filter(|((function, _), _)| {
-                let (id, state) = &self.functions.rows[*function as usize];
+                let (id, state) = self.functions.get(*function);
                 wanted(id, &state.protocol)
             })
             .map(|(key, seen)| (key, seen.busy_ms))
@@ -388,4 +388,4 @@ impl Observations {
 mod tests;
 
 #[cfg(test)]
-pub(crate) use tests::small_history;
+pub(crate) use tests::{history_of, report_of, small_history};

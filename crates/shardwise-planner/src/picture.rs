@@ -42,15 +42,21 @@ pub struct PlanStory {
 impl Plan {
     /// The plan in words; `observations` are those that it was made from.
     pub fn story(&self, observations: &Observations) -> PlanStory {
-        let (sentence, notes, picture) = match self {
+        let (sentence, mut notes, mut picture) = match self {
             Self::Optimize(plan) => optimize(plan),
             Self::Predict(plan) => predict(plan, observations),
             Self::Spike(plan) => spike(plan),
             Self::Protocol(plan) => protocol(plan),
             Self::Warm(plan) => warm(plan, observations),
         };
-        let mut picture = picture;
-        picture.rows.truncate(MOST_ROWS);
+        let cut = picture.rows.len().saturating_sub(MOST_ROWS);
+        if cut > 0 {
+            // Stable: what the plan has first stays first.
+            picture.rows.sort_by_key(|(_, before, after)| before == after);
+            let changed = picture.rows[MOST_ROWS..].iter().filter(|(_, before, after)| before != after).count();
+            notes.push(format!("{cut} more rows are left out of the picture; {changed} of them change."));
+            picture.rows.truncate(MOST_ROWS);
+        }
         PlanStory { sentence, notes, steps: self.actions().into_iter().map(step).collect(), picture }
     }
 }
@@ -99,20 +105,41 @@ fn short(value: f64) -> String {
     }
 }
 
+/// What is moved, and what may come back.
+fn moves_and_returns(actions: &[Action]) -> (usize, usize) {
+    let count = |wanted: fn(&Action) -> bool| actions.iter().filter(|action| wanted(action)).count();
+    (
+        count(|action| matches!(action, Action::MigrateFunction { .. })),
+        count(|action| matches!(action, Action::ReturnFunction { .. })),
+    )
+}
+
+/// A sentence that says of functions that come back as well.
+fn with_returns(sentence: String, returns: usize) -> String {
+    match returns {
+        0 => format!("{sentence}."),
+        _ => format!("{sentence}; {returns} functions that were moved away may come back."),
+    }
+}
+
+/// Why nothing moves though something should.
+const SETTLING: &str = "something moved a moment ago, and nobody knows yet which shard took it";
+
 /// What is proven is rounded up.
 fn gap_percent(gap: f64) -> f64 {
     (gap * 1000.0 - 1e-6).ceil().max(0.0) / 10.0
 }
 
 fn optimize(plan: &OptimizationPlan) -> (String, Vec<String>, BeforeAfter) {
-    let moves = plan.optimizations.len();
+    let (moves, returns) = moves_and_returns(&plan.actions);
     let sentence = match (plan.underperforming, moves) {
-        (0, _) => "No function does worse on a shard than elsewhere by more than chance.".to_owned(),
+        (0, _) => "No function does worse on a shard than elsewhere by more than chance".to_owned(),
+        (found, 0) if plan.settling => format!("{found} functions do badly on a shard, and stay: {SETTLING}"),
         (found, 0) => {
-            format!("{found} functions do badly on a shard, and none would gain more elsewhere than a move costs.")
+            format!("{found} functions do badly on a shard, and none would gain more elsewhere than a move costs")
         }
         (found, moves) => format!(
-            "{found} functions do badly on a shard; {moves} moves save {} ms of latency and cost {} ms, at most {:.1} % below the best possible.",
+            "{found} functions do badly on a shard; {moves} moves save {} ms of latency and cost {} ms, at most {:.1} % below the best possible",
             short(plan.estimated_benefit),
             short(plan.estimated_migration_time),
             gap_percent(plan.proven_gap)
@@ -125,18 +152,20 @@ fn optimize(plan: &OptimizationPlan) -> (String, Vec<String>, BeforeAfter) {
     };
     let rows = plan.optimizations.iter().map(row).collect();
     (
-        sentence,
+        with_returns(sentence, returns),
         Vec::new(),
         BeforeAfter { what: "mean latency in ms where it runs, and where it would".to_owned(), limit: None, rows },
     )
 }
 
 fn predict(plan: &LoadBalancingPlan, observations: &Observations) -> (String, Vec<String>, BeforeAfter) {
-    let sentence = match (plan.bottlenecks.len(), plan.actions.len()) {
-        (0, _) => "No shard is expected to run out of anything.".to_owned(),
-        (found, 0) => format!("{found} bottlenecks are expected, and no move relieves them for less than it costs."),
+    let (moves, returns) = moves_and_returns(&plan.actions);
+    let sentence = match (plan.bottlenecks.len(), moves) {
+        (0, _) => "No shard is expected to run out of anything".to_owned(),
+        (found, 0) if plan.settling => format!("{found} bottlenecks are expected, and nothing moves: {SETTLING}"),
+        (found, 0) => format!("{found} bottlenecks are expected, and no move relieves them for less than it costs"),
         (found, moves) => format!(
-            "{found} bottlenecks are expected; {moves} moves avoid {} of overload, at most {:.1} % below the best possible.",
+            "{found} bottlenecks are expected; {moves} moves avoid {} of overload, at most {:.1} % below the best possible",
             estimate(&plan.estimated_benefit),
             gap_percent(plan.proven_gap)
         ),
@@ -146,10 +175,12 @@ fn predict(plan: &LoadBalancingPlan, observations: &Observations) -> (String, Ve
     let notes =
         why.into_iter().map(|(why, count)| format!("{count} series are left to their last value: {why}.")).collect();
     let (after, _) = after_moves(&plan.predictions, &observations.parts(), &plan.actions);
-    let cpu = |shard: &crate::ShardOutlook| shard.cpu.map_or(0.0, |cpu| cpu.value);
-    let rows = plan.predictions.iter().zip(&after).map(|(was, is)| (was.id.to_string(), cpu(was), cpu(is))).collect();
+    let row = |(was, is): (&crate::ShardOutlook, &crate::ShardOutlook)| {
+        Some((was.id.to_string(), was.cpu?.value, is.cpu?.value))
+    };
+    let rows = plan.predictions.iter().zip(&after).filter_map(row).collect();
     let what = "highest share of cores in use that is expected within the horizon".to_owned();
-    (sentence, notes, BeforeAfter { what, limit: Some(1.0), rows })
+    (with_returns(sentence, returns), notes, BeforeAfter { what, limit: Some(1.0), rows })
 }
 
 fn spike(plan: &SpikePlan) -> (String, Vec<String>, BeforeAfter) {
@@ -235,4 +266,81 @@ fn warm(plan: &WarmPlan, observations: &Observations) -> (String, Vec<String>, B
     };
     let rows = observations.shards().into_iter().filter_map(row).collect();
     (sentence, Vec::new(), BeforeAfter { what: "share of memory in use, at most".to_owned(), limit: Some(1.0), rows })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Expected, ShardOutlook};
+    use shardwise_types::Timestamp;
+
+    fn outlook(id: &str, cpu: Option<f64>) -> ShardOutlook {
+        let cpu = cpu.map(Expected::exactly);
+        ShardOutlook {
+            id: id.into(),
+            cores: 4.0,
+            memory_mb: 1024.0,
+            accepts: true,
+            cpu,
+            memory: cpu,
+            latency_ms: None,
+            queue_per_core: None,
+        }
+    }
+
+    fn plan(predictions: Vec<ShardOutlook>, actions: Vec<Action>) -> Plan {
+        Plan::Predict(LoadBalancingPlan {
+            predictions,
+            bottlenecks: vec![],
+            actions,
+            estimated_benefit: Estimate::new(0.0, 0.0, 0.0, Unit::CoreMinutes),
+            proven_gap: 0.0,
+            execution_time: Timestamp::default(),
+            switched_off: vec![],
+            settling: false,
+        })
+    }
+
+    #[test]
+    fn functions_that_come_back_are_no_moves() {
+        let back = Action::ReturnFunction {
+            function_name: "f".into(),
+            shard: "a".into(),
+            reason: String::new(),
+            estimated_benefit: Estimate::new(0.0, 0.0, 0.0, Unit::LatencyMs),
+        };
+        let observations = crate::observations::small_history();
+        let sentence = |actions: Vec<Action>| plan(vec![], actions).story(&observations).sentence;
+        assert_eq!(sentence(vec![]), "No shard is expected to run out of anything.");
+        assert_eq!(
+            sentence(vec![back]),
+            "No shard is expected to run out of anything; 1 functions that were moved away may come back."
+        );
+    }
+
+    #[test]
+    fn the_picture_has_what_changes_first_and_says_what_is_not_in_it() {
+        let observations = crate::observations::small_history();
+        let all = |many: usize| -> Vec<ShardOutlook> {
+            let mut all: Vec<_> = (0..many).map(|at| outlook(&format!("shard-{at:02}"), Some(0.5))).collect();
+            all.push(outlook("b", Some(0.5)));
+            all.push(outlook("unknown", None));
+            all
+        };
+        // The function that a history knows runs on b.
+        let step = Action::MigrateFunction {
+            function_name: "f".into(),
+            from_shard: "b".into(),
+            to_shard: "shard-07".into(),
+            reason: String::new(),
+            estimated_benefit: Estimate::new(1.0, 1.0, 1.0, Unit::CoreMinutes),
+        };
+        let story = plan(all(60), vec![step.clone()]).story(&observations);
+        let names: Vec<&str> = story.picture.rows.iter().map(|(name, ..)| name.as_str()).collect();
+        assert_eq!((names.len(), &names[..3]), (MOST_ROWS, &["shard-07", "b", "shard-00"][..]));
+        assert_eq!(story.notes, ["21 more rows are left out of the picture; 0 of them change."]);
+        let story = plan(all(10), vec![step]).story(&observations);
+        assert_eq!((story.picture.rows.len(), story.picture.rows[0].0.as_str()), (11, "shard-00"), "nothing to cut");
+        assert!(story.notes.is_empty() && !names.contains(&"unknown"), "what is not known is not 0");
+    }
 }

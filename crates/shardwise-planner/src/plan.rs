@@ -1,6 +1,6 @@
 //! One way to every plan: whoever has observations, a history's or a live fleet's, asks here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use shardwise_types::{InvalidInput, Protocol, ShardId, Timestamp};
@@ -8,13 +8,11 @@ use shardwise_types::{InvalidInput, Protocol, ShardId, Timestamp};
 use crate::{
     Action, BalanceProblem, BalanceSettings, ByGroup, Effects, Elasticity, ForecastSettings, Ledger, LoadBalancingPlan,
     Observations, OptimizationPlan, OptimizeProblem, OptimizeSettings, PlanError, ProtocolOptimization,
-    ProtocolSettings, ReturnSettings, SpikeProblem, SpikeSettings, Teacher, VolatilityResponse, VolatilitySpike,
-    WarmPlan, WarmProblem, WarmSettings, returns,
+    ProtocolProblem, ProtocolSettings, ReturnSettings, SpikeProblem, SpikeSettings, Teacher, VolatilityResponse,
+    VolatilitySpike, WarmPlan, WarmProblem, WarmSettings, returns,
 };
 
-/// Share of its cores up to which a shard may take more from the optimizer.
-const MOST_BUSY: f64 = 0.8;
-/// A shard serves a protocol when it takes at least this share of the protocol's core time.
+/// A shard serves a protocol when it takes at least this share of the core time that the busiest gives to the protocol.
 const SERVES: f64 = 0.05;
 
 /// What to plan.
@@ -151,8 +149,9 @@ impl Planner<'_> {
     /// Makes a plan.
     ///
     /// # Errors
-    /// Settings out of range.
+    /// Settings of any part out of range, named as by [`PlannerSettings::check`]; an assumed spike that is none.
     pub fn plan(&self, kind: PlanKind) -> Result<Plan, PlanError> {
+        self.settings.check()?;
         Ok(match kind {
             PlanKind::Optimize => Plan::Optimize(self.optimize()?),
             PlanKind::Predict => Plan::Predict(self.predict()?),
@@ -164,7 +163,8 @@ impl Planner<'_> {
 
     fn optimize(&self) -> Result<OptimizationPlan, PlanError> {
         let cells = self.observations.cells();
-        let (functions, free_cores) = (self.observations.movables(), self.observations.free_cores(MOST_BUSY));
+        let free_cores = self.observations.free_cores(self.now, self.ledger);
+        let functions = self.observations.movables();
         let expected = Effects::of(&cells, self.teacher);
         let problem = OptimizeProblem {
             now: self.now,
@@ -187,7 +187,7 @@ impl Planner<'_> {
 
     fn predict(&self) -> Result<LoadBalancingPlan, PlanError> {
         let PlannerSettings { forecasts, balance, .. } = self.settings;
-        let shards = self.observations.outlooks(self.now, forecasts, balance);
+        let shards = self.observations.outlooks(self.now, self.ledger, forecasts, balance)?;
         let parts = self.observations.parts();
         let mut plan = BalanceProblem { now: self.now, shards, parts, ledger: self.ledger }.solve(balance)?;
         plan.actions.extend(self.returns()?);
@@ -196,26 +196,30 @@ impl Planner<'_> {
 
     fn spike(&self) -> Result<SpikePlan, PlanError> {
         let (settings, volatility) = (&self.settings.spike, self.observations.volatility());
-        let groups = self.observations.spike_groups(settings);
+        let groups = self.observations.spike_groups(self.now, self.ledger, settings);
         let elasticities = ByGroup::of(|group| groups.get(group).elasticity);
-        let assumed = |factor: f64| VolatilitySpike {
-            at: self.now,
-            volatility_bp: factor,
-            baseline_bp: 1.0,
-            expected_duration: settings.duration_minutes,
+        let event = match self.assumed_spike {
+            Some(factor) => Some(VolatilitySpike::assumed(factor, &volatility, self.now, settings)?),
+            None => VolatilitySpike::at_the_end_of(&volatility, settings),
         };
-        let event = self.assumed_spike.map(assumed).or_else(|| VolatilitySpike::at_the_end_of(&volatility, settings));
         let response = event.map(|event| SpikeProblem { event, groups }.solve(settings)).transpose()?;
         Ok(SpikePlan { elasticities, response })
     }
 
     fn protocols(&self) -> Result<ProtocolPlan, PlanError> {
         let serving = self.serving();
+        let joined: BTreeSet<ShardId> = self.ledger.joined_since(self.observations.window_start()).cloned().collect();
         let plan = |(protocol, shards): (&Protocol, &Vec<ShardId>)| {
             let others = serving.iter().filter(|(other, _)| *other != protocol).flat_map(|(_, theirs)| theirs);
-            let shared = others.filter(|shard| shards.contains(shard)).cloned().collect();
-            let last_change = self.ledger.shards_changed();
-            let problem = self.observations.protocol_problem(protocol, shards, shared, last_change, self.now);
+            let problem = ProtocolProblem {
+                protocol: protocol.clone(),
+                total_load: self.observations.protocol_load(protocol, shards),
+                current_shards: shards.clone(),
+                shared: others.filter(|shard| shards.contains(shard)).cloned().collect(),
+                joined: joined.clone(),
+                last_change: self.ledger.shards_changed(),
+                now: self.now,
+            };
             problem.solve(&self.settings.protocol)
         };
         let protocols: Result<Vec<ProtocolOptimization>, PlanError> = serving.iter().map(plan).collect();
@@ -231,18 +235,22 @@ impl Planner<'_> {
         problem.solve(&self.settings.warm)
     }
 
-    /// The shards that take a twentieth of a protocol's core time and more.
+    /// The shards that serve each protocol, without those that are drained: whoever gives it a twentieth and more of what the
+    /// busiest gives. A share of the whole would be nobody's where many serve evenly.
     fn serving(&self) -> BTreeMap<Protocol, Vec<ShardId>> {
         let protocol_of: BTreeMap<_, _> =
             self.observations.functions().into_iter().map(|view| (view.id.clone(), view.protocol.clone())).collect();
         let mut busy: BTreeMap<Protocol, BTreeMap<ShardId, f64>> = BTreeMap::new();
         for cell in self.observations.cells() {
             let Some(protocol) = protocol_of.get(&cell.function) else { continue };
-            *busy.entry(protocol.clone()).or_default().entry(cell.shard).or_default() += cell.seen.busy_ms;
+            let by_shard = busy.entry(protocol.clone()).or_default();
+            if !self.ledger.is_drained(&cell.shard) {
+                *by_shard.entry(cell.shard).or_default() += cell.seen.busy_ms;
+            }
         }
         let serving = |by_shard: BTreeMap<ShardId, f64>| {
-            let total: f64 = by_shard.values().sum();
-            by_shard.into_iter().filter(|(_, ms)| *ms >= SERVES * total).map(|(shard, _)| shard).collect()
+            let most = by_shard.values().copied().fold(0.0, f64::max);
+            by_shard.into_iter().filter(|(_, ms)| *ms >= SERVES * most).map(|(shard, _)| shard).collect()
         };
         busy.into_iter().map(|(protocol, by_shard)| (protocol, serving(by_shard))).collect()
     }
@@ -262,38 +270,4 @@ impl Plan {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_kind_is_planned_from_the_same_observations_and_written_with_the_specifications_fields() {
-        let observations = crate::observations::small_history();
-        let (ledger, settings) = (Ledger::default(), PlannerSettings::default());
-        let now = observations.now().unwrap();
-        let planner = Planner {
-            observations: &observations,
-            ledger: &ledger,
-            settings: &settings,
-            now,
-            assumed_spike: Some(6.0),
-            teacher: None,
-        };
-        for (kind, fields) in [
-            (PlanKind::Optimize, &["optimizations", "estimatedBenefit", "estimatedMigrationTime"][..]),
-            (PlanKind::Predict, &["predictions", "bottlenecks", "actions", "estimatedBenefit", "executionTime"]),
-            (PlanKind::Spike, &["triggerEvent", "loadPrediction", "resourceAllocation", "timeWindow", "costEstimate"]),
-            (PlanKind::Protocol, &["protocols"]),
-            (PlanKind::Warm, &["actions", "estimatedBenefit"]),
-        ] {
-            assert_eq!(PlanKind::parse(kind.as_str()), Some(kind));
-            let plan = planner.plan(kind).unwrap();
-            let json = serde_json::to_value(&plan).unwrap();
-            fields.iter().for_each(|field| assert!(!json[field].is_null(), "{field} is missing in {json}"));
-            let story = plan.story(&observations);
-            assert_eq!(story.steps.len(), plan.actions().len());
-            assert!(story.sentence.ends_with('.') && !story.picture.rows.is_empty(), "{story:?}");
-        }
-        let calm = Planner { assumed_spike: None, ..planner }.plan(PlanKind::Spike).unwrap();
-        assert!(calm.actions().is_empty());
-    }
-}
+mod tests;

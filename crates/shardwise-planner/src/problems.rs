@@ -8,25 +8,31 @@ use crate::observations::FunctionView;
 use crate::warm::Demand;
 use crate::{
     BalanceSettings, ByGroup, Elasticity, Expected, ForecastError, ForecastProblem, ForecastSettings, GroupLoad,
-    Ledger, LoadGroup, Metric, Moments, Movable, Observations, Part, ProtocolProblem, Series, ShardOutlook, ShardView,
+    Ledger, LoadGroup, Metric, Moments, Movable, Observations, Part, PlanError, Series, ShardOutlook, ShardView,
     SpikeSettings, SwitchedOff, WarmCandidate, WarmShard, forecast,
 };
 
 /// A shard that was not heard of for longer takes nothing new, in ms.
 const SILENT_MS: f64 = 120_000.0;
+/// Share of its cores up to which a shard may take more from the optimizer.
+const MOST_BUSY: f64 = 0.8;
 
 impl Observations {
     /// What is expected of each shard that has reported, by name.
+    ///
+    /// # Errors
+    /// Settings of forecasts out of range.
     pub fn outlooks(
         &self,
         now: Timestamp,
+        ledger: &Ledger,
         forecasts: &ForecastSettings,
         balance: &BalanceSettings,
-    ) -> Vec<ShardOutlook> {
+    ) -> Result<Vec<ShardOutlook>, PlanError> {
         let market = self.volatility();
         let market = (!market.values.is_empty()).then_some(&market);
         let outlook = |shard: ShardView<'_>| {
-            let (shape, report) = shard.last?;
+            let Some((shape, report)) = shard.last else { return Ok(None) };
             let expected = |metric: Metric, last: f64, threshold: Option<f64>| {
                 let most = if metric.is_share() { 1.0 } else { f64::INFINITY };
                 let series = shard.series(metric);
@@ -34,33 +40,31 @@ impl Observations {
                 let highest = series.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let is_quiet = threshold.is_some_and(|threshold| highest < balance.watch_from * threshold);
                 if is_quiet && is_fit(&shard, now) {
-                    as_it_is(last, most, SwitchedOff::NoEvents)
+                    Ok(as_it_is(last, most, SwitchedOff::NoEvents))
                 } else {
                     expect(&problem, last, forecasts)
                 }
             };
-            Some(ShardOutlook {
+            let queue_per_core = || {
+                let last = f64::from(report.queue_len) / f64::from(shape.cores);
+                expected(Metric::QueuePerCore, last, None)
+            };
+            Ok(Some(ShardOutlook {
                 id: shard.id.clone(),
                 cores: f64::from(shape.cores),
                 memory_mb: f64::from(shape.memory_mb),
-                accepts: is_fit(&shard, now),
-                cpu: expected(Metric::Cpu, f64::from(report.cpu), Some(balance.cpu_threshold)),
-                memory: expected(Metric::Memory, f64::from(report.memory), Some(balance.memory_threshold)),
+                accepts: may_take(&shard, now, ledger),
+                cpu: expected(Metric::Cpu, f64::from(report.cpu), Some(balance.cpu_threshold))?,
+                memory: expected(Metric::Memory, f64::from(report.memory), Some(balance.memory_threshold))?,
                 latency_ms: expected(
                     Metric::Latency,
                     f64::from(report.mean_latency_ms),
                     Some(balance.latency_threshold_ms),
-                ),
-                queue_per_core: balance
-                    .foretell_queues
-                    .then(|| {
-                        let last = f64::from(report.queue_len) / f64::from(shape.cores);
-                        expected(Metric::QueuePerCore, last, None)
-                    })
-                    .flatten(),
-            })
+                )?,
+                queue_per_core: if balance.foretell_queues { queue_per_core()? } else { None },
+            }))
         };
-        self.shards().into_iter().filter_map(outlook).collect()
+        self.shards().into_iter().filter_map(|shard| outlook(shard).transpose()).collect()
     }
 
     /// Who loads the shards, over the window.
@@ -94,14 +98,15 @@ impl Observations {
         self.functions().into_iter().map(movable).collect()
     }
 
-    /// Cores that are free below a share of those that there are, on each healthy shard, by its mean over the window.
-    pub fn free_cores(&self, most_share: f64) -> BTreeMap<ShardId, f64> {
+    /// Cores that are free below four fifths of those that there are, on each shard that may take something, by its mean over
+    /// the window.
+    pub fn free_cores(&self, now: Timestamp, ledger: &Ledger) -> BTreeMap<ShardId, f64> {
         let free = |shard: ShardView<'_>| {
             let (shape, report) = shard.last?;
             let series = shard.series(Metric::Cpu);
             let busy = mean_of_last(&series, self.window_minutes() as usize).unwrap_or(f64::from(report.cpu));
-            let cores = (most_share - busy) * f64::from(shape.cores);
-            (report.healthy && cores > 0.0).then(|| (shard.id.clone(), cores))
+            let cores = (MOST_BUSY - busy) * f64::from(shape.cores);
+            (may_take(&shard, now, ledger) && cores > 0.0).then(|| (shard.id.clone(), cores))
         };
         self.shards().into_iter().filter_map(free).collect()
     }
@@ -127,7 +132,8 @@ impl Observations {
     /// requests. One whose loads were never measured is taken to load as the median of the others does.
     pub fn warm_candidates(&self, now: Timestamp, ledger: &Ledger) -> Vec<WarmCandidate> {
         let shards = self.shards();
-        let fit: BTreeSet<&ShardId> = shards.iter().filter(|shard| is_fit(shard, now)).map(|shard| shard.id).collect();
+        let fit: BTreeSet<&ShardId> =
+            shards.iter().filter(|shard| may_take(shard, now, ledger)).map(|shard| shard.id).collect();
         let mut held: BTreeMap<&FunctionId, Vec<&ShardId>> = BTreeMap::new();
         for (function, shard) in ledger.warm().filter(|(_, shard)| fit.contains(shard)) {
             held.entry(function).or_default().push(shard);
@@ -161,10 +167,16 @@ impl Observations {
         candidates
     }
 
-    /// The groups that feel a spike: what they keep busy, and their share of the fleet's cores by that.
-    pub fn spike_groups(&self, settings: &SpikeSettings) -> ByGroup<GroupLoad> {
-        let shapes = self.shapes();
-        let total: f64 = shapes.iter().map(|(_, shape)| f64::from(shape.cores)).sum();
+    /// The groups that feel a spike: what they keep busy, and their share by that of the cores that take work. Shards that
+    /// would join are taken to be as large as the mean of all that ever reported.
+    pub fn spike_groups(&self, now: Timestamp, ledger: &Ledger, settings: &SpikeSettings) -> ByGroup<GroupLoad> {
+        let shards = self.shards();
+        let cores = |wanted: &dyn Fn(&ShardView<'_>) -> bool| -> Vec<f64> {
+            let wanted = shards.iter().filter(|shard| wanted(shard));
+            wanted.filter_map(|shard| Some(f64::from(shard.last?.0.cores))).collect()
+        };
+        let total: f64 = cores(&|shard| may_take(shard, now, ledger)).iter().sum();
+        let cores_per_shard = mean(&cores(&|_| true)).unwrap_or(1.0);
         let busy = self.busy_cores(|_, _| true);
         let volatility = self.volatility();
         ByGroup::of(|group| {
@@ -176,37 +188,21 @@ impl Observations {
             GroupLoad {
                 busy_cores,
                 cores: if busy > 0.0 { total * busy_cores / busy } else { 0.0 },
-                cores_per_shard: if shapes.is_empty() { 1.0 } else { total / shapes.len() as f64 },
+                cores_per_shard,
                 elasticity: learned.unwrap_or(Elasticity::prior(*settings.prior.get(group))),
             }
         })
     }
 
-    /// A protocol's load in shards' worth, on shards as large as the mean of those that serve it.
-    pub fn protocol_problem(
-        &self,
-        protocol: &Protocol,
-        current_shards: &[ShardId],
-        shared: BTreeSet<ShardId>,
-        last_change: Option<Timestamp>,
-        now: Timestamp,
-    ) -> ProtocolProblem {
+    /// A protocol's load over the window in shards' worth, on shards as large as the mean of those that serve it.
+    pub fn protocol_load(&self, protocol: &Protocol, current_shards: &[ShardId]) -> f64 {
         let shapes = self.shapes();
         let serving: Vec<f64> = shapes
             .iter()
             .filter(|(id, _)| current_shards.is_empty() || current_shards.contains(id))
             .map(|(_, shape)| f64::from(shape.cores))
             .collect();
-        let cores = if serving.is_empty() { 1.0 } else { serving.iter().sum::<f64>() / serving.len() as f64 };
-        let busy = self.busy_cores(|_, of| of == protocol);
-        ProtocolProblem {
-            protocol: protocol.clone(),
-            total_load: busy / cores,
-            current_shards: current_shards.to_vec(),
-            shared,
-            last_change,
-            now,
-        }
+        self.busy_cores(|_, of| of == protocol) / mean(&serving).unwrap_or(1.0)
     }
 
     fn shapes(&self) -> Vec<(&ShardId, &ShardShape)> {
@@ -215,16 +211,21 @@ impl Observations {
 }
 
 /// The peak to be ready for; the last value, and why, where there is no forecast; nothing of a shard that fell silent.
-fn expect(problem: &ForecastProblem<'_>, last: f64, settings: &ForecastSettings) -> Option<Expected> {
+fn expect(
+    problem: &ForecastProblem<'_>,
+    last: f64,
+    settings: &ForecastSettings,
+) -> Result<Option<Expected>, PlanError> {
     match forecast(problem, settings) {
-        Ok(forecast) => Some(Expected {
+        Ok(forecast) => Ok(Some(Expected {
             value: forecast.ready_for,
             low: forecast.peak.low.min(forecast.ready_for),
             high: forecast.peak.high.max(forecast.ready_for),
             switched_off: forecast.back_test.switched_off,
-        }),
-        Err(ForecastError::Stale { .. } | ForecastError::Gap { .. }) => None,
-        Err(_) => as_it_is(last, problem.most, SwitchedOff::NoHistory),
+        })),
+        Err(ForecastError::Stale { .. } | ForecastError::Gap { .. }) => Ok(None),
+        Err(ForecastError::TooShort { .. }) => Ok(as_it_is(last, problem.most, SwitchedOff::NoHistory)),
+        Err(ForecastError::Invalid(error)) => Err(error.into()),
     }
 }
 
@@ -248,6 +249,15 @@ fn is_fit(shard: &ShardView<'_>, now: Timestamp) -> bool {
     shard.last.is_some_and(|(_, report)| report.healthy && now.millis_since(report.known_at) < SILENT_MS)
 }
 
+/// Whether a shard may be given something: fit, and not drained. Drained shards go on reporting.
+fn may_take(shard: &ShardView<'_>, now: Timestamp, ledger: &Ledger) -> bool {
+    is_fit(shard, now) && !ledger.is_drained(shard.id)
+}
+
+fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
 fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied()
@@ -260,53 +270,4 @@ fn mean_of_last(series: &Series, minutes: usize) -> Option<f64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{BalanceProblem, Effects, OptimizeProblem, OptimizeSettings, WarmProblem, WarmSettings};
-
-    #[test]
-    fn one_fold_feeds_every_part() {
-        let observations = crate::observations::small_history();
-        let now = observations.now().unwrap();
-        let (ledger, balance) = (Ledger::default(), BalanceSettings { watch_from: 0.0, ..BalanceSettings::default() });
-        let shards = observations.outlooks(now, &ForecastSettings::default(), &balance);
-        assert_eq!(shards.iter().map(|shard| shard.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
-        assert_eq!(shards[0].cpu.unwrap().switched_off, Some(SwitchedOff::NoHistory), "seventy minutes are too few");
-        let parts = observations.parts();
-        let cores: f64 = parts.iter().map(|part| part.cores).sum();
-        assert!((cores - observations.busy_cores(|_, _| true)).abs() < 1e-9 && cores > 0.0);
-        let plan = BalanceProblem { now, shards, parts, ledger: &ledger }.solve(&balance).unwrap();
-        assert_eq!((plan.actions.len(), plan.switched_off.len()), (0, 8));
-        let later = now.plus_millis(3_600_000.0);
-        let silent = observations.outlooks(later, &ForecastSettings::default(), &balance);
-        assert!(silent.iter().all(|shard| shard.cpu.is_none()), "nothing is known of who was silent for an hour");
-
-        let cells = observations.cells();
-        let (functions, free_cores) = (observations.movables(), observations.free_cores(0.8));
-        let problem = OptimizeProblem {
-            now,
-            since: observations.window_start(),
-            cells: &cells,
-            functions: &functions,
-            free_cores: &free_cores,
-            expected: &Effects::of(&cells, None),
-            ledger: &ledger,
-        };
-        let plan = problem.solve(&OptimizeSettings::default()).unwrap();
-        assert_eq!(plan.optimizations[0].current_shard.as_str(), "b", "b takes five times as long");
-
-        let warm = WarmProblem {
-            shards: observations.warm_shards(&ledger),
-            candidates: observations.warm_candidates(now, &ledger),
-            ledger: &ledger,
-        };
-        assert_eq!(warm.candidates[0].shard.as_str(), "a", "there it runs faster, and there all of it would go");
-        assert!((warm.candidates[0].arrivals_per_minute - 2.0).abs() < 0.1, "{:?}", warm.candidates[0]);
-        warm.solve(&WarmSettings::default()).unwrap();
-
-        let protocol = observations.protocol_problem(&"aave".into(), &["a".into(), "b".into()], [].into(), None, now);
-        assert!((protocol.total_load - cores / 2.0).abs() < 1e-9, "shards have two cores");
-        let groups = observations.spike_groups(&SpikeSettings::default());
-        assert_eq!((groups.yields.cores, groups.yields.elasticity.minutes), (4.0, 0), "aave is all there is");
-    }
-}
+mod tests;

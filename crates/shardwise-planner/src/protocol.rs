@@ -55,6 +55,9 @@ pub struct ProtocolProblem {
     pub current_shards: Vec<ShardId>,
     /// Those of them that serve other protocols as well: no plan for one protocol drains them.
     pub shared: BTreeSet<ShardId>,
+    /// Shards that took work again within the window that the load is of, whoever they joined for: what they take of it shows
+    /// only by and by.
+    pub joined: BTreeSet<ShardId>,
     /// When shards joined or were drained last, if they ever did.
     pub last_change: Option<Timestamp>,
     /// Now.
@@ -111,8 +114,12 @@ impl ProtocolProblem {
         }
         let needed = shards_for(self.total_load, settings.target_utilisation);
         let with_room = shards_for(self.total_load, settings.target_utilisation * (1.0 - settings.hysteresis));
-        Ok(if needed > shards.len() {
-            self.expand(&shards, needed, settings)
+        let coming = self.joined.iter().filter(|shard| shards.binary_search(shard).is_err()).count();
+        Ok(if needed > shards.len() + coming {
+            self.expand(&shards, coming, needed, settings)
+        } else if needed > shards.len() {
+            let reasoning = format!("{}; they are waited for", self.shortage(&shards, coming, needed, settings));
+            self.plan(&shards, needed, ProtocolAction::Maintain, reasoning, vec![])
         } else if with_room < shards.len() {
             match self.cooling(settings) {
                 Some(minutes) => self.maintain(
@@ -134,13 +141,24 @@ impl ProtocolProblem {
         self.last_change.filter(|last| self.now.millis_since(*last) < minutes * 60_000.0).map(|_| minutes)
     }
 
-    fn expand(&self, shards: &[ShardId], needed: usize, settings: &ProtocolSettings) -> ProtocolOptimization {
+    fn shortage(&self, shards: &[ShardId], coming: usize, needed: usize, settings: &ProtocolSettings) -> String {
         let (load, target) = (self.total_load, settings.target_utilisation * 100.0);
-        let reasoning =
+        let there =
             format!("a load of {load:.2} shards needs {needed} at {target:.0} %, and there are {}", shards.len());
-        let count = needed - shards.len();
+        if coming > 0 { format!("{there} and {coming} that joined and take little of it yet") } else { there }
+    }
+
+    fn expand(
+        &self,
+        shards: &[ShardId],
+        coming: usize,
+        needed: usize,
+        settings: &ProtocolSettings,
+    ) -> ProtocolOptimization {
+        let reasoning = self.shortage(shards, coming, needed, settings);
+        let count = needed - shards.len() - coming;
         // What lies above the target now, and would wait.
-        let above = (load - shards.len() as f64 * settings.target_utilisation).max(0.0);
+        let above = (self.total_load - shards.len() as f64 * settings.target_utilisation).max(0.0);
         let step = Action::JoinShards {
             group: self.protocol.as_str().to_owned(),
             count: u32::try_from(count).unwrap_or(u32::MAX),
@@ -206,6 +224,7 @@ mod tests {
             total_load,
             current_shards: (0..shards).map(|shard| ShardId::new(&format!("shard-aave-{shard:04}"))).collect(),
             shared: BTreeSet::new(),
+            joined: BTreeSet::new(),
             last_change: None,
             now: Timestamp::default(),
         }
@@ -259,6 +278,20 @@ mod tests {
         assert!(plan.reasoning.contains("30 minutes"), "{}", plan.reasoning);
         problem.total_load = 9.0;
         assert_eq!(problem.solve(&ProtocolSettings::default()).unwrap().action, ProtocolAction::Expand);
+    }
+
+    #[test]
+    fn shards_that_have_just_joined_are_not_asked_for_again() {
+        let mut problem = problem(2.1, 1);
+        problem.last_change = Some(problem.now);
+        problem.joined = [problem.current_shards[0].clone(), "b".into(), "c".into()].into();
+        let plan = problem.solve(&ProtocolSettings::default()).unwrap();
+        assert_eq!((plan.action, plan.recommended_shards), (ProtocolAction::Maintain, 3));
+        assert!(plan.actions.is_empty() && plan.reasoning.contains("2 that joined"), "{}", plan.reasoning);
+        problem.total_load = 4.2;
+        let plan = problem.solve(&ProtocolSettings::default()).unwrap();
+        assert_eq!((plan.action, plan.recommended_shards), (ProtocolAction::Expand, 6));
+        assert!(matches!(plan.actions[..], [Action::JoinShards { count: 3, .. }]), "{:?}", plan.actions);
     }
 
     #[test]

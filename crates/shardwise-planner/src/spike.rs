@@ -12,10 +12,8 @@ use shardwise_types::{InvalidInput, Timestamp};
 pub use elasticity::Elasticity;
 pub use groups::{ByGroup, LoadGroup};
 
+use crate::action::NINE_IN_TEN;
 use crate::{Action, Estimate, PlanError, Series, Unit};
-
-/// Of the normal distribution: nine in ten lie within so many deviations.
-const NINE_IN_TEN: f64 = 1.645;
 
 /// What a spike is and what to have ready.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,11 +60,15 @@ impl Default for SpikeSettings {
 
 impl SpikeSettings {
     pub(crate) fn check(&self) -> Result<(), InvalidInput> {
+        above_one(self.factor)?;
         for (field, value, least) in [
-            ("factor", self.factor, 1.0),
             ("durationMinutes", self.duration_minutes, f64::MIN_POSITIVE),
             ("mostMultiplier", self.most_multiplier, 1.0),
             ("caution", self.caution, 0.0),
+            ("prior.arbitrage", self.prior.arbitrage, 0.0),
+            ("prior.yield", self.prior.yields, 0.0),
+            ("prior.risk", self.prior.risk, 0.0),
+            ("prior.trading", self.prior.trading, 0.0),
         ] {
             if !(value.is_finite() && value >= least) {
                 return Err(InvalidInput::new(field, format!("{value} must be a finite number, {least} or more")));
@@ -79,6 +81,13 @@ impl SpikeSettings {
     }
 }
 
+fn above_one(factor: f64) -> Result<(), InvalidInput> {
+    match factor.is_finite() && factor > 1.0 {
+        true => Ok(()),
+        false => Err(InvalidInput::new("factor", format!("{factor} must be a finite number above 1"))),
+    }
+}
+
 /// A jump of the market's volatility.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -87,7 +96,8 @@ pub struct VolatilitySpike {
     pub at: Timestamp,
     /// Volatility now, in basis points, above 0.
     pub volatility_bp: f64,
-    /// What is usual, in basis points, above 0.
+    /// What is usual, in basis points, above 0; 1 where a spike is assumed and the market's volatility was never seen, so
+    /// that only the ratio of the two says something.
     pub baseline_bp: f64,
     /// Minutes that it is expected to last.
     pub expected_duration: f64,
@@ -96,10 +106,8 @@ pub struct VolatilitySpike {
 impl VolatilitySpike {
     /// The spike at the end of a series of volatilities, if there is one.
     pub fn at_the_end_of(volatility: &Series, settings: &SpikeSettings) -> Option<Self> {
-        let mut known: Vec<f64> = volatility.values.iter().copied().filter(|value| *value > 0.0).collect();
         let now = volatility.values.last().copied().filter(|value| value.is_finite())?;
-        known.sort_by(f64::total_cmp);
-        let baseline_bp = known.get(known.len() / 2).copied()?;
+        let baseline_bp = usual_bp(volatility)?;
         (now >= settings.factor * baseline_bp).then(|| Self {
             at: volatility.end(),
             volatility_bp: now,
@@ -107,6 +115,30 @@ impl VolatilitySpike {
             expected_duration: settings.duration_minutes,
         })
     }
+
+    /// A spike of so many times what was usual so far.
+    ///
+    /// # Errors
+    /// A factor that is not a finite number above 1.
+    pub fn assumed(
+        factor: f64,
+        volatility: &Series,
+        at: Timestamp,
+        settings: &SpikeSettings,
+    ) -> Result<Self, InvalidInput> {
+        above_one(factor)?;
+        let baseline_bp = usual_bp(volatility).unwrap_or(1.0);
+        let expected_duration = settings.duration_minutes;
+        Ok(Self { at, volatility_bp: factor * baseline_bp, baseline_bp, expected_duration })
+    }
+}
+
+/// The median; none when nothing is known.
+fn usual_bp(volatility: &Series) -> Option<f64> {
+    let mut known: Vec<f64> =
+        volatility.values.iter().copied().filter(|value| value.is_finite() && *value > 0.0).collect();
+    known.sort_by(f64::total_cmp);
+    known.get(known.len() / 2).copied()
 }
 
 /// A group of functions and the shards that serve it.

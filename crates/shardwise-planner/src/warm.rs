@@ -14,6 +14,7 @@ use shardwise_types::{FunctionId, InvalidInput, ShardId};
 
 pub(crate) use demand::Demand;
 
+use crate::action::NINE_IN_TEN;
 use crate::{Action, Estimate, Ledger, PlanError, Unit};
 
 /// What memory and cores are worth, and how stable a plan is.
@@ -33,7 +34,8 @@ pub struct WarmSettings {
     pub price_ms_per_gb_minute: f64,
     /// Milliseconds of latency that a millisecond of a core must save, 0 or more.
     pub price_ms_per_core_ms: f64,
-    /// Share by which a newcomer must beat its price, and by which one that is held may miss it, in [0, 1).
+    /// Share by which what is held counts for more than it is worth, and a newcomer for less, where they compete for memory and
+    /// are held against the least benefit, so that equals do not take turns; in [0, 1). Prices are taken off before.
     pub hysteresis: f64,
     /// Least milliseconds saved by holding a function, so that nothing is held for next to nothing.
     pub least_benefit_ms: f64,
@@ -91,7 +93,8 @@ pub struct WarmCandidate {
     pub function: FunctionId,
     /// The shard.
     pub shard: ShardId,
-    /// Requests a minute that are expected there: the function's forecast times the shard's share of it.
+    /// Requests a minute that are expected there once it is warm there. [`crate::Observations::warm_candidates`] reckons with
+    /// all of the function's on each shard that it is held on, for routers may send them all to either.
     pub arrivals_per_minute: f64,
     /// Variance over mean of its counts a minute, 0 or more; 1 for Poisson, below it near-periodic.
     pub dispersion: f64,
@@ -130,9 +133,10 @@ pub struct WarmProblem<'a> {
 pub struct WarmPlan {
     /// Steps: what is let go first, then what is held, the most useful first.
     pub actions: Vec<Action>,
-    /// Milliseconds of latency that everything held will save within the horizon, prices taken off.
+    /// Milliseconds of latency that everything held will save within the horizon, prices taken off. A function that is held on
+    /// two shards counts on both with what is expected there, so that sums are too high then.
     pub estimated_benefit: Estimate,
-    /// Cold starts that everything held will avoid within the horizon.
+    /// Cold starts that everything held will avoid within the horizon, summed like the benefit.
     pub cold_starts_avoided: f64,
     /// Memory held by plan, in MB, on all shards.
     pub memory_mb: f64,
@@ -268,7 +272,7 @@ impl WarmProblem<'_> {
 
 /// Counts of avoided cold starts scatter like a Poisson distribution, wider by the dispersion.
 fn interval(candidate: &WarmCandidate, worth: &Worth) -> Estimate {
-    let spread = 1.645 * (worth.avoided * candidate.dispersion.max(1.0)).sqrt();
+    let spread = NINE_IN_TEN * (worth.avoided * candidate.dispersion.max(1.0)).sqrt();
     let at = |avoided: f64| worth.net_ms + (avoided - worth.avoided) * candidate.load_ms;
     let low = at((worth.avoided - spread).max(0.0));
     Estimate::new(worth.net_ms, low, at(worth.avoided + spread), Unit::LatencyMs)

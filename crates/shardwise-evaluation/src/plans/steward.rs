@@ -11,9 +11,6 @@ use shardwise_planner::{
 use shardwise_simulator::{Operator, Order};
 use shardwise_types::{FunctionId, HistoryRecord, Residence, ShardId, Timestamp};
 
-/// Share of its cores up to which a shard may take more from the optimizer.
-const MOST_BUSY: f64 = 0.8;
-
 /// Which plans are made, and how often in looks.
 #[derive(Debug, Clone, Default)]
 pub struct StewardParts {
@@ -160,7 +157,10 @@ impl Steward {
             return Vec::new();
         }
         let mut series = [0, 0];
-        let (shards, parts) = (self.observations.outlooks(now, &forecasts, &settings), self.observations.parts());
+        let Ok(shards) = self.observations.outlooks(now, &self.ledger, &forecasts, &settings) else {
+            return Vec::new();
+        };
+        let parts = self.observations.parts();
         for shard in &shards {
             for expected in [shard.cpu, shard.memory, shard.latency_ms].into_iter().flatten() {
                 series = [series[0] + u64::from(expected.switched_off.is_some()), series[1] + 1];
@@ -196,7 +196,8 @@ impl Steward {
         let (cells, functions) = (self.observations.cells(), self.observations.movables());
         let table = self.table.clone();
         let teach = |function: &FunctionId, shard: &ShardId| table.as_ref()?.pair_effect(function, shard);
-        let (free_cores, expected) = (self.observations.free_cores(MOST_BUSY), Effects::of(&cells, Some(&teach)));
+        let free_cores = self.observations.free_cores(now, &self.ledger);
+        let expected = Effects::of(&cells, Some(&teach));
         let since = self.observations.window_start();
         self.plan(now, settings.cooldown_minutes, |steward| {
             let problem = OptimizeProblem {

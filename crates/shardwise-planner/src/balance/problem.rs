@@ -29,7 +29,8 @@ pub struct BalanceSettings {
     /// Minutes in which nothing returns to a shard that it left, shards that were relieved take nothing, and shards that
     /// took something give nothing.
     pub cooldown_minutes: f64,
-    /// Minutes in which shards that gave or took neither give nor take again: until then forecasts do not know of it.
+    /// Minutes in which shards that gave or took neither give nor take again: until then forecasts do not know of it. After a
+    /// move of which is not known where it went, no shard takes: any of them may have.
     pub settle_minutes: f64,
     /// Moves of one function within an hour at most.
     pub most_moves_per_function_hour: usize,
@@ -124,7 +125,7 @@ pub struct ShardOutlook {
     pub cores: f64,
     /// Its memory in MB, above 0.
     pub memory_mb: f64,
-    /// Whether it may take anything: healthy, not draining.
+    /// Whether it may take anything: heard of, healthy, not drained.
     pub accepts: bool,
     /// Share of its cores in use, in [0, 1]; none when unknown: such a shard neither gives nor takes.
     pub cpu: Option<Expected>,
@@ -170,6 +171,16 @@ pub struct BalanceProblem<'a> {
 }
 
 impl BalanceProblem<'_> {
+    /// What moved since then does not show in forecasts yet.
+    pub(super) fn settling_since(&self, settings: &BalanceSettings) -> Timestamp {
+        self.now.plus_millis(-settings.settle_minutes * 60_000.0)
+    }
+
+    /// Whether any shard may have taken something that does not show yet.
+    pub(super) fn is_settling(&self, settings: &BalanceSettings) -> bool {
+        self.ledger.went_anywhere_since(self.settling_since(settings))
+    }
+
     pub(super) fn check(&self) -> Result<(), PlanError> {
         let positive = |field: String, value: f64| match value.is_finite() && value > 0.0 {
             true => Ok(()),

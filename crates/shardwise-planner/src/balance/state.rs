@@ -171,15 +171,19 @@ pub(super) fn reduce<'a>(
     let cooling = problem.now.plus_millis(-settings.cooldown_minutes * 60_000.0);
     let (relieved, loaded) = problem.ledger.touched_since(cooling);
     // What moved a moment ago does not show yet: who was part of it is left alone until it does.
-    let (gave, took) = problem.ledger.touched_since(problem.now.plus_millis(-settings.settle_minutes * 60_000.0));
+    let (gave, took) = problem.ledger.touched_since(problem.settling_since(settings));
+    let is_settling = problem.is_settling(settings);
     let targets: Vec<Taker<'a>> = shards
         .iter()
+        .filter(|_| !is_settling)
         .filter(|shard| !goals.contains_key(&shard.id) && !relieved.contains(&shard.id) && !took.contains(&shard.id))
         .filter_map(|shard| taker(shard, settings))
         .collect();
     let mut sources = vec![];
     let mut place_of: BTreeMap<&ShardId, usize> = BTreeMap::new();
-    for shard in shards.iter().filter(|shard| !loaded.contains(&shard.id) && !gave.contains(&shard.id)) {
+    // What is drained runs empty by itself.
+    let stays = |id: &ShardId| loaded.contains(id) || gave.contains(id) || problem.ledger.is_drained(id);
+    for shard in shards.iter().filter(|shard| !stays(&shard.id)) {
         if let Some(goal) = goals.get(&shard.id) {
             place_of.insert(&shard.id, sources.len());
             sources.push((shard, Source { cores: shard.cores, cpu: goal.cpu, memory: goal.memory }));

@@ -1,5 +1,7 @@
 //! Small fleets drawn at random: what must hold of any plan, and the exact optimum beside it.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::Ledger;
 use proptest::prelude::*;
@@ -64,8 +66,69 @@ fn problem<'a>(shards: &[ShardOutlook], parts: &[Part], ledger: &'a Ledger) -> B
     BalanceProblem { now: now(), shards: shards.to_vec(), parts: parts.to_vec(), ledger }
 }
 
+/// What a move is worth when all others are as they are, less its price, in core-minutes.
+fn margin(parts: &[Part], plan: &LoadBalancingPlan, action: &Action) -> f64 {
+    let settings = BalanceSettings::default();
+    let (function, from, _) = moved(action);
+    let outlook = plan.predictions.iter().find(|shard| shard.id == *from).unwrap();
+    let sizes = |of: &dyn Fn(&Part) -> f64, without: bool| -> f64 {
+        let moves = plan
+            .actions
+            .iter()
+            .map(moved)
+            .filter(|(other, source, _)| *source == from && !(without && *other == function));
+        moves
+            .map(|(other, source, _)| of(parts.iter().find(|it| it.function == *other && it.shard == *source).unwrap()))
+            .sum()
+    };
+    let excess = |kinds: &[BottleneckKind]| {
+        let of = plan.bottlenecks.iter().filter(|it| it.shard_id == *from && kinds.contains(&it.kind));
+        of.map(|it| it.excess_cores.value).fold(0.0, f64::max)
+    };
+    let relief = |of: &dyn Fn(&Part) -> f64, kinds: &[BottleneckKind]| {
+        let excess = excess(kinds);
+        sizes(of, false).min(excess) - sizes(of, true).min(excess)
+    };
+    let cores = relief(&|part| part.cores, &[BottleneckKind::CpuExhaustion, BottleneckKind::HighLatency]);
+    let share = outlook.cores / outlook.memory_mb;
+    let memory = relief(&|part| part.memory_mb * share, &[BottleneckKind::MemoryExhaustion]);
+    let part = parts.iter().find(|it| it.function == *function && it.shard == *from).unwrap();
+    (cores + memory) * settings.horizon_minutes - settings.move_price_core_minutes - part.load_core_minutes
+}
+
 fn solve(shards: &[ShardOutlook], parts: &[Part], ledger: &Ledger) -> LoadBalancingPlan {
-    problem(shards, parts, ledger).solve(&BalanceSettings::default()).unwrap()
+    solve_with(shards, parts, ledger, usize::MAX)
+}
+
+/// With so many moves in the hour at most, past ones counted; the usual many when that is more.
+fn solve_with(shards: &[ShardOutlook], parts: &[Part], ledger: &Ledger, most_moves: usize) -> LoadBalancingPlan {
+    problem(shards, parts, ledger).solve(&settings(most_moves)).unwrap()
+}
+
+fn settings(most_moves: usize) -> BalanceSettings {
+    let usual = BalanceSettings::default();
+    BalanceSettings { most_moves_hour: usual.most_moves_hour.min(most_moves), ..usual }
+}
+
+/// Moves of the last hour: some functions of the fleet left its shards for others, some twice.
+fn past(parts: &[Part], shards: &[ShardOutlook], rng: &mut StdRng) -> Ledger {
+    let mut ledger = Ledger::default();
+    let mut steps = vec![];
+    for part in parts {
+        for _ in 0..2 {
+            if rng.random_bool(0.1) {
+                let to = shards[rng.random_range(0..shards.len())].id.clone();
+                steps.push((rng.random_range(16.0..70.0), part.function.clone(), part.shard.clone(), to));
+            }
+        }
+    }
+    steps.sort_by(|a: &(f64, _, _, _), b| b.0.total_cmp(&a.0));
+    for (minutes_ago, function_name, from_shard, to_shard) in steps.into_iter().filter(|step| step.2 != step.3) {
+        let (reason, estimated_benefit) = (String::new(), Estimate::new(1.0, 1.0, 1.0, Unit::CoreMinutes));
+        let step = Action::MigrateFunction { function_name, from_shard, to_shard, reason, estimated_benefit };
+        ledger.record(&step, now().plus_millis(-minutes_ago * MINUTE_MS));
+    }
+    ledger
 }
 
 fn moved(action: &Action) -> (&FunctionId, &ShardId, &ShardId) {
@@ -76,9 +139,10 @@ fn moved(action: &Action) -> (&FunctionId, &ShardId, &ShardId) {
 }
 
 /// Every post-condition but idempotence.
-fn check(shards: &[ShardOutlook], parts: &[Part], ledger: &Ledger, plan: &LoadBalancingPlan) {
-    let settings = BalanceSettings::default();
-    let (givers, takers) = givers_and_takers(&plan.actions);
+fn check(shards: &[ShardOutlook], parts: &[Part], ledger: &Ledger, plan: &LoadBalancingPlan, most_moves: usize) {
+    let settings = settings(most_moves);
+    let (givers, takers): (BTreeSet<&ShardId>, BTreeSet<&ShardId>) =
+        plan.actions.iter().map(moved).map(|(_, from, to)| (from, to)).unzip();
     let sources: BTreeSet<&ShardId> = plan.bottlenecks.iter().map(|bottleneck| &bottleneck.shard_id).collect();
     assert!(givers.is_subset(&sources), "sources");
     assert!(givers.is_disjoint(&takers), "never fights");
@@ -93,12 +157,17 @@ fn check(shards: &[ShardOutlook], parts: &[Part], ledger: &Ledger, plan: &LoadBa
     }
     let cooling = now().plus_millis(-settings.cooldown_minutes * MINUTE_MS);
     let hour = now().plus_millis(-60.0 * MINUTE_MS);
+    let (relieved, loaded) = ledger.touched_since(cooling);
+    assert!(takers.is_disjoint(&relieved) && givers.is_disjoint(&loaded), "cooldown");
+    let past = ledger.all_moves_since(hour);
+    assert!(plan.actions.is_empty() || plan.actions.len() + past <= settings.most_moves_hour, "caps: {past} before");
     let mut counts: BTreeMap<&FunctionId, usize> = BTreeMap::new();
     for action in &plan.actions {
         let (function, _, to) = moved(action);
         assert!(!ledger.left_since(function, to, cooling), "cooldown");
         *counts.entry(function).or_insert_with(|| ledger.moves_since(function, hour)) += 1;
         assert!(action.estimated_benefit().value > 0.0, "pays: {action:?}");
+        assert!(margin(parts, plan, action) > -1e-9, "pays, all others as they are: {action:?}");
     }
     assert!(counts.values().all(|count| *count <= settings.most_moves_per_function_hour), "caps");
 }
@@ -109,22 +178,42 @@ fn recorded(ledger: &Ledger, plan: &LoadBalancingPlan) -> Ledger {
     ledger
 }
 
-/// All of them.
+/// All of them, from a ledger and under a cap.
+fn post_conditions_from(shards: &[ShardOutlook], parts: &[Part], before: &Ledger, most_moves: usize) -> usize {
+    let first = solve_with(shards, parts, before, most_moves);
+    check(shards, parts, before, &first, most_moves);
+    // Right after, whether forecasts know of the moves already or not.
+    let ledger = recorded(before, &first);
+    assert_eq!(solve_with(shards, parts, &ledger, most_moves).actions, vec![], "idempotent on old forecasts");
+    let (after, moved) = after_moves(shards, parts, &first.actions);
+    assert_eq!(solve_with(&after, &moved, &ledger, most_moves).actions, vec![], "idempotent on new ones");
+    first.actions.len()
+}
+
 fn post_conditions(seed: u64, hot: usize, cool: usize, per_shard: usize) {
     let (shards, parts) = fleet(seed, hot, cool, per_shard);
-    let first = solve(&shards, &parts, &Ledger::default());
-    check(&shards, &parts, &Ledger::default(), &first);
-    // Right after, whether forecasts know of the moves already or not.
-    let ledger = recorded(&Ledger::default(), &first);
-    assert_eq!(solve(&shards, &parts, &ledger).actions, vec![], "idempotent on old forecasts");
-    let (after, moved) = after_moves(&shards, &parts, &first.actions);
-    assert_eq!(solve(&after, &moved, &ledger).actions, vec![], "idempotent on new ones");
+    post_conditions_from(&shards, &parts, &Ledger::default(), usize::MAX);
 }
 
 #[test]
 fn room_that_is_left_is_used() {
     // Once a piece was counted twice here, and another stayed.
     post_conditions(462_671, 5, 3, 2);
+}
+
+#[test]
+fn past_moves_count_towards_the_caps() {
+    let (mut moved, mut held_back) = (0, 0);
+    for seed in 0..200 {
+        let (shards, parts) = fleet(seed, 4, 8, 6);
+        let ledger = past(&parts, &shards, &mut StdRng::seed_from_u64(seed));
+        let past = ledger.all_moves_since(now().plus_millis(-60.0 * MINUTE_MS));
+        moved += post_conditions_from(&shards, &parts, &ledger, past + 3);
+        held_back += usize::from(post_conditions_from(&shards, &parts, &ledger, usize::MAX) > 3);
+        assert_eq!(post_conditions_from(&shards, &parts, &ledger, past), 0, "seed {seed}: nothing is left");
+        assert!(post_conditions_from(&shards, &parts, &Ledger::default(), 3) <= 3, "seed {seed}");
+    }
+    assert!(moved > 100 && held_back > 10, "{moved} moves, {held_back} times fewer than without the cap");
 }
 
 proptest! {

@@ -146,15 +146,9 @@ impl Observed {
         (self.requests > 0.0).then(|| self.errors / self.requests)
     }
 
-    /// Share of the requests that had to load the function first; none without requests.
-    pub fn cold_share(&self) -> Option<f64> {
-        (self.requests > 0.0).then(|| self.cold / self.requests)
-    }
-
-    /// Successes per second of busy core: what a shard makes of what it is given. How much it is given is the router's
-    /// choice and says nothing of the shard.
-    pub fn per_busy_second(&self) -> Option<f64> {
-        (self.busy_ms > 0.0).then(|| (self.requests - self.errors) * 1e3 / self.busy_ms)
+    /// Arithmetic over geometric mean of the latency, at least 1: what tails add.
+    pub(crate) fn tail(&self) -> f64 {
+        (self.total_ms.mean / self.total_ln.mean.exp()).max(1.0)
     }
 }
 

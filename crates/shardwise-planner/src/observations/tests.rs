@@ -98,7 +98,7 @@ fn outcomes_belong_to_the_function_and_shard_of_their_decision() {
     let cells = observations.cells();
     assert_eq!(cells.len(), 2);
     assert_eq!((cells[0].shard.as_str(), cells[0].seen.requests, cells[0].seen.errors), ("a", 1.0, 0.0));
-    assert_eq!(cells[0].seen.per_busy_second(), Some(100.0));
+    assert_eq!(cells[0].seen.busy_ms, 10.0);
     assert_eq!(cells[1].seen.error_rate(), Some(1.0));
     assert_eq!(cells[1].seen.exec_ms.count, 0.0, "failures say nothing of how long success takes");
     assert_eq!(observations.left_out().unknown_decision, 1);
@@ -138,6 +138,7 @@ fn records_out_of_order_are_refused_and_not_counted() {
     let error = observations.observe(&report(0.0, "a", 0.9)).unwrap_err();
     assert!(matches!(error, PlanError::OutOfOrder { .. }) && error.to_string().contains("sort"), "{error}");
     assert_eq!(observations.shards()[0].last.unwrap().1.cpu, 0.2);
+    assert_eq!(observations.left_out(), LeftOut { too_late: 1, ..LeftOut::default() });
 }
 
 #[test]
@@ -159,6 +160,69 @@ fn memory_is_bounded_and_what_has_no_room_is_counted() {
     assert_eq!((observations.left_out().no_room, observations.left_out().given_up), (3, 1));
 }
 
+#[test]
+fn decisions_are_given_up_for_those_that_wait_and_not_for_those_that_have_their_outcome() {
+    let settings = ObservationSettings { most_pending: 2, ..ObservationSettings::default() };
+    let mut observations = Observations::new(settings).unwrap();
+    observations.observe(&decision(0, 0.0, "f", "a")).unwrap();
+    for id in 1..5_000 {
+        observations.observe(&decision(id, 0.0, "f", "a")).unwrap();
+        observations.observe(&outcome(id, 0.0, 5.0, false, None)).unwrap();
+    }
+    assert!(observations.pending_order.len() <= 4 + SETTLED, "{}", observations.pending_order.len());
+    observations.observe(&outcome(0, 1.0, 5.0, false, None)).unwrap();
+    assert_eq!(observations.left_out(), LeftOut::default(), "never more than two waited");
+    assert_eq!(observations.cells()[0].seen.requests, 5_000.0);
+}
+
+#[test]
+fn who_is_silent_for_long_makes_way_for_new_names() {
+    let settings =
+        ObservationSettings { keep_minutes: 60, most_shards: 2, most_functions: 2, ..ObservationSettings::default() };
+    let mut observations = Observations::new(settings).unwrap();
+    let minute = |minute: u32| f64::from(minute) * 60.0;
+    let mut told = |records: &[HistoryRecord]| {
+        records.iter().for_each(|record| observations.observe(record).unwrap());
+        let shards: Vec<String> = observations.shards().iter().map(|shard| shard.id.to_string()).collect();
+        let functions: Vec<String> = observations.functions().iter().map(|view| view.id.to_string()).collect();
+        (shards.join(" "), functions.join(" "), observations.left_out())
+    };
+    let none = LeftOut::default();
+    let first = told(&[
+        decision(1, 0.0, "f", "a-1"),
+        decision(2, 0.0, "g", "b-1"),
+        outcome(2, 1.0, 5.0, false, None),
+        decision(3, minute(30), "f", "a-1"),
+    ]);
+    assert_eq!(first, ("a-1 b-1".into(), "f g".into(), none));
+    let crowded = told(&[report(minute(60), "c-1", 0.1)]);
+    assert_eq!(crowded, ("a-1 b-1".into(), "f g".into(), LeftOut { no_room: 1, ..none }), "all were heard of");
+    let gone = told(&[report(minute(61), "c-1", 0.1), decision(4, minute(61), "h", "c-1")]);
+    assert_eq!(gone, ("a-1 c-1".into(), "f h".into(), LeftOut { no_room: 1, ..none }), "b-1 and g were silent");
+    // What still waits belongs to those who left.
+    let late = told(&[
+        decision(5, minute(200), "i", "d-1"),
+        outcome(1, minute(200), 5.0, false, None),
+        outcome(5, minute(200), 5.0, false, None),
+    ]);
+    assert_eq!(late, ("c-1 d-1".into(), "h i".into(), LeftOut { no_room: 1, unknown_decision: 1, ..none }));
+    let cells: Vec<String> =
+        observations.cells().iter().map(|cell| format!("{} {}", cell.function, cell.shard)).collect();
+    assert_eq!(cells, ["i d-1"]);
+    assert_eq!(observations.totals()[&FunctionId::new("i")].requests, 1.0);
+}
+
+#[test]
+fn windows_that_cannot_be_kept_to_are_refused() {
+    for (window_minutes, keep_minutes, says) in
+        [(11, 2_880, "multiple of 6"), (0, 2_880, "multiple of 6"), (60, 59, "keepMinutes")]
+    {
+        let settings = ObservationSettings { window_minutes, keep_minutes, ..ObservationSettings::default() };
+        let error = Observations::new(settings).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+}
+
 trait WithSequence {
     fn with_sequence(self, sequence: u64) -> Self;
 }
@@ -170,6 +234,39 @@ impl WithSequence for HistoryRecord {
         }
         self
     }
+}
+
+/// What a shard says of itself.
+pub(crate) fn report_of(shard: &str, at: Timestamp, healthy: bool) -> HistoryRecord {
+    let mut record = report(at.millis_since(Timestamp::default()) / 1e3, shard, 0.3).with_sequence(u64::MAX);
+    if let HistoryRecord::Report(record) = &mut record {
+        record.report.healthy = healthy;
+    }
+    record
+}
+
+/// Seventy minutes in which every shard reports and answers one request of one function, which takes so many ms, a minute; none
+/// where that is below 0. `cpu` is the share of its cores in use.
+pub(crate) fn history_of(
+    shards: &[&str],
+    exec_ms: impl Fn(&str, u32) -> f32,
+    cpu: impl Fn(&str, u32) -> f32,
+) -> Observations {
+    let mut records = vec![];
+    for minute in 0..70_u32 {
+        let seconds = f64::from(minute) * 60.0;
+        for (at, shard) in shards.iter().enumerate() {
+            let id = u64::from(minute) * shards.len() as u64 + at as u64;
+            records.push(report(seconds, shard, cpu(shard, minute)).with_sequence(id));
+            let exec_ms = exec_ms(shard, minute);
+            if exec_ms >= 0.0 {
+                records.push(decision(id, seconds, "f", shard));
+                records.push(outcome(id, seconds + 1.0, exec_ms, false, None));
+            }
+        }
+    }
+    records.sort_by_key(HistoryRecord::order);
+    seen(&records)
 }
 
 /// Seventy minutes of one function on two shards, a request a minute on each; b takes five times as long, and every tenth

@@ -100,7 +100,7 @@ pub(super) fn zeros(first: i64, until: i64) -> Series {
     Series { start, step_minutes: 1, values: vec![0.0; usize::try_from(until - first).unwrap_or(0)] }
 }
 
-/// How many records were not counted, for want of room or of a partner; none of it is silent.
+/// How many records were not counted, for want of room or of a partner, or because they came late; none of it is silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LeftOut {
@@ -110,4 +110,6 @@ pub struct LeftOut {
     pub unknown_decision: u64,
     /// Decisions that were given up before their outcome came.
     pub given_up: u64,
+    /// Records that came more than a minute after one that was known later; they are refused as well.
+    pub too_late: u64,
 }

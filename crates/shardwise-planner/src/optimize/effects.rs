@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use shardwise_types::{FunctionId, ShardId};
 
+use crate::action::NINE_IN_TEN;
 use crate::{Cell, Observed};
 
 /// Spread of functions on shards that is believed before anything is seen, in ln.
@@ -17,8 +18,6 @@ const MOST_TAUGHT: f64 = 300.0;
 const UNKNOWN_VARIANCE: f64 = 0.5;
 /// Rounds of fitting levels of functions and shards in turns.
 const ROUNDS: usize = 10;
-/// Of the normal distribution: nine in ten lie within so many deviations.
-const NINE_IN_TEN: f64 = 1.645;
 
 /// What is expected of a function on a shard.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -51,7 +50,7 @@ pub struct Effects<'a> {
 struct Level {
     ln: f64,
     error_rate: f64,
-    /// Arithmetic over geometric mean: what tails add.
+    /// See [`Observed::tail`].
     tail: f64,
 }
 
@@ -76,8 +75,8 @@ impl<'a> Effects<'a> {
         let functions: BTreeMap<FunctionId, Level> = totals
             .into_iter()
             .map(|(function, seen)| {
-                let tail = (seen.total_ms.mean / seen.total_ln.mean.exp()).max(1.0);
-                let level = Level { ln: levels[&function], error_rate: seen.error_rate().unwrap_or(0.0), tail };
+                let error_rate = seen.error_rate().unwrap_or(0.0);
+                let level = Level { ln: levels[&function], error_rate, tail: seen.tail() };
                 (function, level)
             })
             .collect();

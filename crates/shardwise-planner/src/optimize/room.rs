@@ -55,13 +55,9 @@ impl OptimizeProblem<'_> {
     fn still_pays(&self, one: &mut Optimization, first: usize, settings: &OptimizeSettings) -> bool {
         let shard = one.recommended_shards[first].shard.clone();
         let Some(there) = self.expected.expected(&one.function_name, &shard) else { return false };
-        let improvement = &mut one.expected_improvement;
-        let (latency_ms, error_rate, requests) = (improvement.latency_ms, improvement.error_rate, improvement.requests);
-        let saved = |ms: f64| requests * (latency_ms - ms + (error_rate - there.error_rate) * settings.failure_ms);
-        (improvement.net_benefit, improvement.low, improvement.high) =
-            (saved(there.latency_ms), saved(there.high_ms), saved(there.low_ms));
+        one.expected_improvement = one.expected_improvement.on(&there, settings);
         one.recommended_shards.drain(..first);
-        one.expected_improvement.net_benefit > one.migration_cost * (1.0 + settings.hysteresis)
+        one.pays(settings)
     }
 }
 

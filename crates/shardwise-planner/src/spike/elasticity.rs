@@ -3,11 +3,16 @@
 use serde::{Deserialize, Serialize};
 
 use super::SpikeSettings;
-use crate::Series;
 use crate::forecast::cholesky;
+use crate::{Moments, Series};
 
 /// Level, elasticity, and a wave of a day.
 const TERMS: usize = 4;
+/// Variance of ln volatility below which it does not vary: a per cent up and down is what rounding and sampling make.
+const LEAST_VARIANCE: f64 = 1e-4;
+/// Standard deviation from which a history says less than the priors do, of which the widest has this one. It comes out like
+/// that where volatility varies with the hour alone, or too little for the noise of the counts.
+const SAYS_NOTHING: f64 = 0.6;
 
 /// By how many per cent load goes up when volatility goes up by one.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -27,7 +32,8 @@ impl Elasticity {
         Self { value, deviation: value / 2.0, minutes: 0 }
     }
 
-    /// Learns it from arrivals and volatility, minute by minute; none where these are too few or never vary.
+    /// Learns it from arrivals and volatility, minute by minute; none where these are too few, where volatility hardly varies,
+    /// and where the answer is no surer than a prior.
     ///
     /// Regression of ln(arrivals + ½) on ln volatility and the hour. Neighbouring minutes are alike: their autocorrelation
     /// widens the deviation.
@@ -41,6 +47,12 @@ impl Elasticity {
             })
             .collect();
         if rows.len() < settings.fewest_minutes.max(TERMS + 1) {
+            return None;
+        }
+        // The ridge below makes a matrix definite that is not: of volatility that stands still it would learn the noise.
+        let mut market = Moments::default();
+        rows.iter().for_each(|(x, _)| market.push(x[1]));
+        if market.variance().is_none_or(|variance| variance < LEAST_VARIANCE) {
             return None;
         }
         let (mut a, mut b) = ([[0.0; TERMS]; TERMS], [0.0; TERMS]);
@@ -62,7 +74,8 @@ impl Elasticity {
         let next: f64 = residuals.windows(2).map(|pair| pair[0] * pair[1]).sum();
         let alike = if squares > 0.0 { (next / squares).clamp(0.0, 0.98) } else { 0.0 };
         let variance = squares / (rows.len() - TERMS) as f64 * inverse[1] * (1.0 + alike) / (1.0 - alike);
-        Some(Self { value: fit[1].max(0.0), deviation: variance.max(0.0).sqrt(), minutes: rows.len() })
+        let deviation = variance.max(0.0).sqrt();
+        (deviation < SAYS_NOTHING).then(|| Self { value: fit[1].max(0.0), deviation, minutes: rows.len() })
     }
 
     /// Load over the load before, when volatility is so many times the usual.

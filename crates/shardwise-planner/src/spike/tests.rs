@@ -49,6 +49,56 @@ fn elasticities_are_learned() {
 }
 
 #[test]
+fn a_market_that_stands_still_teaches_no_elasticity() {
+    let settings = SpikeSettings::default();
+    let mut rng = StdRng::seed_from_u64(11);
+    let mut series = |value: &mut dyn FnMut(usize, &mut StdRng) -> f64| {
+        let values = (0..1440).map(|minute| value(minute, &mut rng)).collect();
+        Series { start: Timestamp::default(), step_minutes: 1, values }
+    };
+    let arrivals = series(&mut |_, rng| Poisson::new(20.0).unwrap().sample(rng));
+    let constant = series(&mut |_, _| 5.0);
+    let rounded = series(&mut |minute, _| if minute % 2 == 0 { 5.0 } else { 5.05 });
+    let noise = Normal::new(0.0, 0.001).unwrap();
+    // What goes with the hour alone cannot be told from the hour.
+    let hourly = series(&mut |minute, rng| {
+        let angle = minute as f64 / 1440.0 * std::f64::consts::TAU;
+        (1.5 + 0.3 * angle.sin() + noise.sample(rng)).exp()
+    });
+    for (name, market) in [("constant", &constant), ("rounded", &rounded), ("hourly", &hourly)] {
+        assert_eq!(Elasticity::learn(&arrivals, market, &settings), None, "{name}");
+    }
+}
+
+#[test]
+fn an_assumed_spike_is_of_what_was_usual() {
+    let settings = SpikeSettings::default();
+    let series = |values: &[f64]| Series { start: Timestamp::default(), step_minutes: 1, values: values.to_vec() };
+    let assumed = |factor: f64, values: &[f64]| {
+        VolatilitySpike::assumed(factor, &series(values), Timestamp::default(), &settings)
+    };
+    let spike = assumed(10.0, &[4.0, f64::NAN, 5.0, 60.0]).unwrap();
+    assert_eq!((spike.volatility_bp, spike.baseline_bp, spike.expected_duration), (50.0, 5.0, 45.0));
+    let unseen = assumed(10.0, &[]).unwrap();
+    assert_eq!((unseen.volatility_bp, unseen.baseline_bp), (10.0, 1.0));
+    for factor in [1.0, -1.0, f64::NAN, f64::INFINITY] {
+        assert_eq!(assumed(factor, &[5.0]).unwrap_err().field, "factor");
+    }
+}
+
+#[test]
+fn settings_out_of_range_are_named() {
+    let named = |change: &dyn Fn(&mut SpikeSettings)| {
+        let mut settings = SpikeSettings::default();
+        change(&mut settings);
+        settings.check().unwrap_err().field
+    };
+    assert_eq!(named(&|settings| settings.factor = 1.0), "factor");
+    assert_eq!(named(&|settings| settings.prior.yields = -0.1), "prior.yield");
+    assert_eq!(named(&|settings| settings.prior.trading = f64::NAN), "prior.trading");
+}
+
+#[test]
 fn a_spike_is_four_times_the_usual() {
     let settings = SpikeSettings::default();
     let with_end = |end: f64| {

@@ -311,7 +311,10 @@ fn sum<'a>(all: impl Iterator<Item = &'a Observed>) -> Observed {
 
 /// `than` is what it is held against: before, or elsewhere.
 fn in_words(report: &EffectReport, watched_s: f64, than: &str) -> String {
-    let [ratio, low, high] = report.latency_ratio;
+    let latency = match report.latency_ratio {
+        Some([ratio, low, high]) => format!("latency {ratio:.2} [{low:.2}, {high:.2}] times that {than}"),
+        None => format!("too few successes to hold latency against that {than}"),
+    };
     let [before, after] = report.requests;
     let said = match report.effect {
         Effect::Seen => "the effect is there",
@@ -319,7 +322,7 @@ fn in_words(report: &EffectReport, watched_s: f64, than: &str) -> String {
         Effect::Unclear => "its effect does not appear",
     };
     format!(
-        "{said}: latency {ratio:.2} [{low:.2}, {high:.2}] times that {than}, failures {:.1} % instead of {:.1} %, cold {:.1} % \
+        "{said}: {latency}, failures {:.1} % instead of {:.1} %, cold {:.1} % \
          instead of {:.1} %, {after:.0} requests in {watched_s:.0} s, {before:.0} {than}",
         100.0 * report.errors[1],
         100.0 * report.errors[0],
