@@ -19,8 +19,8 @@ use crate::output::{self, Stage};
 
 /// Between two looks at how long is left, in seconds.
 const LOOK_S: f64 = 0.25;
-/// A step that cannot be judged is watched so many times as long before it is given up.
-const PATIENCE: f64 = 3.0;
+/// A step that cannot be judged is watched so many times before it is given up.
+const LOOKS: u32 = 3;
 
 /// What became of a step.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -208,8 +208,8 @@ impl Fleet<'_> {
                     (others.without(&others_before), joined.without(&joined_before))
                 }
             };
-            let report = judge_effect(&step.actions[0], &before, &after);
-            let is_over = watched_s >= PATIENCE * self.options.watch_s;
+            let report = judge_effect(&step.actions[0], &before, &after, LOOKS);
+            let is_over = watched_s >= f64::from(LOOKS) * self.options.watch_s;
             if report.effect != Effect::Unclear || is_over {
                 // Where nobody asked any more, nobody was harmed.
                 let gives_back = matches!(step.actions[0], Action::LetCool { .. } | Action::ReturnFunction { .. });
