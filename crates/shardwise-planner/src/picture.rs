@@ -115,7 +115,7 @@ fn moves_and_returns(actions: &[Action]) -> (usize, usize) {
 }
 
 /// A sentence that says of functions that come back as well.
-fn with_returns(sentence: String, returns: usize) -> String {
+fn with_returns(sentence: &str, returns: usize) -> String {
     match returns {
         0 => format!("{sentence}."),
         _ => format!("{sentence}; {returns} functions that were moved away may come back."),
@@ -152,7 +152,7 @@ fn optimize(plan: &OptimizationPlan) -> (String, Vec<String>, BeforeAfter) {
     };
     let rows = plan.optimizations.iter().map(row).collect();
     (
-        with_returns(sentence, returns),
+        with_returns(&sentence, returns),
         Vec::new(),
         BeforeAfter { what: "mean latency in ms where it runs, and where it would".to_owned(), limit: None, rows },
     )
@@ -180,7 +180,7 @@ fn predict(plan: &LoadBalancingPlan, observations: &Observations) -> (String, Ve
     };
     let rows = plan.predictions.iter().zip(&after).filter_map(row).collect();
     let what = "highest share of cores in use that is expected within the horizon".to_owned();
-    (with_returns(sentence, returns), notes, BeforeAfter { what, limit: Some(1.0), rows })
+    (with_returns(&sentence, returns), notes, BeforeAfter { what, limit: Some(1.0), rows })
 }
 
 fn spike(plan: &SpikePlan) -> (String, Vec<String>, BeforeAfter) {
