@@ -367,8 +367,8 @@ fn a_shard_that_stands_by_joins_when_a_plan_asks_for_more() {
         shardwise(&asked)
     };
     assert_eq!(drain("drain", &spare).status.code(), Some(0));
-    assert_eq!(drained(), json!([spare]));
     wait_until("version 1 holds", || ask(&address, "/v1/config").is_some_and(|config| config["agent"]["serves"] == 1));
+    assert_eq!(drained(), json!([spare]));
     // Until the slowest clock has come to its instant, the next change is refused.
     std::thread::sleep(Duration::from_secs(2));
     let refused = drain("undrain", &busy);

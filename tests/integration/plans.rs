@@ -77,7 +77,7 @@ fn what_cannot_be_planned_is_refused_with_what_to_do() {
     let said = refused(&["plan", "warm", "--history", text(&history), "--settings", text(&settings)]);
     assert!(said.contains("warmth"), "{said}");
     let said = refused(&["plan", "spike", "--history", text(&history), "--factor=-3"]);
-    assert!(said.contains("volatilityBp"), "{said}");
+    assert!(said.contains("factor: -3 must be a finite number above 1"), "{said}");
     let said = refused(&["plan", "warm", "--live", "http://127.0.0.1:9"]);
     assert!(said.contains("does not answer"), "{said}");
     // What belongs to a running fleet cannot be asked of a history.
