@@ -52,8 +52,8 @@ impl View {
         ViewImage { shards: self.fleet.shards.clone(), market: self.market }
     }
 
-    fn restore(image: ViewImage, network: &Network) -> Self {
-        let (network, router_region) = (network.clone(), network.default_region.clone());
+    fn restore(image: ViewImage, network: Network) -> Self {
+        let router_region = network.default_region.clone();
         let fleet = FleetSnapshot { shards: image.shards, network, router_region, placements: Default::default() };
         Self { fleet, market: image.market }
     }
@@ -117,7 +117,7 @@ impl Replay {
         let nothing = ViewImage { shards: Vec::new(), market: MarketSnapshot::default() };
         Self {
             routers: BTreeMap::new(),
-            common: View::restore(nothing, &network),
+            common: View::restore(nothing, network),
             own: BTreeMap::new(),
             placements: BTreeMap::new(),
             table: None,
@@ -263,8 +263,8 @@ impl Replay {
             |(id, router): &(RouterId, RouterImage)| RouterState::restore(router).map(|state| (id.clone(), state));
         Ok(Self {
             routers: image.routers.iter().map(router).collect::<Result<_, _>>()?,
-            common: View::restore(image.common, &image.network),
-            own: image.own.into_iter().map(|(id, view)| (id, View::restore(view, &image.network))).collect(),
+            own: image.own.into_iter().map(|(id, view)| (id, View::restore(view, image.network.clone()))).collect(),
+            common: View::restore(image.common, image.network),
             placements: image.placements.into_iter().map(|(id, held)| (id, Arc::new(held))).collect(),
             table: image.table.map(Arc::new),
             open: image.open.into_iter().collect(),
