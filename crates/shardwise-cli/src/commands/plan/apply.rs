@@ -157,7 +157,7 @@ impl Fleet<'_> {
         let after_it = step.actions.iter().fold(before_it.clone(), |held, action| action.carried_out_on(&held));
         let joining = step.actions[0].joining(&before_it);
         let why = format!("plan: {}", step.reasons());
-        let entry = match self.change(&after_it, from, why)? {
+        let entry = match self.change(&after_it, from, &why)? {
             Ok(entry) => entry,
             Err(reasons) => {
                 step.why = format!("withdrawn, nothing has changed: {reasons}");
@@ -229,7 +229,7 @@ impl Fleet<'_> {
             return Ok(());
         }
         let why = format!("taking back version {}: {}", step.versions[0], step.why);
-        match self.change(&next, from, why)? {
+        match self.change(&next, from, &why)? {
             Ok(entry) => {
                 step.versions.push(entry.change.version);
                 // It is taken back, whoever does not wait for it.
@@ -244,7 +244,7 @@ impl Fleet<'_> {
     }
 
     /// Has other placements hold; or says why the change was withdrawn.
-    fn change(&self, next: &Placements, from: u64, why: String) -> miette::Result<Result<Entry, String>> {
+    fn change(&self, next: &Placements, from: u64, why: &str) -> miette::Result<Result<Entry, String>> {
         let change = json!({
             "author": author(), "why": why, "without": self.options.without, "fromVersion": from,
         });
