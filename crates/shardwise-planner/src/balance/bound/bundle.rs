@@ -168,3 +168,38 @@ impl Bundle<'_> {
         (prices, promised)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The highest of some planes, (height where all prices are 0, slopes).
+    fn highest(planes: &[(f64, [f64; 2])], prices: &[f64]) -> Answer {
+        let height = |(at_zero, slopes): &(f64, [f64; 2])| at_zero + slopes[0] * prices[0] + slopes[1] * prices[1];
+        let top = planes.iter().max_by(|a, b| height(a).total_cmp(&height(b))).unwrap();
+        Answer { worth: height(top), below: 0.0, slopes: top.1.to_vec() }
+    }
+
+    #[test]
+    fn the_lowest_point_is_found_where_planes_meet_and_where_a_price_is_0() {
+        // The first three meet at (2, 3), where all are 5; the others have their lowest point at (3, 0), where both are 4.
+        let inner = [(15.0, [-2.0, -2.0]), (2.0, [3.0, -1.0]), (1.0, [-1.0, 2.0])];
+        let edge = [(10.0, [-2.0, 1.0]), (1.0, [1.0, 2.0])];
+        for (planes, lowest_worth, at) in [(&inner[..], 5.0, [2.0, 3.0]), (&edge[..], 4.0, [3.0, 0.0])] {
+            let found = lowest(|prices| highest(planes, prices), &[1.0, 0.5], vec![0.0; 2], None, (0.0, 0.0), 200);
+            assert!((found.worth - lowest_worth).abs() < 1e-3 * lowest_worth, "{}", found.worth);
+            assert!(found.prices.iter().zip(at).all(|(price, at)| (price - at).abs() < 0.05), "{:?}", found.prices);
+        }
+    }
+
+    #[test]
+    fn it_stops_where_the_floor_is_near() {
+        let asked = std::cell::Cell::new(0);
+        let ask = |prices: &[f64]| {
+            asked.set(asked.get() + 1);
+            highest(&[(10.0, [-1.0, 0.0]), (0.0, [0.0, 0.0])], prices)
+        };
+        let found = lowest(ask, &[1.0, 1.0], vec![0.0; 2], None, (9.99, 1e-2), 200);
+        assert_eq!((found.worth, asked.get()), (10.0, 1));
+    }
+}
