@@ -1,17 +1,20 @@
-//! The search: greedy by what a move adds, then local changes, then, on small problems, branch and bound.
+//! The search: greedy by what a move adds, then exchanges and local changes, then, on small problems, branch and bound.
 //!
 //! The worth of a set of moves is submodular (relief counts up to the excess only), so that greedy stands on firm ground, and
 //! where no single further move helps, no set of further moves does: that is what makes plans idempotent.
 
 mod exact;
+mod exchange;
 mod local;
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::rc::Rc;
 
-use super::bound::{Bound, Relaxation};
+use super::bound::{Bound, tighten};
 use super::state::{ROUNDING, Reduced};
 use exact::CLOSE_ENOUGH;
+use local::MOST_TRIALS;
 
 /// A change must add this much, in core-minutes, or it is rounding.
 const LEAST_GAIN: f64 = 1e-9;
@@ -52,7 +55,7 @@ pub(super) struct Search<'p, 'a> {
     /// All room at the beginning: cores and MB.
     room: (f64, f64),
     /// Prices of what is scarce, and what no plan is worth more than.
-    relaxed: Option<Bound>,
+    relaxed: Option<Rc<Bound>>,
 }
 
 /// What a search came to.
@@ -122,13 +125,10 @@ impl<'p, 'a> Search<'p, 'a> {
             tried.push(self.greedy_by(way, tight));
         }
         let worth = |tried: &[State]| tried.iter().map(|state| state.worth).fold(0.0, f64::max);
-        let relaxation = Relaxation::new(self.problem);
-        let relaxed = relaxation.tighten(worth(&tried));
+        let relaxed = tighten(self.problem, worth(&tried));
         let best_possible = relaxed.worth;
-        self.relaxed = Some(relaxed);
-        for tight in [false, true] {
-            tried.push(self.greedy_by(Way::MostForPrice, tight));
-        }
+        self.relaxed = Some(Rc::new(relaxed));
+        tried.push(self.greedy_by(Way::MostForPrice, false));
         tried.sort_by(|a, b| b.worth.total_cmp(&a.worth));
         tried.dedup_by(|a, b| a.to == b.to);
         let mut best: Option<State> = None;
@@ -137,7 +137,8 @@ impl<'p, 'a> Search<'p, 'a> {
             if best.as_ref().is_none_or(|best| state.worth > best.worth + LEAST_GAIN) {
                 best = Some(state);
             }
-            if best.as_ref().is_some_and(|best| best.worth >= best_possible * (1.0 - CLOSE_ENOUGH)) {
+            let is_close = best.as_ref().is_some_and(|best| best.worth >= best_possible * (1.0 - CLOSE_ENOUGH));
+            if is_close || self.trials > MOST_TRIALS {
                 break;
             }
         }
@@ -200,12 +201,22 @@ impl<'p, 'a> Search<'p, 'a> {
         }
     }
 
+    /// How much what a piece takes of cores and memory is in the proportion of some room; in [0, 1] but for the piece's size.
+    fn alignment(&self, part: &crate::Part, room: (f64, f64)) -> f64 {
+        let (cores, memory) = (room.0 / self.room.0, room.1 / self.room.1);
+        let along = part.cores / self.room.0 * cores + part.memory_mb / self.room.1 * memory;
+        along / cores.hypot(memory).max(1e-12)
+    }
+
     /// The target that the piece fits on with the most room left, or with the least, or where room is cheapest.
     fn place_for(&self, state: &State, piece: usize) -> Option<usize> {
         let part = self.problem.pieces[piece].part;
         let prices = self.relaxed.as_ref().filter(|_| self.way == Way::MostForPrice);
         let rank = |target: usize| {
-            let room = if self.tight { state.room[target].0 } else { -state.room[target].0 };
+            let room = match (self.tight, self.way) {
+                (true, Way::Most | Way::MostForRoom) => state.room[target].0,
+                _ => -self.alignment(part, state.room[target]),
+            };
             let price = prices.map_or(0.0, |relaxed| {
                 let (core, mb) = relaxed.room[target];
                 part.cores * core + part.memory_mb * mb
@@ -259,24 +270,26 @@ impl<'p, 'a> Search<'p, 'a> {
         };
         let unmoved = (0..self.problem.pieces.len()).filter(|piece| state.to[*piece].is_none());
         let mut heap: BinaryHeap<Candidate> = unmoved.map(|piece| candidate(self, state, piece)).collect();
-        // Room only shrinks here: what is larger than all that was left once need not be tried anywhere.
-        let mut most = (f64::INFINITY, f64::INFINITY);
+        // Room only shrinks here: what is no smaller than one that fitted nowhere need not be tried anywhere.
+        let mut nowhere: Vec<(f64, f64)> = vec![];
+        let no_smaller = |size: (f64, f64), than: &(f64, f64)| size.0 >= than.0 && size.1 >= than.1;
         while let Some(top) = heap.pop() {
             if top.rank <= LEAST_GAIN || state.moves == 0 {
                 break;
             }
             let now = candidate(self, state, top.piece);
-            let part = self.problem.pieces[top.piece].part;
+            let piece = &self.problem.pieces[top.piece];
+            let size = (piece.part.cores, piece.part.memory_mb);
             if now.rank < top.rank {
                 heap.push(now);
-            } else if self.may_move(state, top.piece) && part.cores <= most.0 && part.memory_mb <= most.1 {
+            } else if self.may_move(state, top.piece) && !nowhere.iter().any(|than| no_smaller(size, than)) {
                 match self.place_for(state, top.piece) {
                     Some(target) => self.put(state, top.piece, target),
-                    None => {
-                        let larger = |most: (f64, f64), room: &(f64, f64)| (most.0.max(room.0), most.1.max(room.1));
-                        most = state.room.iter().fold((0.0, 0.0), larger);
-                        most = (most.0 + ROUNDING, most.1 + ROUNDING);
+                    None if piece.allowed.is_none() => {
+                        nowhere.retain(|it| !no_smaller(*it, &size));
+                        nowhere.push(size);
                     }
+                    None => {}
                 }
             }
         }

@@ -4,7 +4,7 @@ use super::super::state::ROUNDING;
 use super::{LEAST_GAIN, Search, State};
 
 /// Trial changes at most, in all, and of those for making way in each round.
-const MOST_TRIALS: usize = 5_000_000;
+pub(super) const MOST_TRIALS: usize = 20_000_000;
 const MOST_ADDING: usize = 300_000;
 /// Pieces that are not moved yet and are tried when a target is packed anew, of so many that are looked at; nodes of that
 /// walk, and rounds over all targets.
@@ -18,8 +18,9 @@ const HOPELESS: f64 = 0.3;
 impl Search<'_, '_> {
     /// Local changes until none helps, or the trials are used up.
     pub(super) fn improve(&mut self, state: &mut State) {
-        let order = self.hopeful();
-        self.repack_all(state, &order);
+        let order = self.hopeful(state);
+        self.exchange_all(state, &order);
+        self.repack_all(state);
         loop {
             let before = state.worth;
             // Making way takes long; packing anew finds more.
@@ -31,7 +32,7 @@ impl Search<'_, '_> {
                     None => {}
                 }
             }
-            self.repack_all(state, &order);
+            self.repack_all(state);
             if state.worth <= before + LEAST_GAIN || self.trials > MOST_TRIALS {
                 break;
             }
@@ -45,12 +46,17 @@ impl Search<'_, '_> {
         self.greedy(state);
     }
 
-    /// The pieces that may be worth their cost, the best bargains first; all when there are no prices.
-    fn hopeful(&self) -> Vec<usize> {
+    /// The pieces that may be worth their cost, the best bargains as things are first; all when there are no prices.
+    pub(super) fn hopeful(&self, state: &State) -> Vec<usize> {
         let all = 0..self.problem.pieces.len();
         let Some(relaxed) = &self.relaxed else { return all.collect() };
         let bargain = |piece: usize| {
-            relaxed.surplus(piece, self.problem) / (relaxed.costs[piece] + self.problem.pieces[piece].price)
+            let (price, most) = (self.problem.pieces[piece].price, relaxed.surplus(piece, self.problem));
+            let surplus = match state.to[piece] {
+                None => self.gain(state, piece) - relaxed.costs[piece],
+                Some(_) => most,
+            };
+            surplus / (relaxed.costs[piece] + price)
         };
         let mut order: Vec<(f64, usize)> = all.map(|at| (bargain(at), at)).filter(|it| it.0 > -HOPELESS).collect();
         order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
@@ -142,10 +148,11 @@ impl Search<'_, '_> {
     }
 
     /// Packs each target anew, all others as they are, until that helps nowhere.
-    fn repack_all(&mut self, state: &mut State, order: &[usize]) {
+    fn repack_all(&mut self, state: &mut State) {
         for _ in 0..MOST_ROUNDS {
             let before = state.worth;
-            let unmoved: Vec<usize> = order.iter().copied().filter(|piece| state.to[*piece].is_none()).collect();
+            let unmoved: Vec<usize> =
+                self.hopeful(state).into_iter().filter(|piece| state.to[*piece].is_none()).collect();
             let mut on: Vec<Vec<usize>> = vec![vec![]; self.problem.targets.len()];
             for (piece, to) in state.to.iter().enumerate() {
                 to.iter().for_each(|target| on[*target].push(piece));

@@ -223,3 +223,30 @@ fn large_scarce_plans_are_proven_to_be_close() {
         }
     }
 }
+
+#[test]
+fn room_that_nothing_fits_in_is_worth_nothing() {
+    let mut drawn = planted(&Shape { room: (0.3, 0.3), ..ALIKE }, 7011);
+    let most = Search::new(&reduced(&drawn)).heuristic().1;
+    // Cores without memory, and memory without cores.
+    drawn.targets.extend([("u1".into(), 100.0, 1.0), ("u2".into(), 0.01, 1e6)]);
+    let with_them = Search::new(&reduced(&drawn)).heuristic().1;
+    assert!((with_them - most).abs() <= 2e-3 * most, "{with_them} was {most}");
+}
+
+#[test]
+fn exchanges_fill_targets_and_never_make_a_plan_worse() {
+    let large = Shape { sources: 20, targets: 20, pieces: 2_000, cores: (0.001, 0.2), room: (0.3, 0.3), ..ALIKE };
+    let drawn = planted(&large, 7011);
+    let problem = reduced(&drawn);
+    let mut search = Search::new(&problem);
+    let plain = search.greedy_by(Way::MostForRoom, true);
+    search.relaxed = Some(Rc::new(tighten(&problem, plain.worth)));
+    let mut state = plain.clone();
+    let order = search.hopeful(&state);
+    search.exchange_all(&mut state, &order);
+    assert!(found(&problem, &state) > plain.worth * 1.01, "{} was {}", state.worth, plain.worth);
+    let filled = state.worth;
+    search.exchange_all(&mut state, &order);
+    assert!(found(&problem, &state) >= filled, "{} was {filled}", state.worth);
+}
